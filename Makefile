@@ -1,0 +1,93 @@
+# Everything a person or the CI runs. `make` alone lists the targets.
+#
+#   make test PYTHON=python3.11            another interpreter for the virtual environment
+#   make test VENV=/some/venv              another place for it
+#   make test VENV=/some/venv SKIP_INSTALL=1   use it as it stands, and install nothing
+#   make test PYTEST_ARGS="-k space"       more arguments for pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+SKIP_INSTALL ?=
+PYTEST_ARGS ?=
+
+RUN := $(VENV)/bin/python
+FOLDERS := nas strategies oneshot model_zoo evaluators
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test benchmark lint style types format clean
+
+# A stamp says what is installed, and for which checkout. It is redone when pyproject.toml or constraints.txt is newer;
+# a folder that was moved, or an interpreter that is gone, voids it.
+ifeq ($(SKIP_INSTALL),)
+DEMO_READY := $(VENV)/.ready-demo
+DEV_READY := $(VENV)/.ready-dev
+installed_for := $(shell $(RUN) -c 'import pip; print(open("$(DEMO_READY)").read())' 2>/dev/null)
+ifneq ($(installed_for),$(CURDIR))
+$(shell rm -f $(DEMO_READY) $(DEV_READY))
+endif
+else
+export PYTHONPATH := $(CURDIR)
+endif
+
+help:
+	@echo "make demo       install what the demo needs and run examples/digits.py"
+	@echo "make test       the tests, and the doctests of the package"
+	@echo "make benchmark  framework time, as ratios within one run"
+	@echo "make lint       ruff, and mypy over every file"
+	@echo "make format     let ruff mend what it can"
+	@echo "make install    the development environment alone, in $(VENV)"
+	@echo "make clean      remove the environment and the caches (never your experiments)"
+
+define install
+	@$(RUN) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install -c constraints.txt $(1)
+endef
+
+$(VENV)/.ready-demo: pyproject.toml constraints.txt
+	$(call install,-e . scikit-learn onnxruntime)
+	@printf '%s\n' '$(CURDIR)' > $@
+
+$(VENV)/.ready-dev: pyproject.toml constraints.txt
+	$(call install,-e ".[dev]")
+	@printf '%s\n' '$(CURDIR)' | tee $(DEMO_READY) > $@
+
+install: $(DEV_READY)
+
+demo: $(DEMO_READY)
+	$(RUN) examples/digits.py
+
+# One thread per worker: the workers already fill the cores.
+test: export OMP_NUM_THREADS ?= 1
+test: $(DEV_READY)
+	$(RUN) -m pytest -n auto tests --doctest-modules nas $(PYTEST_ARGS)
+
+benchmark: $(DEV_READY)
+	$(RUN) -m pytest tests/benchmarks --benchmark-only $(PYTEST_ARGS)
+
+lint: style types
+
+style: $(DEV_READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+# mypy passes silently over a folder it cannot find, so what it saw is held against the disk.
+types: $(DEV_READY)
+	@echo '$(RUN) -m mypy -p nas'
+	@report=$$($(RUN) -m mypy -p nas) || { printf '%s\n' "$$report"; exit 1; }; \
+	printf '%s\n' "$$report"; \
+	seen=$$(printf '%s\n' "$$report" | sed -n 's/.*no issues found in \([0-9][0-9]*\) source file.*/\1/p'); \
+	there=$$(find $(FOLDERS) -name '*.py' | wc -l); \
+	if [ "$${seen:-0}" -ne "$$there" ]; then \
+	  echo "mypy saw $${seen:-0} of the $$there files of the package: is an __init__.py or a link in nas/ missing?"; exit 1; \
+	fi
+	MYPYPATH=. $(RUN) -m mypy examples
+
+format: $(DEV_READY)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find $(FOLDERS) tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""`import nas` stays light: what is heavy or optional is loaded on first use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HEAVY = (
+    "aiohttp",
+    "fastapi",
+    "lightning",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "optuna",
+    "pandas",
+    "plotly",
+    "pytorch_lightning",
+    "ray",
+    "rich",
+    "sklearn",
+    "sqlalchemy",
+    "starlette",
+    "tianshou",
+    "torchvision",
+    "typer",
+)
+
+MOST_OTHER_MODULES = 60
+"""Beyond torch's own and the package's: a handful from the standard library."""
+
+PROBE = """
+import json, sys
+import torch
+before = set(sys.modules)
+import nas
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> list[str]:
+    """The modules that `import nas` loads in a fresh interpreter, beyond those that `import torch` loads."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=300, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_import_leaves_heavy_library_alone(library: str, loaded: list[str]) -> None:
+    assert [name for name in loaded if name == library or name.startswith(library + ".")] == []
+
+
+def test_import_leaves_the_other_folders_alone(loaded: list[str]) -> None:
+    folders = ("nas.strategies", "nas.oneshot", "nas.evaluators", "nas.model_zoo", "nas.testing")
+    assert [name for name in loaded if name.startswith(folders)] == []
+
+
+def test_import_loads_few_other_modules(loaded: list[str]) -> None:
+    others = [name for name in loaded if name.split(".")[0] != "nas"]
+    assert len(others) <= MOST_OTHER_MODULES, others
