@@ -11,8 +11,53 @@ from nas.errors import (
     SearchSpaceExhausted,
     TrialPruned,
 )
+from nas.evaluation import Evaluator, Job, report
+from nas.experiment import Experiment
 from nas.mutables import ChosenInputs, InputChoice, LayerChoice, Repeat, ValueChoice
 from nas.mutators import Mutator, replace_module
+from nas.objectives import Objectives
+from nas.results import Results
 from nas.samples import Sample, load_sample, save_sample
 from nas.search_space import SearchSpace
 from nas.space import ModelSpace, model_space
+from nas.strategy import Strategy, Task
+from nas.trial import Trial, TrialState
+
+__all__ = [
+    "Categorical",
+    "ChosenInputs",
+    "Domain",
+    "Evaluator",
+    "Experiment",
+    "ExperimentError",
+    "InputChoice",
+    "Integer",
+    "Job",
+    "LayerChoice",
+    "MissingDependency",
+    "ModelSpace",
+    "Mutator",
+    "NasError",
+    "NasTypeError",
+    "NasValueError",
+    "Objectives",
+    "Real",
+    "Repeat",
+    "Results",
+    "Sample",
+    "SearchSpace",
+    "SearchSpaceExhausted",
+    "Strategy",
+    "Subset",
+    "Task",
+    "Trial",
+    "TrialPruned",
+    "TrialState",
+    "ValueChoice",
+    "label_scope",
+    "load_sample",
+    "model_space",
+    "replace_module",
+    "report",
+    "save_sample",
+]

@@ -18,9 +18,7 @@ def count(choices: tuple[Choice, ...]) -> Number:
     return _count(choices, {}, {})
 
 
-def _count(
-    choices: tuple[Choice, ...], known: Mapping[str, Answer], memo: dict[tuple[object, ...], Number]
-) -> Number:
+def _count(choices: tuple[Choice, ...], known: Mapping[str, Answer], memo: dict[tuple[object, ...], Number]) -> Number:
     """Independent groups of choices multiply; within a group, the first choice is split by what its answers lead to."""
     total: Number = 1
     for group in _independent(_open(choices, known), known):

@@ -139,7 +139,7 @@ class Categorical(Domain, Generic[T]):
         """The candidate that equals the answer."""
         value = _with_tuples(answer)
         if _is_plain(value) and value in self._index:
-            candidate = self.candidates[self._index[value]]  # type: ignore[index]  # _index holds such keys only
+            candidate = self.candidates[self._index[value]]
             if _same_kind(candidate, value):
                 return candidate
         raise self._outside(answer)
@@ -300,7 +300,7 @@ class Real(Domain):
         _check_bounds("Real", low, high, step, log)
         self.low, self.high, self.step, self.log = float(low), float(high), step, log
         if step is not None:
-            self.high = self._at(int(math.floor((high - low) / step + 1e-9)))
+            self.high = self._at(math.floor((high - low) / step + 1e-9))
 
     def _at(self, position: int) -> float:
         assert self.step is not None
@@ -311,7 +311,7 @@ class Real(Domain):
     def size(self) -> int | float:
         """The number of steps, or infinity; 1 where the bounds meet."""
         if self.step is not None:
-            return int(round((self.high - self.low) / self.step)) + 1
+            return round((self.high - self.low) / self.step) + 1
         return 1 if self.low == self.high else math.inf
 
     @property
@@ -343,7 +343,9 @@ class Real(Domain):
         """The steps from low to high."""
         if self.size == math.inf:
             raise NasValueError(
-                explain("an interval of reals cannot be listed", got=self, mend="give it a step: Real(low, high, step=)")
+                explain(
+                    "an interval of reals cannot be listed", got=self, mend="give it a step: Real(low, high, step=)"
+                )
             )
         return (self._at(i) for i in range(int(self.size))) if self.step is not None else iter([self.low])
 
@@ -417,9 +419,7 @@ class Subset(Domain):
         if self.k is None:
             return [i for i in range(self.n) if rng.random() < 0.5]
         if self.ordered:
-            return (
-                [rng.randrange(self.n) for _ in range(self.k)] if self.replace else rng.sample(range(self.n), self.k)
-            )
+            return [rng.randrange(self.n) for _ in range(self.k)] if self.replace else rng.sample(range(self.n), self.k)
         if not self.replace:
             return sorted(rng.sample(range(self.n), self.k))
         bars = sorted(rng.sample(range(self.n + self.k - 1), self.k))  # stars and bars: uniform over multisets

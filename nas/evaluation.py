@@ -172,7 +172,9 @@ def as_number(value: object, where: str) -> float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise NasTypeError(
-            explain("the result must be a number, or a dict of numbers", got=value, where=where, mend="return float(...)")
+            explain(
+                "the result must be a number, or a dict of numbers", got=value, where=where, mend="return float(...)"
+            )
         )
     number = float(value)
     if not math.isfinite(number):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar, final, overload
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ def LayerChoice(  # noqa: N802
     where = _name("LayerChoice", label)
     if isinstance(candidates, Mapping):
         named: dict[Answer, Candidate] = dict(candidates)
-    elif isinstance(candidates, Iterable) and not isinstance(candidates, str):
+    elif isinstance(candidates, list | tuple | nn.ModuleList):
         named = dict(enumerate(candidates))
     else:
         raise NasTypeError(explain("candidates must be a list or a dict of modules", got=candidates, where=where))
@@ -238,7 +238,7 @@ def Repeat(  # noqa: N802
     where = _name("Repeat", label)
     make = _block_factory(block, where)
     domain = _depth_domain(depth, where)
-    depths = [depth] if domain is None else list(domain.values())
+    depths: list[Any] = [depth] if domain is None else list(domain.values())
     if any(isinstance(d, bool) or not isinstance(d, int) or d < 0 for d in depths):
         raise NasValueError(explain("a depth must be an int from 0 on", got=depths, where=where))
     if isinstance(block, Sequence) and max(depths) > len(block):
@@ -302,7 +302,7 @@ def _block_factory(
 ) -> Callable[[int], nn.Module]:
     if isinstance(block, nn.Module):
         return lambda index: copy.deepcopy(block)
-    if isinstance(block, Sequence) and not isinstance(block, str):
+    if isinstance(block, Sequence):
         if not all(isinstance(item, nn.Module) or callable(item) for item in block):
             raise NasTypeError(explain("each block must be a module, a class or a function", got=block, where=where))
         items = list(block)

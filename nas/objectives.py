@@ -29,12 +29,20 @@ class Objectives:
 
     def __init__(self, objective: Direction | Mapping[str, Direction]) -> None:
         if not isinstance(objective, str | Mapping) or (isinstance(objective, Mapping) and not objective):
-            raise NasTypeError(explain('the objective is "maximize", "minimize" or a dict metric -> one of these', got=objective))
-        named: dict[str | None, Direction] = {None: objective} if isinstance(objective, str) else {**objective}
+            raise NasTypeError(
+                explain('the objective is "maximize", "minimize" or a dict metric -> one of these', got=objective)
+            )
+        named: dict[str | None, Direction] = (
+            {None: objective} if isinstance(objective, str) else dict(objective.items())
+        )
         for name, direction in named.items():
             if direction not in ("maximize", "minimize"):
                 raise NasValueError(
-                    explain('a direction is "maximize" or "minimize"', got=direction, where=f"objective {name or ''}".strip())
+                    explain(
+                        'a direction is "maximize" or "minimize"',
+                        got=direction,
+                        where=f"objective {name or ''}".strip(),
+                    )
                 )
         self.names: tuple[str | None, ...] = tuple(named)
         self.directions: tuple[Direction, ...] = tuple(named.values())

@@ -20,7 +20,7 @@ from nas.drawing import draw_html, draw_text, size_text
 from nas.errors import NasError, NasTypeError, NasValueError, explain
 from nas.mutators import Mutator
 from nas.samples import Sample
-from nas.search_space import Rng, SearchSpace, as_rng, unknown_label
+from nas.search_space import Rng, as_rng, unknown_label
 
 M = TypeVar("M", bound=nn.Module)
 Device = torch.device | str | int | None
@@ -109,7 +109,7 @@ class ModelSpace:
                     mend="build a new one in it, or give the module itself as the source",
                 )
             )
-        self.search_space = discover.search_space
+        self.search_space = self._architecture = discover.search_space
         if not self.search_space.choices:
             raise NasValueError(
                 explain(
@@ -224,10 +224,15 @@ class ModelSpace:
         Raises:
             NasValueError: the sample is not of this space.
         """
-        canonical, wrong, unknown = self.search_space.problems(_mapping(sample))
+        mine = {
+            n: answer
+            for n, answer in _mapping(sample).items()
+            if n in self._architecture.domains or n not in self.hyperparameters
+        }
+        canonical, wrong, unknown = self._architecture.problems(mine)
         if wrong:
-            self.search_space.validate(sample)
-        module, found = self._build({**canonical, **{n: sample[n] for n in unknown}}, None, device)
+            self._architecture.validate(mine)
+        module, found = self._build({**canonical, **{n: mine[n] for n in unknown}}, None, device)
         never = [label for label in unknown if label not in found]
         if never:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in never))

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import final
 
 from nas.errors import ExperimentError, explain
 from nas.samples import Sample
-
-_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 @final
@@ -41,7 +38,7 @@ class Trial:
     state: TrialState = TrialState.RUNNING
     values: tuple[float, ...] | None = None
     """One number for each objective, in their order; None unless COMPLETE (or STOPPED with a report)."""
-    metrics: Mapping[str, float] = _NOTHING
+    metrics: Mapping[str, float] = field(default_factory=dict)
     """All that the evaluator returned, by name; means over the repeats."""
     repeats: tuple[Mapping[str, float], ...] = ()
     """The metrics of each repeat, where there were several."""

@@ -1,1 +1,1 @@
-"""x."""
+"""Weight-sharing search: a supernet trained once, architectures found in it."""

@@ -35,7 +35,9 @@ def test_import_takes_little_more_than_torch(benchmark: BenchmarkFixture) -> Non
     def import_torch() -> None:
         times["torch"].append(seconds_to_import("torch"))
 
-    benchmark.pedantic(import_nas, setup=import_torch, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(  # type: ignore[no-untyped-call]  # pytest-benchmark leaves it unannotated
+        import_nas, setup=import_torch, rounds=ROUNDS, warmup_rounds=1
+    )
     ratio = min(times["nas"]) / min(times["torch"])
     benchmark.extra_info["ratio to import torch"] = ratio
     assert ratio <= MOST, f"import nas takes {ratio:.2f} times as long as import torch; at most {MOST} is allowed"

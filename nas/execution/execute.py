@@ -1,0 +1,135 @@
+"""Runs one trial where it is called: seeds, repeats, time limit, and an outcome whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, final
+
+from nas.errors import TrialPruned
+from nas.evaluation import Evaluator, Job, TrialTimeout, as_metrics, evaluating
+from nas.objectives import Objectives
+from nas.random_state import derive_seed, seeded
+from nas.samples import Sample
+from nas.trial import TrialState
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one trial."""
+
+    state: TrialState
+    sample: Sample
+    """Complete, as it was built."""
+    values: tuple[float, ...] | None
+    metrics: dict[str, float]
+    repeats: tuple[dict[str, float], ...]
+    intermediate: dict[int, float]
+    duration: float
+    error: str | None
+    inputs: list[dict[str, Any]]
+    """Shape and dtype of each tensor the model was called with."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What an executor needs to run one trial."""
+
+    number: int
+    sample: Sample
+    seed: int
+    evaluator: Evaluator
+    objectives: Objectives
+    build: Callable[[Sample, int], Any]
+    hyperparameters: frozenset[str]
+    repeats: int = 1
+    max_trial_time: float | None = None
+    """Seconds."""
+    on_report: Callable[[int, float], bool] | None = None
+
+    def job(self, repeat: int, deadline: float | None) -> Job:
+        """The job of one repeat; the curve and early stopping belong to the first."""
+        return Job(
+            number=self.number,
+            sample=self.sample,
+            seed=self.seed if repeat == 0 else derive_seed(self.seed, repeat),
+            build=self.build,
+            hyperparameters=self.hyperparameters,
+            on_report=self.on_report if repeat == 0 else None,
+            deadline=deadline,
+        )
+
+
+def execute(assignment: Assignment) -> Outcome:
+    """Evaluates a sample; only an interrupt leaves this function as an exception."""
+    begin = time.monotonic()
+    deadline = None if assignment.max_trial_time is None else begin + assignment.max_trial_time
+    found: list[dict[str, float]] = []
+    job = assignment.job(0, deadline)
+    state, error, values, metrics = TrialState.FAILED, None, None, {}
+    curve = job.reports
+    try:
+        with _time_limit(assignment.max_trial_time):
+            for repeat in range(assignment.repeats):
+                # The first build completes the sample; the others build the same architecture.
+                sample, job = job.sample, job if repeat == 0 else assignment.job(repeat, deadline)
+                job.sample = sample
+                found.append(_evaluate_once(assignment.evaluator, job))
+        metrics = {name: sum(m[name] for m in found) / len(found) for name in found[0] if all(name in m for m in found)}
+        values = assignment.objectives.values(metrics)
+        state = TrialState.COMPLETE
+    except TrialPruned:
+        state = TrialState.STOPPED
+        last = curve[max(curve)] if curve else None
+        values = (last,) if last is not None and len(assignment.objectives.names) == 1 else None
+    except (Exception, SystemExit):
+        error = traceback.format_exc()
+    return Outcome(
+        state=state,
+        sample=job.sample,
+        values=values,
+        metrics=metrics,
+        repeats=tuple(found) if assignment.repeats > 1 else (),
+        intermediate=dict(curve),
+        duration=time.monotonic() - begin,
+        error=error,
+        inputs=job.input_shapes,
+    )
+
+
+def _evaluate_once(evaluator: Evaluator, job: Job) -> dict[str, float]:
+    try:
+        with seeded(job.seed), evaluating(job):
+            metrics = as_metrics(evaluator.evaluate(job))
+        job.check_time()
+        return metrics
+    finally:
+        job.release()
+
+
+@contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Interrupts the evaluation where signals can; elsewhere `report` and the end of it look at the clock."""
+    usable = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
+    if seconds is None or not usable:
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise TrialTimeout(f"the trial ran longer than max_trial_time, {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

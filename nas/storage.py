@@ -1,0 +1,278 @@
+"""The ledger: every trial of an experiment, durably, as an Optuna study that every Optuna tool can open."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
+from nas.errors import ExperimentError, NasTypeError, explain
+from nas.samples import dumps_sample, loads_sample
+from nas.trial import Trial, TrialState
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+_HEADER, _ASKED, _RESULT = "nas:experiment", "nas:asked", "nas:result"
+
+
+@final
+class Ledger:
+    """One experiment's trials in an Optuna storage.
+
+    A trial is written whole when it starts (its sample, its seed, and how many had finished before it was asked for)
+    and gets its result in two more records, the state last: so a trial whose state says it is finished has all the
+    rest, whenever the process is killed.
+    """
+
+    def __init__(self, storage: BaseStorage, study_id: int, header: Mapping[str, Any]) -> None:
+        self._storage, self._study_id, self.header = storage, study_id, dict(header)
+        self._ids: dict[int, int] = {}
+
+    @classmethod
+    def create(
+        cls, storage: BaseStorage, *, name: str, directions: Mapping[str, str], header: Mapping[str, Any]
+    ) -> Ledger:
+        """Begins a new study."""
+        import optuna
+
+        ways = [optuna.study.StudyDirection[direction.upper()] for direction in directions.values()]
+        with _quiet_optuna():
+            study_id = storage.create_new_study(ways, name)
+        storage.set_study_system_attr(study_id, "study:metric_names", list(directions))
+        storage.set_study_user_attr(study_id, _HEADER, dict(header))
+        return cls(storage, study_id, header)
+
+    @classmethod
+    def find(cls, storage: BaseStorage, name: str) -> Ledger | None:
+        """The study of this name, where there is one."""
+        try:
+            study_id = storage.get_study_id_from_name(name)
+        except KeyError:
+            return None
+        header = storage.get_study_user_attrs(study_id).get(_HEADER)
+        if header is None:
+            raise ExperimentError(
+                explain(f"the study {name!r} in this storage was not made by an experiment", mend="take another name")
+            )
+        return cls(storage, study_id, header)
+
+    def start(self, sample: Mapping[str, Answer], domains: Mapping[str, Domain], *, seed: Any, told: int) -> int:
+        """Writes a new trial, RUNNING.
+
+        Returns:
+            Its number.
+        """
+        from optuna.trial import TrialState as OptunaState
+        from optuna.trial import create_trial
+
+        parameters, distributions = to_optuna(sample, domains)
+        template = create_trial(
+            state=OptunaState.RUNNING,
+            params=parameters,
+            distributions=distributions,
+            user_attrs={_ASKED: {"sample": dumps_sample(sample), "seed": seed, "told": told}},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        self._ids[number] = trial_id
+        return number
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Writes an intermediate value."""
+        self._storage.set_trial_intermediate_value(self._ids[number], step, value)
+
+    def should_stop(self, number: int, pruner: BasePruner) -> bool:
+        """What a pruner says of a running trial."""
+        import optuna
+
+        study = optuna.load_study(
+            study_name=self._storage.get_study_name_from_id(self._study_id), storage=self._storage, pruner=pruner
+        )
+        return bool(pruner.prune(study, self._storage.get_trial(self._ids[number])))
+
+    def finish(self, trial: Trial, *, order: int, inputs: list[dict[str, Any]]) -> None:
+        """Writes the result of a trial, the `order`-th to finish."""
+        from optuna.trial import TrialState as OptunaState
+
+        result = {
+            "order": order,
+            "sample": dumps_sample(trial.sample),
+            "metrics": dict(trial.metrics),
+            "repeats": [dict(metrics) for metrics in trial.repeats],
+            "duration": trial.duration,
+            "error": trial.error,
+            "inputs": inputs,
+        }
+        states = {
+            TrialState.COMPLETE: OptunaState.COMPLETE,
+            TrialState.STOPPED: OptunaState.PRUNED,
+            TrialState.FAILED: OptunaState.FAIL,
+        }
+        trial_id = self._ids[trial.number]
+        self._storage.set_trial_user_attr(trial_id, _RESULT, {k: v for k, v in result.items() if v not in (None, [])})
+        self._storage.set_trial_state_values(trial_id, states[trial.state], trial.values)
+
+    def read(self) -> list[Record]:
+        """All trials, by number."""
+        found = []
+        for frozen in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            self._ids[frozen.number] = frozen._trial_id
+            if _ASKED in frozen.user_attrs:
+                found.append(Record(frozen))
+        return found
+
+
+@final
+class Record:
+    """A trial in the ledger, and its place in the order of events."""
+
+    def __init__(self, frozen: FrozenTrial) -> None:
+        asked: dict[str, Any] = frozen.user_attrs[_ASKED]
+        result: dict[str, Any] = frozen.user_attrs.get(_RESULT, {}) if frozen.state.is_finished() else {}
+        self.told: int = asked["told"]
+        """How many trials had finished when it was asked for."""
+        self.proposed = loads_sample(asked["sample"])
+        """The sample before the build completed it."""
+        self.order: int = result.get("order", -1)
+        """Its place among the finished ones."""
+        self.inputs: list[dict[str, Any]] = result.get("inputs", [])
+        states = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.STOPPED, "FAIL": TrialState.FAILED}
+        self.trial = Trial(
+            number=frozen.number,
+            sample=loads_sample(result["sample"]) if "sample" in result else self.proposed,
+            state=states.get(frozen.state.name, TrialState.RUNNING),
+            values=tuple(frozen.values) if result and frozen.values is not None else None,
+            metrics=result.get("metrics", {}),
+            repeats=tuple(result.get("repeats", ())),
+            intermediate=dict(frozen.intermediate_values) if result else {},
+            duration=result.get("duration"),
+            error=result.get("error"),
+            seed=asked["seed"],
+        )
+
+
+def to_optuna(
+    sample: Mapping[str, Answer], domains: Mapping[str, Domain]
+) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+    """A sample as Optuna's parameters and distributions.
+
+    Tuples become JSON text; a subset becomes one parameter for each item (taken or not) or each place (which item).
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    parameters: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for label, answer in sample.items():
+        match domains.get(label):
+            case Categorical(candidates=candidates):
+                parameters[label] = _scalar(answer)
+                distributions[label] = CategoricalDistribution(tuple(_scalar(c) for c in candidates))
+            case Integer(low=low, high=high, step=step, log=log):
+                parameters[label] = answer
+                distributions[label] = IntDistribution(low, high, step=step, log=log)
+            case Real(low=low, high=high, step=interval, log=log):
+                parameters[label] = answer
+                distributions[label] = FloatDistribution(low, high, step=interval, log=log)
+            case Subset(n=n, k=None):
+                for item in range(n):
+                    parameters[f"{label}[{item}]"] = item in answer
+                    distributions[f"{label}[{item}]"] = CategoricalDistribution((False, True))
+            case Subset(n=n):
+                for place, item in enumerate(answer):
+                    parameters[f"{label}[{place}]"] = item
+                    distributions[f"{label}[{place}]"] = CategoricalDistribution(tuple(range(n)))
+            case _:
+                # A label met only through the value of another choice: its domain is not in the tree.
+                continue
+    return parameters, distributions
+
+
+def _scalar(value: Answer) -> Any:
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
+def open_storage(storage: object, folder: Path) -> BaseStorage:
+    """The Optuna storage of an experiment: a journal in its folder, a URL, or a storage object.
+
+    Raises:
+        NasTypeError: something else.
+    """
+    import optuna
+
+    if storage is None:
+        path = folder / "journal.log"
+        folder.mkdir(parents=True, exist_ok=True)
+        mend_journal(path)
+        from optuna.storages.journal import JournalFileBackend
+
+        from nas.journal_lock import JournalLock
+
+        backend = JournalFileBackend(str(path), lock_obj=JournalLock(f"{path}.lock"))
+        return optuna.storages.JournalStorage(backend)
+    if isinstance(storage, str):
+        with _quiet_optuna():
+            return optuna.storages.get_storage(storage)
+    if isinstance(storage, optuna.storages.BaseStorage):
+        return storage
+    raise NasTypeError(
+        explain("storage is a URL or an Optuna storage; None keeps a journal in the folder", got=storage)
+    )
+
+
+def mend_journal(path: Path) -> int:
+    """Cuts off what a killed process or a full disk left of a last line; nothing that was finished is in it.
+
+    Returns:
+        How many bytes it cut.
+    """
+    if not path.exists():
+        return 0
+    with path.open("rb+") as file:
+        whole = 0
+        for line in file:
+            if not line.endswith(b"\n") or not _is_json(line):
+                break
+            whole += len(line)
+        torn = file.seek(0, os.SEEK_END) - whole
+        file.seek(whole)
+        if torn and b"\n" in file.read().rstrip(b"\n\0"):
+            raise ExperimentError(
+                explain(
+                    "a line in the middle of the journal is damaged, so more than the last record is at stake",
+                    got=f"{path}, byte {whole}",
+                    mend="restore the file from a copy, or delete the damaged lines by hand",
+                )
+            )
+        if torn:
+            file.truncate(whole)
+            file.flush()
+            os.fsync(file.fileno())
+    return torn
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Our own lines tell the story; Optuna's would tell it twice."""
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
