@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,7 +17,6 @@ from nas.errors import NasTypeError, NasValueError, explain
 from nas.samples import Sample
 
 Kind: TypeAlias = Literal["value", "layer", "input", "repeat"]
-Factory: TypeAlias = Callable[[], nn.Module]
 
 
 @final
@@ -51,8 +50,8 @@ class Handler(ABC):
         """What a ValueChoice returns."""
 
     @abstractmethod
-    def layer(self, question: Question, candidates: Mapping[Answer, Factory]) -> nn.Module:
-        """What a LayerChoice returns; calling a factory builds that candidate inside its label scope."""
+    def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
+        """What a LayerChoice returns; `build(answer)` builds that candidate inside its label scope."""
 
     @abstractmethod
     def inputs(self, question: Question, select: Callable[[Answer], nn.Module]) -> nn.Module:
@@ -99,8 +98,8 @@ def current_handler() -> Handler:
 
 
 @contextmanager
-def label_scope(name: str | int) -> Iterator[None]:
-    """Omitted labels inside the block begin with this name; explicit labels stay as they are.
+def label_scope(*names: str | int) -> Iterator[None]:
+    """Omitted labels inside the block begin with these names; explicit labels stay as they are.
 
     Example:
         >>> from nas import ModelSpace, ValueChoice, model_space
@@ -118,7 +117,7 @@ def label_scope(name: str | int) -> Iterator[None]:
         yield
         return
     outer = construction.scope
-    construction.scope = (*outer, str(name))
+    construction.scope = outer + tuple(map(str, names))
     try:
         yield
     finally:
@@ -221,9 +220,9 @@ class Answering(Handler):
         check_same(known, question)
         return self.answers[question.label]
 
-    def layer(self, question: Question, candidates: Mapping[Answer, Factory]) -> nn.Module:
+    def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
         """The chosen candidate."""
-        return candidates[self.value(question)]()
+        return build(self.value(question))
 
     def inputs(self, question: Question, select: Callable[[Answer], nn.Module]) -> nn.Module:
         """The module that picks the chosen inputs."""

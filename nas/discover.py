@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from torch import nn
 
-from nas.choices import Factory, Handler, Question, check_same
+from nas.choices import Handler, Question, check_same
 from nas.domains import Answer
 from nas.mutables import ChosenInt
 from nas.search_space import Branch, Choice, SearchSpace
@@ -61,16 +61,16 @@ class Discover(Handler):
             answer.question = question
         return answer
 
-    def layer(self, question: Question, candidates: Mapping[Answer, Factory]) -> nn.Module:
+    def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
         """The default candidate, all the others built and dropped."""
         node = self._note(question)
         possible = self._path.get(question.label)
         chosen = self._assumed(question)
         result: nn.Module | None = None
-        for key, build in candidates.items():
+        for key in question.domain.values():
             if possible is None or key in possible:
                 with self._under(node, frozenset({key})):
-                    module = build()
+                    module = build(key)
                 if key == chosen:
                     result = module
         assert result is not None, "the assumed answer is one of the possible ones"

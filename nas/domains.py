@@ -7,6 +7,7 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
+from types import NoneType
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
 from nas.errors import NasTypeError, NasValueError, explain
@@ -84,12 +85,15 @@ class Domain(ABC):
         return NasValueError(explain(f"the answer must be {self!r}", got=answer))
 
 
+_SIMPLE = frozenset({str, int, bool, NoneType})
+
+
 def _is_plain(value: object) -> bool:
+    if type(value) in _SIMPLE:
+        return True
     if isinstance(value, tuple):
         return all(_is_plain(item) for item in value)
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or isinstance(value, bool | int | str)
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int)
 
 
 def _with_tuples(value: object) -> object:
@@ -154,7 +158,7 @@ class Categorical(Domain, Generic[T]):
 
     def identity(self) -> tuple[Hashable, ...]:
         """The candidates and their types."""
-        return ("categorical", *((type(c).__name__, c) for c in self.candidates))
+        return ("categorical", self.candidates, tuple(map(type, self.candidates)))
 
     def __repr__(self) -> str:
         return "one of " + ", ".join(repr(c) for c in self.candidates)
@@ -168,8 +172,8 @@ def _check_candidates(candidates: Sequence[T]) -> tuple[T, ...]:
     found = tuple(candidates)
     if not found:
         raise NasValueError(explain("a choice needs at least one candidate", got=candidates, mend="name the answers"))
-    odd = [c for c in found if not _is_plain(c)]
-    if odd:
+    if not _SIMPLE.issuperset(map(type, found)) and not all(map(_is_plain, found)):
+        odd = [c for c in found if not _is_plain(c)]
         raise NasValueError(
             explain(
                 "every candidate must be a value that JSON can hold: None, bool, int, finite float, str or a tuple of "
@@ -178,8 +182,8 @@ def _check_candidates(candidates: Sequence[T]) -> tuple[T, ...]:
                 mend="choose among names or numbers, and look the object up by them; for layers use LayerChoice",
             )
         )
-    twice = sorted({repr(c) for i, c in enumerate(found) if c in found[:i]})
-    if twice:
+    if len(set(found)) < len(found):
+        twice = sorted({repr(c) for i, c in enumerate(found) if c in found[:i]})
         raise NasValueError(
             explain(
                 f"candidates must differ, but {', '.join(twice)} stands there twice (Python holds True == 1 == 1.0)",

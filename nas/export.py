@@ -60,7 +60,8 @@ class OnnxReport:
         units = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 0))
         unit, factor = next(pair for pair in units if self.size_bytes >= pair[1])
         size = f"{self.size_bytes / max(factor, 1):.3g} {unit}"
-        return f"{self.path.name}: {self.nodes} nodes, {size}, opset {self.opset}, {batch}, {compared}"
+        nodes = f"{self.nodes} node" + ("" if self.nodes == 1 else "s")
+        return f"{self.path.name}: {nodes}, {size}, opset {self.opset}, {batch}, {compared}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,8 @@ def to_onnx(
     """
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("the model must be a torch.nn.Module", got=model, where="to_onnx"))
+    if not isinstance(path, str | os.PathLike):
+        raise NasTypeError(explain("path must be the path of a file", got=path, where="to_onnx"))
     if not isinstance(tolerance, int | float) or not tolerance >= 0:
         raise NasValueError(explain("tolerance must be a number that is not negative", got=tolerance, where="to_onnx"))
     # torch.compile leaves the model it wraps under this name; the exporter has its own way to compile.
@@ -248,11 +251,7 @@ def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 
 
 def _attempt(job: _Job, *, fixed_because: str | None = None) -> OnnxReport:
-    """Writes the draft, checks it and compares it, with a dynamic batch unless there is a reason against it.
-
-    Raises:
-        NasError: any of these did not succeed.
-    """
+    """Writes the draft, checks it and compares it, with a dynamic batch unless there is a reason against it."""
     import onnx
 
     dynamic = fixed_because is None
@@ -283,16 +282,12 @@ def _attempt(job: _Job, *, fixed_because: str | None = None) -> OnnxReport:
 
 
 def _trace(job: _Job, inputs: tuple[Tensor, ...], *, dynamic: bool) -> torch.onnx.ONNXProgram:
-    """The graph.
-
-    Raises:
-        ExperimentError: torch cannot export the model, or only for some batch sizes though asked for all.
-    """
+    """The graph; an error where torch cannot export the model, or only for some batch sizes though asked for all."""
     shapes: tuple[Any, ...] = ({0: "batch"},) * len(inputs)
-    for i, parameter in enumerate(inspect.signature(job.model.forward).parameters.values()):
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL and i < len(inputs):
-            shapes = (*shapes[:i], shapes[i:])  # `*inputs` is one nested argument
     try:
+        for i, parameter in enumerate(inspect.signature(job.model.forward).parameters.values()):
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL and i < len(inputs):
+                shapes = (*shapes[:i], shapes[i:])  # `*inputs` is one nested argument
         program = torch.onnx.export(
             job.model,
             inputs,
@@ -317,28 +312,23 @@ def _trace(job: _Job, inputs: tuple[Tensor, ...], *, dynamic: bool) -> torch.onn
 
 
 def _largest_difference(job: _Job, references: Sequence[tuple[tuple[Tensor, ...], list[Tensor]]]) -> float | None:
-    """The largest absolute difference between onnxruntime and torch; None without onnxruntime.
-
-    Raises:
-        ExperimentError: a difference beyond the tolerance, or onnxruntime cannot run the graph.
-    """
+    """The largest absolute difference between onnxruntime and torch; None without onnxruntime."""
     try:
         import onnxruntime
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its log goes past Python to the terminal; its errors are raised all the same
+    try:
+        session = onnxruntime.InferenceSession(str(job.draft), options, providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_inputs()]
+        feeds = [dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True)) for inputs, _ in references]
+        results = [[torch.as_tensor(array) for array in session.run(None, feed)] for feed in feeds]
+    except Exception as error:
+        raise ExperimentError(explain(f"onnxruntime cannot run the exported graph ({_one_line(error)})")) from error
     largest = 0.0
-    for inputs, expected in references:
+    for (inputs, expected), found in zip(references, results, strict=True):
         where = f"at batch {len(inputs[0])}"
-        try:
-            session = onnxruntime.InferenceSession(str(job.draft), options, providers=["CPUExecutionProvider"])
-            names = [value.name for value in session.get_inputs()]
-            feed = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-            found = [torch.as_tensor(array) for array in session.run(None, feed)]
-        except Exception as error:
-            rule = f"onnxruntime must be able to run the exported graph ({_one_line(error)})"
-            raise ExperimentError(explain(rule, where=where)) from error
         shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (expected, found)]
         if shapes[0] != shapes[1]:
             raise ExperimentError(explain(f"torch gives outputs of shape {shapes[0]}", got=shapes[1], where=where))

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 import torch
 from torch import Tensor, nn
 
-from nas.choices import Factory, Question, ask, current_handler, label_scope
+from nas.choices import Question, ask, current_handler, label_scope
 from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
 from nas.errors import NasTypeError, NasValueError, explain
 
@@ -94,8 +94,8 @@ def LayerChoice(  # noqa: N802
         raise NasTypeError(explain("candidates must be a list or a dict of modules", got=candidates, where=where))
     if not named:
         raise NasValueError(explain("a choice needs at least one candidate", got=candidates, where=where))
-    odd = {key: item for key, item in named.items() if not (isinstance(item, nn.Module) or callable(item))}
-    if odd:
+    if not all(map(callable, named.values())):
+        odd = {key: item for key, item in named.items() if not callable(item)}
         raise NasTypeError(
             explain("each candidate must be a module, a module class or a function", got=odd, where=where)
         )
@@ -104,7 +104,7 @@ def LayerChoice(  # noqa: N802
     except (NasValueError, NasTypeError) as error:
         raise type(error)(f"{where}: {error}") from error
     handler, question = ask("layer", domain, label=label, default=default)
-    return handler.layer(question, {key: _factory(question, key, item) for key, item in named.items()})
+    return handler.layer(question, lambda key: _build_candidate(question, key, named[key]))
 
 
 def InputChoice(  # noqa: N802
@@ -277,7 +277,7 @@ def _depth_domain(depth: int | tuple[int, int], where: str) -> Domain | None:
 
 
 def _scoped(scope: str, index: int, make: Callable[[int], nn.Module]) -> nn.Module:
-    with label_scope(scope), label_scope(index):
+    with label_scope(scope, index):
         return make(index)
 
 
@@ -285,16 +285,12 @@ def _name(kind: str, label: str | None) -> str:
     return kind if label is None else f"{kind} {label!r}"
 
 
-def _factory(question: Question, key: Answer, candidate: Candidate) -> Factory:
+def _build_candidate(question: Question, key: Answer, candidate: Candidate) -> nn.Module:
     """Builds one candidate inside its label scope, and says whose it is when that fails."""
     if isinstance(candidate, nn.Module):
-        return lambda: candidate
-
-    def build() -> nn.Module:
-        with label_scope(question.label), label_scope(key):
-            return make_module(candidate, f"candidate {key!r} of {question.describe()}")
-
-    return build
+        return candidate
+    with label_scope(question.label, key):
+        return make_module(candidate, lambda: f"candidate {key!r} of {question.describe()}")
 
 
 def _block_factory(
@@ -309,15 +305,15 @@ def _block_factory(
 
         def pick(index: int) -> nn.Module:
             item = items[index]
-            return item if isinstance(item, nn.Module) else make_module(item, f"block {index} of {where}")
+            return item if isinstance(item, nn.Module) else make_module(item, lambda: f"block {index} of {where}")
 
         return pick
     if callable(block):
-        return lambda index: make_module(lambda: block(index), f"block {index} of {where}")
+        return lambda index: make_module(lambda: block(index), lambda: f"block {index} of {where}")
     raise NasTypeError(explain("block must be a module, a list of modules or a function", got=block, where=where))
 
 
-def make_module(factory: Callable[[], nn.Module], where: str) -> nn.Module:
+def make_module(factory: Callable[[], nn.Module], where: Callable[[], str]) -> nn.Module:
     """Calls a factory and checks that it built a module.
 
     Raises:
@@ -326,10 +322,10 @@ def make_module(factory: Callable[[], nn.Module], where: str) -> nn.Module:
     try:
         module = factory()
     except Exception as error:
-        error.add_note(f"nas: while building {where}")
+        error.add_note(f"nas: while building {where()}")
         raise
     if not isinstance(module, nn.Module):
         raise NasTypeError(
-            explain("a factory must return an nn.Module", got=module, where=where, mend="return the module it builds")
+            explain("a factory must return an nn.Module", got=module, where=where(), mend="return the module it builds")
         )
     return module
