@@ -44,6 +44,7 @@ class Objectives:
                         where=f"objective {name or ''}".strip(),
                     )
                 )
+        self.objective = objective
         self.names: tuple[str | None, ...] = tuple(named)
         self.directions: tuple[Direction, ...] = tuple(named.values())
 

@@ -38,6 +38,8 @@ class Results:
     """The experiment's folder."""
     space: ModelSpace | None = None
     """Needed to export models, ONNX and code."""
+    header: dict[str, Any] = field(default_factory=dict)
+    """What the ledger says of the experiment: its seed, objective, repeats and space."""
     inputs: list[dict[str, Any]] = field(default_factory=list)
     """Shape and dtype of the tensors that the first model was called with."""
 
@@ -62,6 +64,7 @@ class Results:
             trials=[record.trial for record in records],
             objectives=Objectives(objective),
             path=path,
+            header=header,
             space=space if space is None or isinstance(space, ModelSpace) else ModelSpace(space),
             inputs=next((record.inputs for record in records if record.inputs), []),
         )

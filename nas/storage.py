@@ -210,12 +210,17 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
     if storage is None:
         path = folder / "journal.log"
         folder.mkdir(parents=True, exist_ok=True)
-        mend_journal(path)
         from optuna.storages.journal import JournalFileBackend
 
         from nas.journal_lock import JournalLock
 
-        backend = JournalFileBackend(str(path), lock_obj=JournalLock(f"{path}.lock"))
+        lock = JournalLock(f"{path}.lock")
+        lock.acquire()
+        try:
+            mend_journal(path)
+        finally:
+            lock.release()
+        backend = JournalFileBackend(str(path), lock_obj=lock)
         return optuna.storages.JournalStorage(backend)
     if isinstance(storage, str):
         with _quiet_optuna():
