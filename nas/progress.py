@@ -75,8 +75,11 @@ def count_text(trials: Sequence[Trial]) -> str:
 
 
 def sample_text(sample: Mapping[str, Answer]) -> str:
-    """label=answer, ... in the order of the space."""
-    return ", ".join(f"{label}={answer}" for label, answer in sample.items())
+    """label=answer, ... in the order of the space; numbers rounded for the eye."""
+    return ", ".join(
+        f"{label}={answer:.5g}" if isinstance(answer, float) else f"{label}={answer}"
+        for label, answer in sample.items()
+    )
 
 
 def value_text(trial: Trial) -> str:
