@@ -26,7 +26,7 @@ def derive_seed(*parts: int) -> int:
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the global generators of Python, numpy and torch (CUDA included), and afterwards puts them back."""
     python_state, numpy_state, torch_state = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)
