@@ -1,7 +1,7 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
 from nas.choices import label_scope
-from nas.domains import Categorical, Domain, Integer, Real, Subset
+from nas.domains import Categorical, Domain, Subset
 from nas.errors import (
     ExperimentError,
     MissingDependency,
@@ -15,6 +15,7 @@ from nas.evaluation import Evaluator, Job, report
 from nas.experiment import Experiment
 from nas.mutables import ChosenInputs, InputChoice, LayerChoice, Repeat, ValueChoice
 from nas.mutators import Mutator, replace_module
+from nas.numeric_domains import Integer, Real
 from nas.objectives import Objectives
 from nas.results import Results
 from nas.samples import Sample, load_sample, save_sample

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.choices import Question, ask, current_handler, label_scope
-from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
+from nas.domains import Answer, Categorical, Domain, Subset
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.numeric_domains import Integer, Real
 
 T = TypeVar("T")
 Candidate: TypeAlias = nn.Module | Callable[[], nn.Module]

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
+from nas.domains import Answer, Categorical, Domain, Subset
 from nas.errors import ExperimentError, NasTypeError, explain
+from nas.numeric_domains import Integer, Real
 from nas.samples import dumps_sample, loads_sample
 from nas.trial import Trial, TrialState
 

@@ -1,1 +1,5 @@
-"""x."""
+"""Contract suites: the checks that every implementation of a protocol passes, ours and third parties' alike."""
+
+from nas.testing.strategies import StrategyContract
+
+__all__ = ["StrategyContract"]

@@ -1,0 +1,210 @@
+"""The contract of strategies, as a pytest suite: subclass it, say how to make one, and run pytest."""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from nas.domains import Categorical, Domain, Subset
+from nas.errors import SearchSpaceExhausted
+from nas.mutables import InputChoice, LayerChoice, Repeat, ValueChoice
+from nas.numeric_domains import Integer, Real
+from nas.objectives import Direction
+from nas.samples import Sample, sample_key
+from nas.search_space import SearchSpace
+from nas.space import ModelSpace
+from nas.strategy import Strategy, Task
+from nas.trial import Trial, TrialState
+
+_BOTH: tuple[Direction, ...] = ("maximize", "minimize")
+
+
+def _conditional() -> nn.Module:
+    wide = LayerChoice(
+        {"plain": nn.Identity, "wide": lambda: nn.Linear(4, ValueChoice([4, 8, 16], label="width"))}, label="layer"
+    )
+    blocks = Repeat(lambda i: LayerChoice([nn.ReLU, nn.Tanh]), (0, 3), label="depth")
+    return nn.Sequential(wide, blocks, InputChoice(3, 2, label="inputs"))
+
+
+def _flat() -> SearchSpace:
+    return SearchSpace.of({name: Categorical([0, 1, 2, 3]) for name in "abcde"})
+
+
+def _worth(sample: Sample) -> float:
+    """A made-up value that depends on every answer."""
+    return sum(random.Random(f"{label}={answer}").random() for label, answer in sample.items())
+
+
+class StrategyContract(ABC):
+    """What an experiment relies on. Subclass it in a test file under a name that begins with `Test`.
+
+    Class attributes say what the strategy does not promise:
+        distinct: it proposes no sample twice while there are others.
+        seeded: its proposals depend on the seed.
+        infinite: it takes intervals of reals.
+        objectives: how many objectives it takes.
+
+    Example:
+        >>> from nas.strategies import Random
+        >>> class TestRandom(StrategyContract):
+        ...     def make(self):
+        ...         return Random()
+        >>> TestRandom().test_asking_changes_nothing()
+    """
+
+    distinct = True
+    seeded = True
+    infinite = True
+    objectives = 2
+
+    @abstractmethod
+    def make(self) -> Strategy:
+        """A new strategy."""
+
+    def _spaces(self) -> dict[str, SearchSpace]:
+        domains: dict[str, Domain] = {
+            "momentum": Real(0, 1, step=0.1),
+            "batch": Integer(8, 64, step=8),
+            "transforms": Subset(3, None),
+        }
+        if self.infinite:
+            domains["rate"] = Real(1e-4, 1e-1, log=True)
+        conditional = ModelSpace(_conditional).search_space
+        return {
+            "flat": _flat(),
+            "conditional": conditional,
+            "hyperparameters": conditional.joined(domains),
+        }
+
+    def _search(
+        self, strategy: Strategy, task: Task, number: int, *, first: int = 0, state: TrialState = TrialState.COMPLETE
+    ) -> list[Sample]:
+        """Plays the experiment for `number` trials, one at a time; ends early when the strategy does."""
+        found: list[Sample] = []
+        for trial in range(first, first + number):
+            try:
+                sample = strategy.ask(trial)
+            except SearchSpaceExhausted:
+                break
+            found.append(sample)
+            strategy.tell(Trial(number=trial, sample=sample))
+            strategy.tell(_ended(trial, sample, len(task.directions), state))
+        return found
+
+    def _started(self, task: Task) -> Strategy:
+        strategy = self.make()
+        strategy.start(task)
+        return strategy
+
+    def test_samples_are_valid(self) -> None:
+        """In flat and conditional spaces, with hyperparameters of all domains, both ways."""
+        for name, space in self._spaces().items():
+            for direction in _BOTH:
+                task = Task(space=space, directions=(direction,), seed=3)
+                for sample in self._search(self._started(task), task, 30):
+                    assert space.validate(sample) == sample, name
+
+    def test_a_single_architecture_is_enough(self) -> None:
+        """A space of size 1 yields its one sample."""
+        task = Task(space=SearchSpace.of({"only": Categorical(["one"])}))
+        found = self._search(self._started(task), task, 3)
+        assert found[0] == {"only": "one"}
+        assert len(found) == 1 or not self.distinct
+
+    def test_asking_changes_nothing(self) -> None:
+        """The same number is answered by the same sample until something is told."""
+        task = Task(space=_flat(), seed=5)
+        strategy = self._started(task)
+        self._search(strategy, task, 7)
+        assert strategy.ask(7) == strategy.ask(7)
+        plain = self._started(task)
+        self._search(plain, task, 7)
+        assert self._search(strategy, task, 5, first=7) == self._search(plain, task, 5, first=7)
+
+    def test_the_seed_decides(self) -> None:
+        """Same seed, same search; another seed, another search."""
+        runs = []
+        for seed in (1, 1, 2):
+            task = Task(space=_flat(), seed=seed)
+            runs.append(self._search(self._started(task), task, 20))
+        assert runs[0] == runs[1]
+        assert not self.seeded or runs[0] != runs[2]
+
+    def test_it_can_be_started_again(self) -> None:
+        """`start` forgets everything."""
+        task = Task(space=_flat(), seed=1)
+        strategy = self._started(task)
+        before = self._search(strategy, task, 10)
+        strategy.start(task)
+        assert self._search(strategy, task, 10) == before
+
+    def test_replay_goes_on_where_it_was(self) -> None:
+        """A new strategy that is told the same events proposes what the first one proposes next."""
+        for space in self._spaces().values():
+            task = Task(space=space, seed=7)
+            first, second = self._started(task), self._started(task)
+            for number, sample in enumerate(self._search(first, task, 15)):
+                second.tell(Trial(number=number, sample=sample))
+                second.tell(_ended(number, sample, 1, TrialState.COMPLETE))
+            assert self._search(second, task, 5, first=15) == self._search(first, task, 5, first=15)
+
+    def test_results_may_come_late_and_out_of_order(self) -> None:
+        """Eight trials under way, told in another order; and replayed exactly."""
+        task = Task(space=_flat(), seed=11)
+        strategy, events, rng = self._started(task), [], random.Random(0)
+        under_way: dict[int, Sample] = {}
+        for number in range(40):
+            sample = strategy.ask(number)
+            task.space.validate(sample)
+            under_way[number] = sample
+            events.append(Trial(number=number, sample=sample))
+            strategy.tell(events[-1])
+            if len(under_way) == 8:
+                done = rng.choice(sorted(under_way))
+                events.append(_ended(done, under_way.pop(done), 1, TrialState.COMPLETE))
+                strategy.tell(events[-1])
+        again = self._started(task)
+        for event in events:
+            again.tell(event)
+        assert again.ask(40) == strategy.ask(40)
+        if self.distinct:
+            keys = [sample_key(event.sample) for event in events if event.state is TrialState.RUNNING]
+            assert len(set(keys)) == len(keys)
+
+    def test_failed_and_stopped_trials_are_digested(self) -> None:
+        """A search goes on after them, even when there is nothing else."""
+        for state in (TrialState.FAILED, TrialState.STOPPED):
+            task = Task(space=_flat(), seed=13)
+            for sample in self._search(self._started(task), task, 20, state=state):
+                task.space.validate(sample)
+
+    def test_several_objectives(self) -> None:
+        """As many as it says it takes."""
+        for number in range(1, self.objectives + 1):
+            task = Task(space=_flat(), directions=(*_BOTH, *_BOTH)[:number], seed=17)
+            assert len(self._search(self._started(task), task, 20)) == 20
+
+    def test_a_small_space_is_exhausted(self) -> None:
+        """A distinct strategy tries everything once and says so; any other goes on with valid samples."""
+        for space in (SearchSpace.of({"a": Categorical([0, 1, 2]), "b": Categorical([0, 1])}), self._finite()):
+            task = Task(space=space, seed=19)
+            found = self._search(self._started(task), task, int(space.size) + 5)
+            for sample in found:
+                space.validate(sample)
+            if self.distinct:
+                assert len({sample_key(sample) for sample in found}) == len(found) == space.size
+
+    def _finite(self) -> SearchSpace:
+        space = ModelSpace(_conditional).search_space
+        assert space.size != math.inf
+        return space
+
+
+def _ended(number: int, sample: Sample, objectives: int, state: TrialState) -> Trial:
+    worth = _worth(sample)
+    values = None if state is TrialState.FAILED else (worth, 1 - worth, worth / 2)[:objectives]
+    return Trial(number=number, sample=sample, state=state, values=values, metrics={"value": worth} if values else {})
