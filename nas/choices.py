@@ -117,7 +117,9 @@ def label_scope(*names: str | int) -> Iterator[None]:
         yield
         return
     outer = construction.scope
-    construction.scope = outer + tuple(map(str, names))
+    # An omitted label begins with the scope it was made in already.
+    begun = "/".join(outer) + "/"
+    construction.scope = outer + tuple(str(name).removeprefix(begun) for name in names)
     try:
         yield
     finally:
