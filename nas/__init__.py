@@ -1,5 +1,6 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
+from nas import export
 from nas.choices import label_scope
 from nas.domains import Categorical, Domain, Subset
 from nas.errors import (
@@ -55,6 +56,7 @@ __all__ = [
     "TrialPruned",
     "TrialState",
     "ValueChoice",
+    "export",
     "label_scope",
     "load_sample",
     "model_space",

@@ -409,3 +409,29 @@ def test_load_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="there is no experiment in this folder"):
         Experiment.load(tmp_path / "nothing")
     assert ModelSpace(Net).size == 6
+
+
+def test_the_live_line_and_the_table(make: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]) -> None:
+    make(lambda model: {"accuracy": 0.5, "loss": 1.0}).run(3, progress="rich")
+    out = capsys.readouterr().out
+    assert "accuracy (max)" in out
+    assert "3 trials: 3 complete" in out
+
+
+def test_a_missing_library_is_answered_with_the_line_that_installs_it(
+    make: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(nas.MissingDependency, match=r'pip install "torch-nas\[dataframe\]"'):
+        quiet(make(), 1).to_dataframe()
+
+
+def test_two_processes_do_not_run_one_experiment(make: Callable[..., Experiment]) -> None:
+    import filelock
+
+    experiment = quiet(make(), 1)
+    with (
+        filelock.FileLock(experiment.path / "running.lock"),
+        pytest.raises(ExperimentError, match="another process runs the experiment 'test'"),
+    ):
+        quiet(experiment, 2)
