@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias, final
+from typing import SupportsIndex, TypeAlias, final
 
 from nas.choices import Kind
 from nas.counting import count
@@ -63,9 +64,9 @@ def as_rng(seed: Rng) -> random.Random:
     """
     if isinstance(seed, random.Random):
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
         raise NasTypeError(explain("randomness is explicit: give an int or a random.Random", got=seed))
-    return random.Random(seed)
+    return random.Random(operator.index(seed))
 
 
 @final

@@ -90,6 +90,12 @@ def test_every_sample_validates_builds_runs_and_survives_json(seed: int) -> None
     assert space.contains(child)
 
 
+def test_randomness_is_explicit(space: ModelSpace) -> None:
+    assert space.sample(3) == space.sample(numpy.int64(3)) == space.sample(random.Random(3))  # type: ignore[arg-type]
+    with pytest.raises(NasError, match="give an int or a random.Random; received None"):
+        space.sample(None)  # type: ignore[arg-type]
+
+
 def test_mutation_changes_exactly_one_choice_and_respects_conditions(space: ModelSpace) -> None:
     rng = random.Random(0)
     for seed in range(50):
