@@ -334,7 +334,7 @@ class Experiment:
     def _on_report(self, number: int, step: int, value: float) -> bool:
         assert self._ledger is not None
         self._ledger.report(number, step, value)
-        return self._pruner is not None and self._ledger.should_stop(number, self._pruner)
+        return self._pruner is not None and self._ledger.should_stop(number, step, self._pruner)
 
     def _relive(self, ledger: Ledger) -> History:
         return History(

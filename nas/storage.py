@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -45,8 +46,12 @@ class Ledger:
         import optuna
 
         ways = [optuna.study.StudyDirection[direction.upper()] for direction in directions.values()]
-        with _quiet_optuna():
-            study_id = storage.create_new_study(ways, name)
+        try:
+            # A process that was killed while it began leaves a study without a header and without trials: go on there.
+            study_id = storage.get_study_id_from_name(name)
+        except KeyError:
+            with _quiet_optuna():
+                study_id = storage.create_new_study(ways, name)
         storage.set_study_system_attr(study_id, "study:metric_names", list(directions))
         storage.set_study_user_attr(study_id, _HEADER, dict(header))
         return cls(storage, study_id, header)
@@ -59,6 +64,8 @@ class Ledger:
         except KeyError:
             return None
         header = storage.get_study_user_attrs(study_id).get(_HEADER)
+        if header is None and not storage.get_all_trials(study_id, deepcopy=False):
+            return None
         if header is None:
             raise ExperimentError(
                 explain(f"the study {name!r} in this storage was not made by an experiment", mend="take another name")
@@ -90,14 +97,17 @@ class Ledger:
         """Writes an intermediate value."""
         self._storage.set_trial_intermediate_value(self._ids[number], step, value)
 
-    def should_stop(self, number: int, pruner: BasePruner) -> bool:
-        """What a pruner says of a running trial."""
+    def should_stop(self, number: int, step: int, pruner: BasePruner) -> bool:
+        """What a pruner says of a running trial at a step."""
         import optuna
 
         study = optuna.load_study(
             study_name=self._storage.get_study_name_from_id(self._study_id), storage=self._storage, pruner=pruner
         )
-        return bool(pruner.prune(study, self._storage.get_trial(self._ids[number])))
+        trial = copy.copy(self._storage.get_trial(self._ids[number]))
+        # A trial that runs again after a kill must not be judged by how far it came the first time.
+        trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+        return bool(pruner.prune(study, trial))
 
     def finish(self, trial: Trial, *, order: int, inputs: list[dict[str, Any]]) -> None:
         """Writes the result of a trial, the `order`-th to finish."""

@@ -435,3 +435,30 @@ def test_two_processes_do_not_run_one_experiment(make: Callable[..., Experiment]
         pytest.raises(ExperimentError, match="another process runs the experiment 'test'"),
     ):
         quiet(experiment, 2)
+
+
+@pytest.mark.parametrize("records", [0, 1, 2, 3, 4])
+def test_a_kill_while_the_ledger_is_begun_is_survived(make: Callable[..., Experiment], records: int) -> None:
+    journal = quiet(make(), 2).path / "journal.log"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:records]))
+    assert [t.sample for t in quiet(make(resume=True), 4).trials] == [t.sample for t in quiet(make(name="w"), 4).trials]
+
+
+def test_early_stopping_after_an_interrupt_is_what_it_would_have_been(make: Callable[..., Experiment]) -> None:
+    interrupts = [4]
+
+    def curve(model: nn.Module) -> float:
+        for step in range(6):
+            nas.report(10.0 * step, step=step)
+            if interrupts and step == interrupts[0]:
+                interrupts.clear()
+                raise KeyboardInterrupt
+        return 1.0
+
+    pruner = optuna.pruners.ThresholdPruner(upper=45)
+    experiment = make(curve, early_stopping=pruner)
+    quiet(experiment, 1)
+    assert experiment.trials[0].state is TrialState.RUNNING
+    stopped = quiet(experiment, 1).trials[0]
+    assert stopped.intermediate == {step: 10.0 * step for step in range(6)}
+    assert (stopped.state, stopped.value) == (TrialState.STOPPED, 50.0)
