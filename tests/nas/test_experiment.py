@@ -444,21 +444,25 @@ def test_a_kill_while_the_ledger_is_begun_is_survived(make: Callable[..., Experi
     assert [t.sample for t in quiet(make(resume=True), 4).trials] == [t.sample for t in quiet(make(name="w"), 4).trials]
 
 
-def test_early_stopping_after_an_interrupt_is_what_it_would_have_been(make: Callable[..., Experiment]) -> None:
-    interrupts = [4]
+def test_a_trial_that_runs_again_is_judged_afresh(make: Callable[..., Experiment]) -> None:
+    interrupts, seen = [2], []
+
+    class Watching(optuna.pruners.BasePruner):
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            seen.append(trial.last_step)
+            return False
 
     def curve(model: nn.Module) -> float:
-        for step in range(6):
+        for step in range(4):
             nas.report(10.0 * step, step=step)
             if interrupts and step == interrupts[0]:
                 interrupts.clear()
                 raise KeyboardInterrupt
         return 1.0
 
-    pruner = optuna.pruners.ThresholdPruner(upper=45)
-    experiment = make(curve, early_stopping=pruner)
+    experiment = make(curve, early_stopping=Watching())
     quiet(experiment, 1)
     assert experiment.trials[0].state is TrialState.RUNNING
-    stopped = quiet(experiment, 1).trials[0]
-    assert stopped.intermediate == {step: 10.0 * step for step in range(6)}
-    assert (stopped.state, stopped.value) == (TrialState.STOPPED, 50.0)
+    trial = quiet(experiment, 1).trials[0]
+    assert seen == [0, 1, 2, 0, 1, 2, 3]
+    assert trial.intermediate == {step: 10.0 * step for step in range(4)}
