@@ -58,7 +58,7 @@ def to_code(space: ModelSpace, sample: Mapping[str, Answer], path: str | os.Path
     parts += [f"{name}={_literal(value)}" for name, value in space.kwargs.items()]
     text = _TEMPLATE.format(
         name=space.name,
-        imports="\n".join(dict.fromkeys(_sorted_imports(imports))),
+        imports="\n".join(sorted(set(imports), key=lambda line: (not line.startswith("import "), line))),
         sample=pprint.pformat(found, sort_dicts=False, width=100),
         hyperparameters=f"HYPERPARAMETERS = {pprint.pformat(others, sort_dicts=False)}\n" if others else "",
         arguments=", ".join(parts),
@@ -69,11 +69,6 @@ def to_code(space: ModelSpace, sample: Mapping[str, Answer], path: str | os.Path
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, target)
     return target
-
-
-def _sorted_imports(imports: list[str]) -> list[str]:
-    plain = [line for line in imports if line.startswith("import ")]
-    return plain + [line for line in imports if line not in plain and not line.startswith("sys.path")]
 
 
 def _import_line(source: object, imports: list[str]) -> str:
