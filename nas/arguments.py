@@ -31,7 +31,7 @@ def check_parts(evaluator: object, strategy: object, name: object, seed: object,
         raise NasTypeError(
             explain("the strategy must be a nas.Strategy", got=strategy, mend="give an instance: Random(), not Random")
         )
-    if not isinstance(name, str) or not name or Path(name).name != name:
+    if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
         raise NasValueError(explain("the name of an experiment is the name of its folder", got=name))
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise NasTypeError(explain("the seed must be an int", got=seed))

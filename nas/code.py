@@ -6,7 +6,7 @@ import ast
 import os
 import pprint
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,20 @@ if __name__ == "__main__":
 '''
 
 
-def to_code(space: ModelSpace, sample: Mapping[str, Answer], path: str | os.PathLike[str]) -> Path:
+def to_code(
+    space: ModelSpace,
+    sample: Mapping[str, Answer],
+    path: str | os.PathLike[str],
+    *,
+    hyperparameters: Collection[str] = (),
+) -> Path:
     """Writes a Python file that rebuilds one architecture.
 
     Args:
         space: made from a class or function that can be imported, with literal arguments.
         sample: label -> answer; hyperparameters of the evaluator in it are written down beside the architecture.
         path: the file to write; its folder is made where needed.
+        hyperparameters: labels of the evaluator's in the sample, besides those that the space knows of.
 
     Returns:
         The path.
@@ -48,7 +55,8 @@ def to_code(space: ModelSpace, sample: Mapping[str, Answer], path: str | os.Path
         NasValueError: the sample is not of this space.
         NasTypeError: the source, an argument or a mutator cannot be written as code.
     """
-    found = vars(space.build(sample, device="meta"))[ARCHITECTURE]["sample"]
+    architecture = {label: answer for label, answer in sample.items() if label not in hyperparameters}
+    found = vars(space.build(architecture, device="meta"))[ARCHITECTURE]["sample"]
     others = {label: answer for label, answer in sample.items() if label not in found}
     imports = ["from nas import ModelSpace", "from torch import nn"]
     where = _import_line(space.source, imports)

@@ -176,7 +176,10 @@ def as_number(value: object, where: str) -> float:
                 "the result must be a number, or a dict of numbers", got=value, where=where, mend="return float(...)"
             )
         )
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise NasValueError(explain("the result must be finite", got=number, where=where))
     return number

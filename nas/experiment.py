@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -200,7 +201,7 @@ class Experiment:
         Raises:
             ExperimentError: there is no experiment in this folder, or it is another one.
         """
-        path = Path(directory)
+        path = Path(os.path.abspath(directory))  # "." has no name; resolve() would follow links and lose it
         results = Results.load(path, space, storage)
         if evaluator is None or strategy is None:
             return results
@@ -299,7 +300,9 @@ class Experiment:
             under_way -= 1
             failures += trial.state is TrialState.FAILED
             shown.finished(trial, history.best)
-            if failures >= _HOPELESS and all(t.state is not TrialState.COMPLETE for t in history.trials.values()):
+            if failures >= _HOPELESS and not any(
+                t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in history.trials.values()
+            ):
                 raise ExperimentError(
                     f"The first {failures} trials all failed, so the fault is not in the architectures; the last one "
                     f"with:\n{trial.error}All of them are in {self.path}. Mend the evaluator and run it again."
@@ -310,6 +313,10 @@ class Experiment:
         number = len(history.trials)
         sample = self.strategy.ask(number)
         tree = self.space.search_space
+        if not isinstance(sample, Mapping):
+            raise ExperimentError(
+                f"{type(self.strategy).__name__} must propose a dict label -> answer, not {sample!r}."
+            )
         extra = {label: answer for label, answer in sample.items() if label not in tree.domains}
         try:
             sample = tree.validate({k: v for k, v in sample.items() if k not in extra}) | extra

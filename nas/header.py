@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ def refuse_differences(ledger: Mapping[str, Any], now: Mapping[str, Any], name: 
     differences = [
         f"{key}: {ledger.get(key)!r} then, {value!r} now"
         for key, value in now.items()
-        if key != "space" and ledger.get(key) != value
+        # As text, for the order counts too: that of the objectives is the order of `Trial.values`.
+        if key != "space" and json.dumps(ledger.get(key)) != json.dumps(value)
     ]
     then, new = ledger.get("space", {}), now["space"]
     for label in dict.fromkeys([*then, *new]):

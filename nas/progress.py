@@ -237,7 +237,7 @@ def _table(top: Sequence[Trial], objectives: Objectives) -> Table:
     table.add_column("trial", justify="right")
     for position, (name, direction) in enumerate(objectives.describe().items()):
         shown = name if objectives.names[position] is not None else next(iter(top[0].metrics), "value")
-        table.add_column(f"{shown} ({'max' if direction == 'maximize' else 'min'})", justify="right")
+        table.add_column(Text(f"{shown} ({'max' if direction == 'maximize' else 'min'})"), justify="right")
     table.add_column("seconds", justify="right")
     table.add_column("sample")
     for rank, trial in enumerate(top, 1):

@@ -142,7 +142,9 @@ class Results:
             "dict": lambda rank, trial, folder: dict(trial.sample),
             "model": lambda rank, trial, folder: self._build(trial),
             "onnx": lambda rank, trial, folder: self._to_onnx(trial, folder / f"{rank}.onnx", example_input),
-            "code": lambda rank, trial, folder: to_code(self._space, trial.sample, folder / f"{rank}.py"),
+            "code": lambda rank, trial, folder: to_code(
+                self._space, trial.sample, folder / f"{rank}.py", hyperparameters=self._hyperparameters
+            ),
         }
         if formatter not in makers:
             raise NasValueError(explain(f"unknown formatter; {close_names(formatter, makers)}", got=formatter))
@@ -162,9 +164,15 @@ class Results:
             )
         return self.space
 
+    @property
+    def _hyperparameters(self) -> frozenset[str]:
+        """The evaluator's labels: a space given to `load` does not know of them."""
+        return frozenset(self.header.get("hyperparameters", ()))
+
     def _build(self, trial: Trial) -> nn.Module:
+        architecture = {label: answer for label, answer in trial.sample.items() if label not in self._hyperparameters}
         with seeded(trial.seed):
-            return self._space.build(trial.sample)
+            return self._space.build(architecture)
 
     def _to_onnx(self, trial: Trial, path: Path, example_input: Any) -> Path:
         from nas.export import to_onnx

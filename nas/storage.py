@@ -49,6 +49,13 @@ class Ledger:
         try:
             # A process that was killed while it began leaves a study without a header and without trials: go on there.
             study_id = storage.get_study_id_from_name(name)
+            if _HEADER in storage.get_study_user_attrs(study_id):
+                raise ExperimentError(
+                    explain(
+                        f"an experiment named {name!r} has been begun by somebody else meanwhile",
+                        mend="go on with it by resume=True, or take another name",
+                    )
+                )
         except KeyError:
             with _quiet_optuna():
                 study_id = storage.create_new_study(ways, name)
@@ -121,6 +128,8 @@ class Ledger:
             "duration": trial.duration,
             "error": trial.error,
             "inputs": inputs,
+            # A trial that ran twice, the first time until a kill, has left reports of both in the study.
+            "steps": list(trial.intermediate),
         }
         states = {
             TrialState.COMPLETE: OptunaState.COMPLETE,
@@ -163,7 +172,7 @@ class Record:
             values=tuple(frozen.values) if result and frozen.values is not None else None,
             metrics=result.get("metrics", {}),
             repeats=tuple(result.get("repeats", ())),
-            intermediate=dict(frozen.intermediate_values) if result else {},
+            intermediate={step: frozen.intermediate_values[step] for step in result.get("steps", ())},
             duration=result.get("duration"),
             error=result.get("error"),
             seed=asked["seed"],
@@ -234,8 +243,17 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
         backend = JournalFileBackend(str(path), lock_obj=lock)
         return optuna.storages.JournalStorage(backend)
     if isinstance(storage, str):
-        with _quiet_optuna():
-            return optuna.storages.get_storage(storage)
+        try:
+            with _quiet_optuna():
+                return optuna.storages.get_storage(storage)
+        except Exception as error:
+            # SQLAlchemy, its drivers and Optuna raise what they like. The URL may hold a password: do not repeat it.
+            raise ExperimentError(
+                explain(
+                    f"the storage cannot be opened ({type(error).__name__}: {error})",
+                    mend="check storage=, the URL of an Optuna storage such as sqlite:///folder/file.db",
+                )
+            ) from error
     if isinstance(storage, optuna.storages.BaseStorage):
         return storage
     raise NasTypeError(

@@ -83,7 +83,8 @@ def execute(assignment: Assignment) -> Outcome:
                 sample, job = job.sample, job if repeat == 0 else assignment.job(repeat, deadline)
                 job.sample = sample
                 found.append(_evaluate_once(assignment.evaluator, job))
-        metrics = {name: sum(m[name] for m in found) / len(found) for name in found[0] if all(name in m for m in found)}
+        common = [name for name in found[0] if all(name in m for m in found)]
+        metrics = as_metrics({name: sum(m[name] for m in found) / len(found) for name in common})
         values = assignment.objectives.values(metrics)
         state = TrialState.COMPLETE
     except TrialPruned:
@@ -119,7 +120,7 @@ def _evaluate_once(evaluator: Evaluator, job: Job) -> dict[str, float]:
 def _time_limit(seconds: float | None) -> Iterator[None]:
     """Interrupts the evaluation where signals can; elsewhere `report` and the end of it look at the clock."""
     usable = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
-    if seconds is None or not usable:
+    if seconds is None or seconds > threading.TIMEOUT_MAX or not usable:
         yield
         return
 
