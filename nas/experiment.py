@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
 from nas.arguments import check_limits, check_parts, check_pruner, make_executor, open_folder
-from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
+from nas.domains import Answer
+from nas.errors import ExperimentError, explain
 from nas.evaluation import Evaluator
-from nas.execution import Assignment, Executor
+from nas.execution import Executor
 from nas.header import describe_experiment, refuse_differences
 from nas.history import History
 from nas.mutators import Mutator
 from nas.objectives import Direction, Objectives
 from nas.progress import Progress, ProgressMode, count_text, make_progress
-from nas.random_state import derive_seed
 from nas.results import Results
+from nas.search_loop import SearchLoop
 from nas.space import ModelSpace
 from nas.storage import Ledger
-from nas.strategy import Strategy
+from nas.strategy import Strategy, Task
 from nas.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 ExecutorName: TypeAlias = Literal["inline"]
-_HOPELESS = 10
-"""So many failures before any success end a search: it is the evaluator then, not the architecture."""
 
 
 @final
@@ -115,6 +114,9 @@ class Experiment:
                 )
             refuse_differences(self._ledger.header, self._header, name)
             self._history = self._relive(self._ledger)
+        else:
+            # What a strategy cannot do (several objectives, say) it refuses here, before anything is written.
+            strategy.start(Task(space=self.space.search_space, directions=self.objectives.directions, seed=self.seed))
 
     # Results.
 
@@ -148,6 +150,14 @@ class Experiment:
     def pareto_front(self) -> list[Trial]:
         """The COMPLETE trials that no other one beats in every objective."""
         return self.objectives.pareto_front(self.trials)
+
+    def hypervolume(self, reference: Sequence[float] | Mapping[str, float]) -> float:
+        """The volume that the COMPLETE trials dominate, as far as a reference point: the worst that matters.
+
+        Args:
+            reference: metric -> value, or the values in the order of the objectives.
+        """
+        return self.objectives.hypervolume(self.trials, reference)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """A row for each trial: its number, state, values, metrics, duration in seconds, and its answers."""
@@ -247,16 +257,26 @@ class Experiment:
         shown = make_progress(progress)
         begin = time.monotonic()
         with self._exclusively():
-            if self._ledger is None:
-                self._ledger = Ledger.create(
-                    self._storage, name=self.name, directions=self.objectives.describe(), header=self._header
-                )
-            # Read again: whatever struck since, a Ctrl-C or another process, the ledger knows what happened.
-            self._history = self._relive(self._ledger)
-            shown.begin(max_trials if max_trials is not None else _finite(self.space.size), self._history.finished)
-            end = None if timeout is None else begin + timeout
+            history = self._begun(max_trials)
+            assert self._ledger is not None
+            loop = SearchLoop(
+                space=self.space,
+                evaluator=self.evaluator,
+                strategy=self.strategy,
+                objectives=self.objectives,
+                executor=self._executor,
+                pruner=self._pruner,
+                history=history,
+                ledger=self._ledger,
+                path=self.path,
+                seed=self.seed,
+                repeats=self.repeats,
+                concurrency=concurrency,
+                max_trial_time=max_trial_time,
+            )
+            shown.begin(max_trials if max_trials is not None else _finite(self.space.size), history.finished)
             try:
-                ending = self._search(self._history, max_trials, end, concurrency, max_trial_time, shown)
+                ending = loop.run(max_trials, None if timeout is None else begin + timeout, shown)
             except KeyboardInterrupt:
                 ending = "interrupted; run it again (with resume=True in a new process) to go on"
             finally:
@@ -264,92 +284,58 @@ class Experiment:
                 shown.end()
             self._conclude(shown, ending, time.monotonic() - begin)
 
-    def _search(
-        self,
-        history: History,
-        max_trials: int | None,
-        end: float | None,
-        concurrency: int,
-        max_trial_time: float | None,
-        shown: Progress,
-    ) -> str:
-        """The loop: keep `concurrency` trials under way, and tell the strategy each outcome.
+    def enqueue(self, sample: Mapping[str, Answer]) -> bool:
+        """Puts a sample in front of what the strategy proposes: known architectures to begin with.
+
+        The queue is part of the ledger. A sample that was enqueued or tried before is not enqueued again, so a script
+        that is run again with `resume=True` may say the same once more.
+
+        Args:
+            sample: label -> answer; what it lacks takes its default.
 
         Returns:
-            Why it ended, in words.
+            Whether it was new.
+
+        Raises:
+            NasValueError: unknown labels, or answers outside their domain.
+            ExperimentError: another process runs this experiment.
+
+        Example:
+            >>> import tempfile
+            >>> from torch import nn
+            >>> from nas import ValueChoice
+            >>> from nas.evaluators import FunctionalEvaluator
+            >>> from nas.strategies import Random
+            >>> space = lambda: nn.Linear(4, ValueChoice([1, 2, 3], label="width"))
+            >>> experiment = Experiment(space, FunctionalEvaluator(lambda model: model.out_features), Random(),
+            ...     name="warm", directory=tempfile.mkdtemp())
+            >>> experiment.enqueue({"width": 2}), experiment.enqueue({"width": 2})
+            (True, False)
+            >>> experiment.run(max_trials=2, progress="silent")
+            >>> experiment.trials[0].sample
+            {'width': 2}
         """
-        unfinished = [trial for _, trial in sorted(history.trials.items()) if not trial.state.is_finished]
-        under_way, failures, ending = 0, 0, ""
-        while True:
-            while under_way < concurrency and not ending:
-                if end is not None and time.monotonic() >= end:
-                    ending = "the time is up"
-                elif not unfinished and max_trials is not None and len(history.trials) >= max_trials:
-                    ending = "all trials done"
-                else:
-                    try:
-                        trial = unfinished.pop(0) if unfinished else self._propose(history)
-                    except SearchSpaceExhausted as error:
-                        ending = str(error)
-                    else:
-                        self._executor.submit(self._assign(trial, max_trial_time))
-                        under_way += 1
-            if not under_way:
-                return ending
-            trial = history.finish(*self._executor.collect())
-            under_way -= 1
-            failures += trial.state is TrialState.FAILED
-            shown.finished(trial, history.best)
-            if failures >= _HOPELESS and not any(
-                t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in history.trials.values()
-            ):
-                raise ExperimentError(
-                    f"The first {failures} trials all failed, so the fault is not in the architectures; the last one "
-                    f"with:\n{trial.error}All of them are in {self.path}. Mend the evaluator and run it again."
-                )
+        whole = self.space.complete(sample)
+        with self._exclusively():
+            return self._begun().enqueue(whole)
 
-    def _propose(self, history: History) -> Trial:
-        """Asks the strategy, and writes the new trial down before it runs."""
-        number = len(history.trials)
-        sample = self.strategy.ask(number)
-        tree = self.space.search_space
-        if not isinstance(sample, Mapping):
-            raise ExperimentError(
-                f"{type(self.strategy).__name__} must propose a dict label -> answer, not {sample!r}."
+    def _begun(self, max_trials: int | None = None) -> History:
+        """The history as the ledger knows it, whatever struck since: a Ctrl-C, or another process."""
+        if self._ledger is None:
+            self._ledger = Ledger.create(
+                self._storage, name=self.name, directions=self.objectives.describe(), header=self._header
             )
-        extra = {label: answer for label, answer in sample.items() if label not in tree.domains}
-        try:
-            sample = tree.validate({k: v for k, v in sample.items() if k not in extra}) | extra
-        except NasError as error:
-            raise ExperimentError(f"{type(self.strategy).__name__} proposed an impossible sample: {error}") from error
-        return history.begin(sample, derive_seed(self.seed, number))
+        self._history = self._relive(self._ledger, max_trials)
+        return self._history
 
-    def _assign(self, trial: Trial, max_trial_time: float | None) -> Assignment:
-        return Assignment(
-            number=trial.number,
-            sample=trial.sample,
-            seed=trial.seed,
-            evaluator=self.evaluator,
-            objectives=self.objectives,
-            build=self.space.build_completed,
-            hyperparameters=frozenset(self.evaluator.hyperparameters),
-            repeats=self.repeats,
-            max_trial_time=max_trial_time,
-            on_report=lambda step, value: self._on_report(trial.number, step, value),
-        )
-
-    def _on_report(self, number: int, step: int, value: float) -> bool:
-        assert self._ledger is not None
-        self._ledger.report(number, step, value)
-        return self._pruner is not None and self._ledger.should_stop(number, step, self._pruner)
-
-    def _relive(self, ledger: Ledger) -> History:
+    def _relive(self, ledger: Ledger, max_trials: int | None = None) -> History:
         return History(
             ledger,
             space=self.space.search_space,
             strategy=self.strategy,
             objectives=self.objectives,
             seed=self.seed,
+            max_trials=max_trials,
         )
 
     @contextmanager

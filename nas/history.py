@@ -6,11 +6,11 @@ from typing import Any, final
 
 from nas.execution import Outcome
 from nas.objectives import Objectives
-from nas.samples import Sample
+from nas.samples import Sample, sample_key
 from nas.search_space import SearchSpace
 from nas.storage import Ledger, Record
 from nas.strategy import Strategy, Task
-from nas.trial import Trial
+from nas.trial import Trial, TrialState
 
 
 @final
@@ -23,10 +23,18 @@ class History:
         strategy: is started anew, and lives through the events in their order.
         objectives: of the search.
         seed: the experiment's.
+        max_trials: of the search, where it is known.
     """
 
     def __init__(
-        self, ledger: Ledger, *, space: SearchSpace, strategy: Strategy, objectives: Objectives, seed: int
+        self,
+        ledger: Ledger,
+        *,
+        space: SearchSpace,
+        strategy: Strategy,
+        objectives: Objectives,
+        seed: int,
+        max_trials: int | None = None,
     ) -> None:
         self._ledger, self._space, self._strategy, self._objectives = ledger, space, strategy, objectives
         records = ledger.read()
@@ -36,9 +44,12 @@ class History:
         self.finished = sum(trial.state.is_finished for trial in self.trials.values())
         self.best: Trial | None = None
         """The leader, for a single objective."""
+        self._complete: dict[str, Trial] = {}
         for trial in self.trials.values():
-            self._compare(trial)
-        strategy.start(Task(space=space, directions=objectives.directions, seed=seed))
+            self._note(trial)
+        self._queue = ledger.read_queue()
+        self._taken = 1 + max((record.place for record in records if record.place is not None), default=-1)
+        strategy.start(Task(space=space, directions=objectives.directions, seed=seed, max_trials=max_trials))
         self._relive(records)
 
     def _relive(self, records: list[Record]) -> None:
@@ -50,9 +61,33 @@ class History:
         for record in outcomes:
             self._strategy.tell(record.trial)
 
-    def begin(self, sample: Sample, seed: int) -> Trial:
-        """Writes a new trial down, before it runs."""
-        number = self._ledger.start(sample, self._space.domains, seed=seed, told=self.finished)
+    @property
+    def upcoming(self) -> Sample | None:
+        """What stands first in the queue."""
+        return self._queue[self._taken] if self._taken < len(self._queue) else None
+
+    def enqueue(self, sample: Sample) -> bool:
+        """Puts a sample at the end of the queue, unless it has been there, or in a trial, before.
+
+        Returns:
+            Whether it was new.
+        """
+        known = {sample_key(s) for s in (*self._queue, *(trial.sample for trial in self.trials.values()))}
+        if sample_key(sample) in known:
+            return False
+        self._queue.append(sample)
+        self._ledger.write_queue(self._queue)
+        return True
+
+    def known(self, sample: Sample) -> Trial | None:
+        """The first COMPLETE trial of this very sample."""
+        return self._complete.get(sample_key(sample))
+
+    def begin(self, sample: Sample, seed: int, *, queued: bool = False) -> Trial:
+        """Writes a new trial down, before it runs; `queued` where its sample is the `upcoming` one."""
+        place = self._taken if queued else None
+        number = self._ledger.start(sample, self._space.domains, seed=seed, told=self.finished, place=place)
+        self._taken += queued
         self.trials[number] = trial = Trial(number=number, sample=sample, seed=seed)
         self._strategy.tell(trial)
         return trial
@@ -70,16 +105,19 @@ class History:
             duration=outcome.duration,
             error=outcome.error,
             seed=self.trials[number].seed,
+            same_as=outcome.same_as,
         )
         self._ledger.finish(trial, order=self.finished, inputs=[] if self.inputs else outcome.inputs)
         self.inputs = self.inputs or outcome.inputs
         self.trials[number] = trial
         self.finished += 1
-        self._compare(trial)
+        self._note(trial)
         self._strategy.tell(trial)
         return trial
 
-    def _compare(self, trial: Trial) -> None:
+    def _note(self, trial: Trial) -> None:
+        if trial.state is TrialState.COMPLETE:
+            self._complete.setdefault(sample_key(trial.sample), trial)
         if len(self._objectives.names) == 1:
             rivals = [rival for rival in (self.best, trial) if rival is not None]
             self.best = next(iter(self._objectives.rank(rivals)), None)

@@ -32,6 +32,16 @@ def _check_bounds(name: str, low: float, high: float, step: float | None, log: b
         )
 
 
+def _to_unit(answer: float, low: float, high: float, *, log: bool) -> float:
+    if low == high:
+        return 0.0
+    return math.log(answer / low) / math.log(high / low) if log else (answer - low) / (high - low)
+
+
+def _from_unit(position: float, low: float, high: float, *, log: bool) -> float:
+    return low * (high / low) ** position if log else low + (high - low) * position
+
+
 @final
 class Integer(Domain):
     """The whole numbers from `low` to `high`, both included.
@@ -84,6 +94,15 @@ class Integer(Domain):
             return rng.randrange(self.low, self.high + 1, self.step)
         value = math.exp(rng.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
         return min(self.high, max(self.low, round(value)))
+
+    def to_unit(self, answer: float) -> float:
+        """Where an answer lies between the bounds, from 0 to 1; on a log scale where the domain says so."""
+        return _to_unit(answer, self.low, self.high, log=self.log)
+
+    def from_unit(self, position: float) -> int:
+        """The answer nearest to a position between 0 and 1."""
+        value = _from_unit(position, self.low, self.high, log=self.log)
+        return min(self.high, max(self.low, self.low + round((value - self.low) / self.step) * self.step))
 
     def values(self) -> Iterator[int]:
         """From low to high by step."""
@@ -159,6 +178,15 @@ class Real(Domain):
             value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
             return min(self.high, max(self.low, value))
         return rng.uniform(self.low, self.high)
+
+    def to_unit(self, answer: float) -> float:
+        """Where an answer lies between the bounds, from 0 to 1; on a log scale where the domain says so."""
+        return _to_unit(answer, self.low, self.high, log=self.log)
+
+    def from_unit(self, position: float) -> float:
+        """The answer at a position between 0 and 1, or the step nearest to it."""
+        value = min(self.high, max(self.low, _from_unit(position, self.low, self.high, log=self.log)))
+        return value if self.step is None else self._at(round((value - self.low) / self.step))
 
     def values(self) -> Iterator[float]:
         """The steps from low to high."""

@@ -1,14 +1,56 @@
-"""What is searched for: one number or several, each to be made large or small."""
+"""What is searched for: one number or several, each to be made large or small; and several in one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
 from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.pareto import fronts, hypervolume
 from nas.trial import Trial, TrialState
 
 Direction: TypeAlias = Literal["maximize", "minimize"]
+
+
+def losses(values: Iterable[float], directions: Iterable[Direction]) -> tuple[float, ...]:
+    """The values with every sign such that smaller is better.
+
+    Example:
+        >>> losses((0.9, 2.0), ("maximize", "minimize"))
+        (-0.9, 2.0)
+    """
+    return tuple(-v if d == "maximize" else v for v, d in zip(values, directions, strict=True))
+
+
+def weighted_product(
+    accuracy: float, latency: float, target: float, alpha: float = -0.07, beta: float = -0.07
+) -> float:
+    """The reward of MnasNet (Tan et al. 2019, arXiv 1807.11626, equation 2): two objectives in one, to be maximised.
+
+    `accuracy * (latency / target) ** w`, where w is `alpha` within the target and `beta` past it. The defaults are the
+    paper's soft constraint (5 % more accuracy is worth twice the latency); `alpha=0, beta=-1` is its hard one.
+
+    Args:
+        accuracy: or another measure of quality, not negative.
+        latency: or another cost, above 0, in any unit.
+        target: the cost that is aimed at, in the same unit.
+        alpha, beta: the exponents within the target and past it.
+
+    Raises:
+        NasValueError: a latency or a target that is not above 0, or a negative accuracy.
+
+    Example:
+        >>> weighted_product(0.9, latency=10.0, target=20.0, alpha=0.0, beta=-1.0)
+        0.9
+        >>> weighted_product(0.9, latency=40.0, target=20.0, alpha=0.0, beta=-1.0)
+        0.45
+    """
+    for name, number in (("latency", latency), ("target", target)):
+        if not number > 0:
+            raise NasValueError(explain(f"the {name} must be above 0", got=number, where="weighted_product"))
+    if not accuracy >= 0:
+        raise NasValueError(explain("the accuracy must not be negative", got=accuracy, where="weighted_product"))
+    return float(accuracy * (latency / target) ** (alpha if latency <= target else beta))
 
 
 @final
@@ -66,42 +108,51 @@ class Objectives:
             )
         return tuple(metrics[name] if name is not None else next(iter(metrics.values())) for name in self.names)
 
-    def key(self, trial: Trial) -> tuple[float, ...]:
+    def losses(self, trial: Trial) -> tuple[float, ...]:
         """The values with every sign such that smaller is better."""
         assert trial.values is not None
-        return tuple(-v if d == "maximize" else v for v, d in zip(trial.values, self.directions, strict=True))
+        return losses(trial.values, self.directions)
 
     def rank(self, trials: Iterable[Trial]) -> list[Trial]:
         """COMPLETE trials, best first: by value, or front after front of those that no other one beats everywhere."""
-        left = sorted((t for t in trials if t.state is TrialState.COMPLETE), key=lambda t: (self.key(t), t.number))
+        done = self._sorted(trials)
         if len(self.names) == 1:
-            return left
-        ranked: list[Trial] = []
-        while left:
-            front = self._front(left)
-            ranked += front
-            chosen = {trial.number for trial in front}
-            left = [trial for trial in left if trial.number not in chosen]
-        return ranked
+            return done
+        numbers = fronts([self.losses(trial) for trial in done])
+        return [trial for _, trial in sorted(zip(numbers, done, strict=True), key=lambda pair: pair[0])]
 
     def pareto_front(self, trials: Iterable[Trial]) -> list[Trial]:
         """The COMPLETE trials that no other one beats: at least as good in every objective and better in one."""
-        done = (t for t in trials if t.state is TrialState.COMPLETE)
-        return self._front(sorted(done, key=lambda t: (self.key(t), t.number)))
+        done = self._sorted(trials)
+        numbers = fronts([self.losses(trial) for trial in done])
+        return [trial for number, trial in zip(numbers, done, strict=True) if number == 0]
 
-    def _front(self, ordered: list[Trial]) -> list[Trial]:
-        # In lexicographic order, only an earlier trial can dominate a later one.
-        front: list[Trial] = []
-        for trial in ordered:
-            key = self.key(trial)
-            if not any(_dominates(self.key(other), key) for other in front):
-                front.append(trial)
-        return front
+    def hypervolume(self, trials: Iterable[Trial], reference: Sequence[float] | Mapping[str, float]) -> float:
+        """The volume that the COMPLETE trials dominate, as far as a reference point.
+
+        Args:
+            trials: of several objectives.
+            reference: the worst that matters: metric -> value, or the values in the order of the objectives.
+
+        Raises:
+            NasValueError: the reference does not have one number for each objective.
+        """
+        names = [name or "value" for name in self.names]
+        if isinstance(reference, Mapping):
+            fits = set(reference) == set(names)
+            point = [reference[name] for name in names] if fits else []
+        else:
+            point = list(reference)
+        if len(point) != len(names):
+            raise NasValueError(
+                explain(f"the reference point has one number for each objective, {', '.join(names)}", got=reference)
+            )
+        return hypervolume([self.losses(trial) for trial in self._sorted(trials)], losses(point, self.directions))
+
+    def _sorted(self, trials: Iterable[Trial]) -> list[Trial]:
+        done = (t for t in trials if t.state is TrialState.COMPLETE)
+        return sorted(done, key=lambda t: (self.losses(t), t.number))
 
     def describe(self) -> dict[str, str]:
         """Name -> direction, for the ledger; the unnamed objective is called "value"."""
         return {name or "value": direction for name, direction in zip(self.names, self.directions, strict=True)}
-
-
-def _dominates(left: tuple[float, ...], right: tuple[float, ...]) -> bool:
-    return all(a <= b for a, b in zip(left, right, strict=True)) and left != right

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 from nas.domains import Answer, Categorical, Domain, Subset
 from nas.errors import ExperimentError, NasTypeError, explain
 from nas.numeric_domains import Integer, Real
-from nas.samples import dumps_sample, loads_sample
+from nas.samples import Sample, dumps_sample, loads_sample
 from nas.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-_HEADER, _ASKED, _RESULT = "nas:experiment", "nas:asked", "nas:result"
+_HEADER, _QUEUE, _ASKED, _RESULT = "nas:experiment", "nas:queue", "nas:asked", "nas:result"
 
 
 @final
@@ -79,8 +79,25 @@ class Ledger:
             )
         return cls(storage, study_id, header)
 
-    def start(self, sample: Mapping[str, Answer], domains: Mapping[str, Domain], *, seed: Any, told: int) -> int:
+    def read_queue(self) -> list[Sample]:
+        """The samples that were put in the queue, those that have been taken out of it included."""
+        return [loads_sample(text) for text in self._storage.get_study_user_attrs(self._study_id).get(_QUEUE, [])]
+
+    def write_queue(self, samples: Iterable[Sample]) -> None:
+        """Writes the queue, those that have been taken out of it included."""
+        self._storage.set_study_user_attr(self._study_id, _QUEUE, [dumps_sample(sample) for sample in samples])
+
+    def start(
+        self, sample: Mapping[str, Answer], domains: Mapping[str, Domain], *, seed: int, told: int, place: int | None
+    ) -> int:
         """Writes a new trial, RUNNING.
+
+        Args:
+            sample: label -> answer.
+            domains: of its labels.
+            seed: of the trial.
+            told: how many trials had finished by then.
+            place: in the queue, where it comes from there.
 
         Returns:
             Its number.
@@ -88,12 +105,13 @@ class Ledger:
         from optuna.trial import TrialState as OptunaState
         from optuna.trial import create_trial
 
+        asked = {"sample": dumps_sample(sample), "seed": seed, "told": told, "place": place}
         parameters, distributions = to_optuna(sample, domains)
         template = create_trial(
             state=OptunaState.RUNNING,
             params=parameters,
             distributions=distributions,
-            user_attrs={_ASKED: {"sample": dumps_sample(sample), "seed": seed, "told": told}},
+            user_attrs={_ASKED: {k: v for k, v in asked.items() if v is not None}},
         )
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
@@ -128,6 +146,7 @@ class Ledger:
             "duration": trial.duration,
             "error": trial.error,
             "inputs": inputs,
+            "same_as": trial.same_as,
             # A trial that ran twice, the first time until a kill, has left reports of both in the study.
             "steps": list(trial.intermediate),
         }
@@ -161,6 +180,8 @@ class Record:
         """How many trials had finished when it was asked for."""
         self.proposed = loads_sample(asked["sample"])
         """The sample before the build completed it."""
+        self.place: int | None = asked.get("place")
+        """Its place in the queue, where it came from there."""
         self.order: int = result.get("order", -1)
         """Its place among the finished ones."""
         self.inputs: list[dict[str, Any]] = result.get("inputs", [])
@@ -176,6 +197,7 @@ class Record:
             duration=result.get("duration"),
             error=result.get("error"),
             seed=asked["seed"],
+            same_as=result.get("same_as"),
         )
 
 

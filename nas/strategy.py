@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
-from nas.objectives import Direction
+from nas.objectives import Direction, losses
 from nas.samples import Sample
 from nas.search_space import SearchSpace
 from nas.trial import Trial
@@ -24,10 +24,16 @@ class Task:
     """One for each objective, in the order of `Trial.values`."""
     seed: int = 0
     """The experiment's seed."""
+    max_trials: int | None = None
+    """How many trials are asked for, where that is known: for advice alone, since a resumed search may ask for more."""
 
     def rng(self, number: int) -> random.Random:
         """The random numbers for proposing the trial of this number: the same whenever they are asked for."""
         return random.Random(f"{self.seed}/{number}")
+
+    def losses(self, trial: Trial) -> tuple[float, ...]:
+        """The values of a trial with every sign such that smaller is better; none where it has no values."""
+        return () if trial.values is None else losses(trial.values, self.directions)
 
 
 class Strategy(ABC):

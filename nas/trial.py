@@ -50,6 +50,8 @@ class Trial:
     """The traceback, when FAILED."""
     seed: int = 0
     """What the global random generators of the evaluation were seeded with."""
+    same_as: int | None = None
+    """The number of the earlier trial of the same sample whose result this one took over, without an evaluation."""
 
     @property
     def value(self) -> float | None:

@@ -28,20 +28,16 @@ class GridSearch(Strategy):
         self._grid: Iterator[Sample] = task.space.grid()
         self._size = task.space.size
         self._upcoming: Sample | None = None
-        self._proposed: set[int] = set()
+        self._tried: set[str] = set()
 
     def ask(self, number: int) -> Sample:
-        """The next sample of the grid."""
-        if self._upcoming is None:
+        """The next sample of the grid that has not been tried."""
+        while self._upcoming is None or sample_key(self._upcoming) in self._tried:
             self._upcoming = next(self._grid, None)
-        if self._upcoming is None:
-            raise SearchSpaceExhausted(f"the grid is done: all {self._size} samples have been tried")
+            if self._upcoming is None:
+                raise SearchSpaceExhausted(f"the grid is done: all {self._size} samples have been tried")
         return dict(self._upcoming)
 
     def tell(self, trial: Trial) -> None:
-        """Goes on when the sample of the grid has been taken."""
-        if trial.number in self._proposed:
-            return
-        self._proposed.add(trial.number)
-        if sample_key(trial.sample) == sample_key(self.ask(trial.number)):
-            self._upcoming = None
+        """Remembers what has been tried, as it was proposed and as the build completed it."""
+        self._tried.add(sample_key(trial.sample))

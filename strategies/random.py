@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import final
 
-from nas.errors import SearchSpaceExhausted
-from nas.samples import Sample, sample_key
+from nas.samples import Sample
+from nas.strategies.novelty import Novelty
 from nas.strategy import Strategy, Task
 from nas.trial import Trial
-
-_TRIES = 1000
 
 
 @final
@@ -33,37 +31,13 @@ class Random(Strategy):
     def start(self, task: Task) -> None:
         """Forgets what was proposed."""
         self._task = task
-        self._proposed: dict[int, str] = {}
-        self._seen: set[str] = set()
+        self._novelty = Novelty(task.space)
 
     def ask(self, number: int) -> Sample:
         """A draw; with `distinct`, one that was not proposed before."""
-        space, rng = self._task.space, self._task.rng(number)
-        if not self.distinct:
-            return space.sample(rng)
-        if len(self._seen) >= space.size:
-            raise SearchSpaceExhausted(f"the search space is exhausted: all {space.size} samples have been tried")
-        for _ in range(_TRIES):
-            sample = space.sample(rng)
-            if sample_key(sample) not in self._seen:
-                return sample
-        # Few are left, or they are seldom drawn: take one of them, each equally likely.
-        chosen: Sample | None = None
-        for count, sample in enumerate((s for s in space.grid() if sample_key(s) not in self._seen), 1):
-            if rng.random() < 1 / count:
-                chosen = sample
-            if count == _TRIES:
-                break
-        if chosen is None:
-            raise SearchSpaceExhausted("the search space is exhausted: every sample has been tried")
-        return chosen
+        rng = self._task.rng(number)
+        return self._novelty.first((), rng) if self.distinct else self._task.space.sample(rng)
 
     def tell(self, trial: Trial) -> None:
         """Remembers what was proposed; results do not matter."""
-        key = sample_key(trial.sample)
-        before = self._proposed.setdefault(trial.number, key)
-        self._seen.add(before)
-        if key != before:
-            # The build completed the sample, so what the tree calls one sample stands for many.
-            self._seen.discard(before)
-            self._seen.add(key)
+        self._novelty.tell(trial)

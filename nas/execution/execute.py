@@ -17,7 +17,7 @@ from nas.evaluation import Evaluator, Job, TrialTimeout, as_metrics, evaluating
 from nas.objectives import Objectives
 from nas.random_state import derive_seed, seeded
 from nas.samples import Sample
-from nas.trial import TrialState
+from nas.trial import Trial, TrialState
 
 
 @final
@@ -36,6 +36,24 @@ class Outcome:
     error: str | None
     inputs: list[dict[str, Any]]
     """Shape and dtype of each tensor the model was called with."""
+    same_as: int | None = None
+    """The trial that this was taken over from, without an evaluation."""
+
+
+def answer_again(trial: Trial) -> Outcome:
+    """The outcome of a COMPLETE trial once more, for another one of the same sample: nothing is evaluated."""
+    return Outcome(
+        state=trial.state,
+        sample=trial.sample,
+        values=trial.values,
+        metrics=dict(trial.metrics),
+        repeats=tuple(dict(metrics) for metrics in trial.repeats),
+        intermediate={},
+        duration=0.0,
+        error=None,
+        inputs=[],
+        same_as=trial.number,
+    )
 
 
 @final

@@ -1,0 +1,137 @@
+"""The loop of a search: propose, evaluate, write down, tell; `nas.experiment` starts it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from nas.errors import ExperimentError, NasError, SearchSpaceExhausted
+from nas.evaluation import Evaluator
+from nas.execution import Assignment, Executor, answer_again
+from nas.history import History
+from nas.objectives import Objectives
+from nas.progress import Progress
+from nas.random_state import derive_seed
+from nas.samples import Sample
+from nas.space import ModelSpace
+from nas.storage import Ledger
+from nas.strategy import Strategy
+from nas.trial import Trial, TrialState
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+_HOPELESS = 10
+"""So many failures before any success end a search: it is the evaluator then, not the architecture."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SearchLoop:
+    """What a search runs with."""
+
+    space: ModelSpace
+    """With the evaluator's hyperparameters."""
+    evaluator: Evaluator
+    strategy: Strategy
+    objectives: Objectives
+    executor: Executor
+    pruner: BasePruner | None
+    history: History
+    ledger: Ledger
+    path: Path
+    """The experiment's folder."""
+    seed: int
+    repeats: int
+    concurrency: int = 1
+    max_trial_time: float | None = None
+    """Seconds."""
+
+    def run(self, max_trials: int | None, end: float | None, shown: Progress) -> str:
+        """Keeps `concurrency` trials under way, and tells the strategy each outcome.
+
+        Args:
+            max_trials: of the whole experiment.
+            end: of `time.monotonic()`, in seconds; no trial starts after it.
+            shown: is told of each trial that ends.
+
+        Returns:
+            Why it ended, in words.
+
+        Raises:
+            ExperimentError: the first 10 trials all failed, or the strategy proposed the impossible.
+        """
+        history = self.history
+        unfinished = [trial for _, trial in sorted(history.trials.items()) if not trial.state.is_finished]
+        under_way, failures, ending = 0, 0, ""
+        while True:
+            while under_way < self.concurrency and not ending:
+                if end is not None and time.monotonic() >= end:
+                    ending = "the time is up"
+                elif not unfinished and max_trials is not None and len(history.trials) >= max_trials:
+                    ending = "all trials done"
+                else:
+                    try:
+                        trial = unfinished.pop(0) if unfinished else self._propose()
+                    except SearchSpaceExhausted as error:
+                        ending = str(error)
+                        continue
+                    known = history.known(trial.sample)
+                    if known is not None:
+                        shown.finished(history.finish(trial.number, answer_again(known)), history.best)
+                        continue
+                    self.executor.submit(self._assign(trial))
+                    under_way += 1
+            if not under_way:
+                return ending
+            trial = history.finish(*self.executor.collect())
+            under_way -= 1
+            failures += trial.state is TrialState.FAILED
+            shown.finished(trial, history.best)
+            if failures >= _HOPELESS and not any(
+                t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in history.trials.values()
+            ):
+                raise ExperimentError(
+                    f"The first {failures} trials all failed, so the fault is not in the architectures; the last one "
+                    f"with:\n{trial.error}All of them are in {self.path}. Mend the evaluator and run it again."
+                )
+
+    def _propose(self) -> Trial:
+        """Takes a sample from the queue or asks the strategy, and writes the new trial down before it runs."""
+        number = len(self.history.trials)
+        seed = derive_seed(self.seed, number)
+        queued = self.history.upcoming
+        if queued is not None:
+            return self.history.begin(queued, seed, queued=True)
+        return self.history.begin(self._checked(self.strategy.ask(number)), seed)
+
+    def _checked(self, sample: object) -> Sample:
+        name, tree = type(self.strategy).__name__, self.space.search_space
+        if not isinstance(sample, Mapping):
+            raise ExperimentError(f"{name} must propose a dict label -> answer, not {sample!r}.")
+        extra = {label: answer for label, answer in sample.items() if label not in tree.domains}
+        try:
+            return tree.validate({k: v for k, v in sample.items() if k not in extra}) | extra
+        except NasError as error:
+            raise ExperimentError(f"{name} proposed an impossible sample: {error}") from error
+
+    def _assign(self, trial: Trial) -> Assignment:
+        return Assignment(
+            number=trial.number,
+            sample=trial.sample,
+            seed=trial.seed,
+            evaluator=self.evaluator,
+            objectives=self.objectives,
+            build=self.space.build_completed,
+            hyperparameters=frozenset(self.evaluator.hyperparameters),
+            repeats=self.repeats,
+            max_trial_time=self.max_trial_time,
+            on_report=lambda step, value: self._on_report(trial.number, step, value),
+        )
+
+    def _on_report(self, number: int, step: int, value: float) -> bool:
+        self.ledger.report(number, step, value)
+        return self.pruner is not None and self.ledger.should_stop(number, step, self.pruner)
