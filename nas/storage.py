@@ -57,7 +57,7 @@ class Ledger:
                     )
                 )
         except KeyError:
-            with _quiet_optuna():
+            with quiet_optuna():
                 study_id = storage.create_new_study(ways, name)
         storage.set_study_system_attr(study_id, "study:metric_names", list(directions))
         storage.set_study_user_attr(study_id, _HEADER, dict(header))
@@ -241,6 +241,11 @@ def _scalar(value: Answer) -> Any:
     return json.dumps(value) if isinstance(value, tuple) else value
 
 
+def from_scalar(value: Any, domain: Categorical[Any]) -> Answer:
+    """The candidate that Optuna holds as this value."""
+    return next(candidate for candidate in domain.candidates if _scalar(candidate) == value)
+
+
 def open_storage(storage: object, folder: Path) -> BaseStorage:
     """The Optuna storage of an experiment: a journal in its folder, a URL, or a storage object.
 
@@ -266,7 +271,7 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
         return optuna.storages.JournalStorage(backend)
     if isinstance(storage, str):
         try:
-            with _quiet_optuna():
+            with quiet_optuna():
                 return optuna.storages.get_storage(storage)
         except Exception as error:
             # SQLAlchemy, its drivers and Optuna raise what they like. The URL may hold a password: do not repeat it.
@@ -322,8 +327,8 @@ def _is_json(line: bytes) -> bool:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Our own lines tell the story; Optuna's would tell it twice."""
+def quiet_optuna() -> Iterator[None]:
+    """Keeps Optuna from logging: our own lines tell the story; Optuna's would tell it twice."""
     import optuna
 
     level = optuna.logging.get_verbosity()

@@ -1,6 +1,21 @@
 """Strategies: what to try next, by ask and tell over a search space."""
 
+from nas.strategies.anneal import Anneal
+from nas.strategies.chain import Chain
+from nas.strategies.evolution import RegularizedEvolution
 from nas.strategies.grid import GridSearch
+from nas.strategies.local_search import LocalSearch
 from nas.strategies.random import Random
+from nas.strategies.sampler import OptunaStrategy
+from nas.strategies.tpe import TPE
 
-__all__ = ["GridSearch", "Random"]
+__all__ = [
+    "TPE",
+    "Anneal",
+    "Chain",
+    "GridSearch",
+    "LocalSearch",
+    "OptunaStrategy",
+    "Random",
+    "RegularizedEvolution",
+]

@@ -22,9 +22,9 @@ _TRIES = 20
 class Anneal(Strategy):
     """Simulated annealing over one-choice neighbours (Kirkpatrick et al. 1983, Science 220).
 
-    The walk steps to each better sample, and to a worse one with probability `exp(-loss / temperature)`. The temperature
-    falls by a factor with each trial; it is measured in standard deviations of the values seen, so it needs no
-    knowledge of their scale. One objective.
+    The walk steps to each better sample, and to a worse one with probability `exp(-loss / temperature)`. The
+    temperature falls by a factor with each trial; it is measured in standard deviations of the values seen, so it needs
+    no knowledge of their scale. One objective.
 
     Args:
         initial: random samples before the walk, which begins at the best of them.
@@ -42,7 +42,7 @@ class Anneal(Strategy):
         True
     """
 
-    def __init__(self, initial: int = 10, *, temperature: float = 0.5, cooling: float = 0.97) -> None:
+    def __init__(self, initial: int = 10, *, temperature: float = 0.2, cooling: float = 0.97) -> None:
         check_count("initial", initial)
         check_number("temperature", temperature, low=0, high=math.inf)
         check_number("cooling", cooling, low=0, high=1)

@@ -41,7 +41,9 @@ class Chain(Strategy):
         for place, part in enumerate(parts):
             if not isinstance(part, tuple) or len(part) != 2 or not isinstance(part[0], Strategy):
                 raise NasTypeError(
-                    explain("a part of a chain is (strategy, number of trials)", got=part, mend="Chain([(Random(), 20)])")
+                    explain(
+                        "a part of a chain is (strategy, number of trials)", got=part, mend="Chain([(Random(), 20)])"
+                    )
                 )
             if part[1] is not None:
                 check_count(f"the number of trials of part {place}", part[1])

@@ -29,7 +29,7 @@ def check_single(task: Task, name: str) -> None:
             explain(
                 f"{name} searches for one objective",
                 got=f"{len(task.directions)} objectives",
-                mend="use RegularizedEvolution, TPE, Random or OptunaStrategy(optuna.samplers.NSGAIISampler()), or make "
-                "one of them by nas.objectives.weighted_product",
+                mend="use RegularizedEvolution, TPE, Random or OptunaStrategy(optuna.samplers.NSGAIISampler()), or "
+                "make one of them by nas.objectives.weighted_product",
             )
         )

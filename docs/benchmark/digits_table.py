@@ -1,6 +1,6 @@
-"""Makes `digits.json.gz`: every architecture of a small conditional space, trained on handwritten digits with two seeds.
+"""Makes `digits.json.gz`: every architecture of a small conditional space, trained on digits with two seeds.
 
-`python docs/benchmark/digits_table.py` takes some ten minutes on two cores. It may be killed and run again: what has
+`python docs/benchmark/digits_table.py` takes ten minutes on two cores. It may be killed and run again: what has
 been trained stands in a file of lines beside the table, which is written when the last line is there.
 """
 
