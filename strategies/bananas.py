@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import final
 
 import torch
 from torch import Tensor
 
-from nas.random_state import derive_seed
+from nas.random_state import derive_seed, one_thread
 from nas.samples import Sample
 from nas.strategies.candidates import mutants
 from nas.strategies.checks import check_count, check_single
@@ -74,8 +75,9 @@ class BANANAS(Strategy):
         rng = self._task.rng(number)
         if self._begun < self.initial or len(self._losses) < 2:
             return self._novelty.first((), rng)
-        self._train()
-        return self._novelty.first(self._promising(rng), rng)
+        with one_thread():
+            self._train()
+            return self._novelty.first(self._promising(rng), rng)
 
     def tell(self, trial: Trial) -> None:
         """Adds the result to the data."""
@@ -123,7 +125,7 @@ class Ensemble:
         self._size = size
         self._weights = [
             torch.randn(size, before, after, generator=generator).mul_((2 / before) ** 0.5).requires_grad_()
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         ]
         self._biases = [torch.zeros(size, 1, after, requires_grad=True) for after in widths[1:]]
         target = (losses - losses.mean()) / losses.std().clamp_min(1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ Decide: TypeAlias = Callable[[int, tuple[int, ...]], int]
 class Decisions:
     """The decisions of a space.
 
-    A choice is one decision among its answers. An interval, or a large domain of whole numbers, is one among 16 parts of
-    it, in which the answer is drawn. A subset is one decision for each place (or for each item, taken or not, where
+    A choice is one decision among its answers. An interval, or a large domain of whole numbers, is one among 16 parts
+    of it, in which the answer is drawn. A subset is one decision for each place (or for each item, taken or not, where
     their number is open); what cannot be taken any more is not among the options.
 
     Args:
@@ -63,19 +64,16 @@ class Decisions:
         self.arity: list[int] = []
         """The number of options of each decision."""
         self._first: dict[str, int] = {}
-        self._answers: dict[str, dict[Answer, int]] = {}
+        self._answers: dict[str, tuple[Answer, ...]] = {}
         for label, domain in space.domains.items():
             self._first[label] = len(self.arity)
             if isinstance(domain, Subset):
                 self.arity += [2] * domain.n if domain.k is None else [domain.n] * domain.k
-            elif domain.size <= _LISTED:
-                self._answers[label] = {answer: i for i, answer in enumerate(domain.values())}
-                self.arity.append(int(domain.size))
-            elif isinstance(domain, Integer | Real):
+            elif isinstance(domain, Integer | Real) and domain.size > _LISTED:
                 self.arity.append(_INTERVALS)
-            elif domain.size != float("inf"):
-                self._answers[label] = {answer: i for i, answer in enumerate(domain.values())}
-                self.arity.append(int(domain.size))
+            elif domain.size != math.inf:
+                self._answers[label] = tuple(domain.values())
+                self.arity.append(len(self._answers[label]))
             else:
                 raise NasTypeError(explain("a controller knows no such domain", got=domain, where=f"label {label!r}"))
 
@@ -113,7 +111,7 @@ class Decisions:
         option = decide(first, tuple(range(self.arity[first])))
         answers = self._answers.get(choice.label)
         if answers is not None:
-            return next(answer for answer, i in answers.items() if i == option)
+            return answers[option]
         assert isinstance(domain, Integer | Real)
         return domain.from_unit((option + rng.random()) / _INTERVALS)
 
@@ -123,7 +121,7 @@ class Decisions:
             return [int(i in answer) for i in range(domain.n)] if domain.k is None else list(answer)
         answers = self._answers.get(choice.label)
         if answers is not None:
-            return [answers[answer]]
+            return [answers.index(answer)]
         assert isinstance(domain, Integer | Real)
         return [min(_INTERVALS - 1, int(domain.to_unit(answer) * _INTERVALS))]
 

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from nas.random_state import one_thread
 from nas.samples import Sample
 from nas.strategies.candidates import mutants
 from nas.strategies.checks import check_count, check_single
@@ -65,8 +66,9 @@ class GaussianProcess(Strategy):
         rng = self._task.rng(number)
         if self._begun < self.initial or len(self._samples) < 2:
             return self._novelty.first((), rng)
-        posterior = self._model.posterior(self._encoded(list(self._running.values())))
-        return self._novelty.first(self._promising(posterior, rng), rng)
+        with one_thread():
+            posterior = self._model.posterior(self._encoded(list(self._running.values())))
+            return self._novelty.first(self._promising(posterior, rng), rng)
 
     def tell(self, trial: Trial) -> None:
         """Adds the result to the data."""

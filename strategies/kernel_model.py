@@ -78,10 +78,9 @@ class KernelModel:
         """
         number = len(self._losses)
         losses = torch.tensor(self._losses, dtype=torch.float64)
-        losses = (losses - losses.mean()) / losses.std().clamp_min(1e-12)
         rows = self._rows[:number]
         self._fit(rows, losses)
-        # Extended by what came since; a replay comes to the same bits, for it extends from the same fit.
+        losses = _standardised(losses)
         self._factor = _extended(self._factor, rows, self.kernel)
         first = Posterior(kernel=self.kernel, rows=rows, losses=losses, factor=self._factor)
         if not len(expected):
@@ -102,7 +101,8 @@ class KernelModel:
             return
         self._fitted = size
         chosen = torch.linspace(0, size - 1, min(size, _ENOUGH)).long()
-        self.kernel = _likeliest(rows[chosen], losses[chosen])
+        # Nothing that came later has a say in it: a replay, which fits later, must choose the same.
+        self.kernel = _likeliest(rows[chosen], _standardised(losses[chosen]))
         self._factor = torch.linalg.cholesky(_covariance(rows[:size], self.kernel))
 
 
@@ -141,7 +141,12 @@ class Posterior:
         mean, deviation = self.predict(rows)
         gap = (self._best - mean) / deviation
         density = torch.exp(-(gap**2) / 2) / math.sqrt(2 * math.pi)
-        return deviation * (gap * torch.special.ndtr(gap) + density)
+        gain: Tensor = deviation * (gap * torch.special.ndtr(gap) + density)
+        return gain
+
+
+def _standardised(losses: Tensor) -> Tensor:
+    return (losses - losses.mean()) / losses.std().clamp_min(1e-12)
 
 
 def _covariance(rows: Tensor, kernel: Kernel) -> Tensor:
@@ -149,15 +154,17 @@ def _covariance(rows: Tensor, kernel: Kernel) -> Tensor:
 
 
 def _extended(factor: Tensor, rows: Tensor, kernel: Kernel) -> Tensor:
-    """The Cholesky factor for more rows than it has."""
+    """The Cholesky factor for more rows than it has: one after the other, so that its bits do not depend on when."""
     old, number = len(factor), len(rows)
     if old == number:
         return factor
-    across = kernel(rows[:old] @ rows[old:].T)
-    below = torch.linalg.solve_triangular(factor, across, upper=False)
-    corner = torch.linalg.cholesky(_covariance(rows[old:], kernel) - below.T @ below)
     whole = torch.zeros(number, number, dtype=torch.float64)
-    whole[:old, :old], whole[old:, :old], whole[old:, old:] = factor, below.T, corner
+    whole[:old, :old] = factor
+    for i in range(old, number):
+        across = kernel(rows[:i] @ rows[i])
+        below = torch.linalg.solve_triangular(whole[:i, :i], across[:, None], upper=False)[:, 0]
+        whole[i, :i] = below
+        whole[i, i] = (kernel.variance + kernel.noise - below @ below).clamp_min(1e-10).sqrt()
     return whole
 
 

@@ -32,12 +32,13 @@ class LocalSearch(Strategy):
         NasValueError, NasTypeError: an argument that makes no sense.
 
     Example:
-        >>> from nas import Categorical, SearchSpace
+        >>> from nas import Categorical, SearchSpace, TrialState
         >>> space = SearchSpace.of({"width": Categorical([16, 32]), "kernel": Categorical([3, 5])})
         >>> strategy = LocalSearch(initial=1)
         >>> strategy.start(Task(space=space))
         >>> strategy.tell(Trial(number=0, sample={"width": 16, "kernel": 3}))
-        >>> strategy.tell(Trial(number=0, sample={"width": 16, "kernel": 3}, state="COMPLETE", values=(0.5,)))
+        >>> done = Trial(number=0, sample={"width": 16, "kernel": 3}, state=TrialState.COMPLETE, values=(0.5,))
+        >>> strategy.tell(done)
         >>> strategy.ask(1) in ({"width": 32, "kernel": 3}, {"width": 16, "kernel": 5})
         True
     """

@@ -13,7 +13,8 @@ from nas.samples import Sample
 from nas.search_space import SearchSpace
 from nas.strategies.decisions import Decision, Decisions
 
-_IMPOSSIBLE = -1e9
+IMPOSSIBLE = -1e9
+"""The score of an option that cannot be taken."""
 
 
 @final
@@ -71,7 +72,7 @@ class Policy(nn.Module):
             self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
             self.score = nn.Embedding(self._first[-1] + self.widest, hidden + 1)
         nn.init.zeros_(self.score.weight)
-        self.register_buffer("_offset", torch.tensor(self._first))
+        self._offset = torch.tensor(self._first)
 
     def sample(self, seed: int | random.Random) -> Sample:
         """Draws a sample.
@@ -85,7 +86,7 @@ class Policy(nn.Module):
         def decide(place: int, options: tuple[int, ...]) -> int:
             nonlocal token, state
             hidden, state = self._step(torch.tensor([[token]]), torch.tensor([[place]]), state)
-            scores = self._scores(hidden, torch.tensor([[place]]))[0, 0, list(options)]
+            scores = self.scores(hidden, torch.tensor([[place]]))[0, 0, list(options)]
             weights = torch.softmax(scores, 0).tolist()
             option = rng.choices(options, weights)[0]
             token = self._first[place] + option
@@ -97,9 +98,12 @@ class Policy(nn.Module):
     def log_prob(self, samples: list[Sample]) -> Tensor:
         """The logarithm of each sample's probability, (samples,); differentiable."""
         walks = self.walks(samples)
-        logits = self(walks)
-        taken = logits.log_softmax(-1).gather(-1, walks.options[..., None])[..., 0]
-        return (taken * walks.real).sum(1)
+        return self.step_log_probs(walks).sum(1)
+
+    def step_log_probs(self, walks: Walks) -> Tensor:
+        """The logarithm of the probability of what was taken at each step, (walks, steps); 0 where there is none."""
+        logits: Tensor = self(walks)
+        return logits.log_softmax(-1).gather(-1, walks.options[..., None])[..., 0] * walks.real
 
     def walks(self, samples: list[Sample]) -> Walks:
         """The samples as tensors."""
@@ -107,7 +111,7 @@ class Policy(nn.Module):
 
     def forward(self, walks: Walks) -> Tensor:
         """The scores of all options before each decision, (walks, steps, options); impossible ones are very low."""
-        return self._scores(self.features(walks), walks.places).masked_fill(~walks.possible, _IMPOSSIBLE)
+        return self.scores(self.features(walks), walks.places).masked_fill(~walks.possible, IMPOSSIBLE)
 
     def features(self, walks: Walks) -> Tensor:
         """What the network knows before each decision, (walks, steps, hidden)."""
@@ -122,10 +126,11 @@ class Policy(nn.Module):
         hidden, following = self.lstm(self.taken(tokens) + self.asked(places), state)
         return hidden, following
 
-    def _scores(self, hidden: Tensor, places: Tensor) -> Tensor:
-        """One weight vector and one bias for each option of each decision."""
+    def scores(self, hidden: Tensor, places: Tensor) -> Tensor:
+        """The scores at features (..., hidden) of the options of decisions (...): (..., options), masked by nothing."""
+        # One weight vector and one bias for each option of each decision.
         index = self._offset[places][..., None] + torch.arange(self.widest)
-        weight = self.score(index)
+        weight: Tensor = self.score(index)
         return (weight[..., :-1] @ hidden[..., None])[..., 0] + weight[..., -1]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from abc import ABC, abstractmethod
 
 from torch import nn
 
 from nas.domains import Categorical, Domain, Subset
-from nas.errors import SearchSpaceExhausted
+from nas.errors import NasError, SearchSpaceExhausted
 from nas.mutables import InputChoice, LayerChoice, Repeat, ValueChoice
 from nas.numeric_domains import Integer, Real
 from nas.objectives import Direction
@@ -46,11 +47,13 @@ class StrategyContract(ABC):
         distinct: it proposes no sample twice while there are others.
         seeded: its proposals depend on the seed.
         infinite: it takes intervals of reals.
-        objectives: how many objectives it takes.
+        learns: what it proposes later is better than what it proposes first.
+        objectives: how many objectives it takes; more are refused by `start`.
 
     Example:
         >>> from nas.strategies import Random
         >>> class TestRandom(StrategyContract):
+        ...     learns = False
         ...     def make(self):
         ...         return Random()
         >>> TestRandom().test_asking_changes_nothing()
@@ -59,6 +62,7 @@ class StrategyContract(ABC):
     distinct = True
     seeded = True
     infinite = True
+    learns = True
     objectives = 2
 
     @abstractmethod
@@ -70,6 +74,9 @@ class StrategyContract(ABC):
             "momentum": Real(0, 1, step=0.1),
             "batch": Integer(8, 64, step=8),
             "transforms": Subset(3, None),
+            "views": Subset(4, 2),
+            "order": Subset(3, 2, ordered=True),
+            "steps": Integer(10, 1000, log=True),
         }
         if self.infinite:
             domains["rate"] = Real(1e-4, 1e-1, log=True)
@@ -144,36 +151,69 @@ class StrategyContract(ABC):
 
     def test_replay_goes_on_where_it_was(self) -> None:
         """A new strategy that is told the same events proposes what the first one proposes next."""
-        for space in self._spaces().values():
+        for name, space in self._spaces().items():
             task = Task(space=space, seed=7)
             first, second = self._started(task), self._started(task)
-            for number, sample in enumerate(self._search(first, task, 15)):
+            for number, sample in enumerate(self._search(first, task, 25)):
                 second.tell(Trial(number=number, sample=sample))
                 second.tell(_ended(number, sample, 1, TrialState.COMPLETE))
-            assert self._search(second, task, 5, first=15) == self._search(first, task, 5, first=15)
+            assert self._search(second, task, 5, first=25) == self._search(first, task, 5, first=25), name
 
     def test_results_may_come_late_and_out_of_order(self) -> None:
-        """Eight trials under way, told in another order; and replayed exactly."""
-        task = Task(space=_flat(), seed=11)
-        strategy, events, rng = self._started(task), [], random.Random(0)
-        under_way: dict[int, Sample] = {}
-        for number in range(40):
-            sample = strategy.ask(number)
-            task.space.validate(sample)
-            under_way[number] = sample
-            events.append(Trial(number=number, sample=sample))
-            strategy.tell(events[-1])
-            if len(under_way) == 8:
-                done = rng.choice(sorted(under_way))
-                events.append(_ended(done, under_way.pop(done), 1, TrialState.COMPLETE))
+        """Eight trials under way, told in another order, some of them failed or stopped; and replayed exactly."""
+        for name, space in self._spaces().items():
+            task = Task(space=space, seed=11)
+            strategy, events, rng = self._started(task), list[Trial](), random.Random(0)
+            under_way: dict[int, Sample] = {}
+            for number in range(40):
+                sample = strategy.ask(number)
+                task.space.validate(sample)
+                under_way[number] = sample
+                events.append(Trial(number=number, sample=sample))
                 strategy.tell(events[-1])
-        again = self._started(task)
-        for event in events:
-            again.tell(event)
-        assert again.ask(40) == strategy.ask(40)
-        if self.distinct:
-            keys = [sample_key(event.sample) for event in events if event.state is TrialState.RUNNING]
-            assert len(set(keys)) == len(keys)
+                if len(under_way) == 8:
+                    done = rng.choice(sorted(under_way))
+                    state = rng.choice([TrialState.COMPLETE] * 6 + [TrialState.FAILED, TrialState.STOPPED])
+                    events.append(_ended(done, under_way.pop(done), 1, state))
+                    strategy.tell(events[-1])
+            again = self._started(task)
+            for event in events:
+                again.tell(event)
+            assert again.ask(40) == strategy.ask(40), name
+            if self.distinct:
+                keys = [sample_key(event.sample) for event in events if event.state is TrialState.RUNNING]
+                assert len(set(keys)) == len(keys), name
+
+    def test_samples_of_others_are_welcome(self) -> None:
+        """Trials that it did not propose, from a queue or another strategy, are learned from and not repeated."""
+        for name, space in self._spaces().items():
+            task, others = Task(space=space, seed=29), random.Random(1)
+            strategies = [self._started(task), self._started(task)]
+            told: list[Sample] = []
+            for number in range(24):
+                ours = number % 3 == 2
+                sample = strategies[0].ask(number) if ours else space.sample(others)
+                assert not (ours and self.distinct and sample in told), name
+                told.append(sample)
+                for strategy in strategies:
+                    strategy.tell(Trial(number=number, sample=sample))
+                    strategy.tell(_ended(number, sample, 1, TrialState.COMPLETE))
+            assert strategies[0].ask(24) == strategies[1].ask(24), name
+
+    def test_it_learns_both_ways(self) -> None:
+        """What it proposes later is larger than what a random sample is worth, or smaller where that is asked for."""
+        if not self.learns:
+            return
+        for name, space in self._spaces().items():
+            if space.size < 1000:
+                continue  # what is good is soon tried, and then comes the rest
+            worth = [_worth(space.sample(seed)) for seed in range(200)]
+            mean, deviation = statistics.fmean(worth), statistics.pstdev(worth)
+            for direction in _BOTH:
+                task = Task(space=space, directions=(direction,), seed=23)
+                late = self._search(self._started(task), task, 80)[50:]
+                gain = (statistics.fmean(map(_worth, late)) - mean) / deviation
+                assert (gain if direction == "maximize" else -gain) > 0.3, (name, direction)
 
     def test_failed_and_stopped_trials_are_digested(self) -> None:
         """A search goes on after them, even when there is nothing else."""
@@ -183,10 +223,16 @@ class StrategyContract(ABC):
                 task.space.validate(sample)
 
     def test_several_objectives(self) -> None:
-        """As many as it says it takes."""
+        """As many as it says it takes; more are refused before anything runs."""
         for number in range(1, self.objectives + 1):
             task = Task(space=_flat(), directions=(*_BOTH, *_BOTH)[:number], seed=17)
             assert len(self._search(self._started(task), task, 20)) == 20
+        if self.objectives == 1:
+            try:
+                self._started(Task(space=_flat(), directions=_BOTH))
+            except NasError:
+                return
+            raise AssertionError("a strategy for one objective must refuse several when it is started")
 
     def test_a_small_space_is_exhausted(self) -> None:
         """A distinct strategy tries everything once and says so; any other goes on with valid samples."""

@@ -2,18 +2,36 @@
 
 from typing import final
 
+import optuna
+import pytest
+
 from nas import Sample, Strategy, Task, Trial
-from nas.strategies import GridSearch, Random
+from nas.strategies import (
+    BANANAS,
+    PPO,
+    TPE,
+    Anneal,
+    Chain,
+    GaussianProcess,
+    GridSearch,
+    LocalSearch,
+    OptunaStrategy,
+    Random,
+    RegularizedEvolution,
+)
 from nas.testing import StrategyContract
 
 
 class TestRandom(StrategyContract):
+    learns = False
+
     def make(self) -> Strategy:
         return Random()
 
 
 class TestRandomWithRepeats(StrategyContract):
     distinct = False
+    learns = False
 
     def make(self) -> Strategy:
         return Random(distinct=False)
@@ -22,9 +40,88 @@ class TestRandomWithRepeats(StrategyContract):
 class TestGridSearch(StrategyContract):
     seeded = False
     infinite = False
+    learns = False
 
     def make(self) -> Strategy:
         return GridSearch()
+
+
+class TestRegularizedEvolution(StrategyContract):
+    def make(self) -> Strategy:
+        return RegularizedEvolution()
+
+
+class TestEvolutionWithCrossover(StrategyContract):
+    def make(self) -> Strategy:
+        return RegularizedEvolution(20, 5, 0.2, crossover=True, remove="worst")
+
+
+class TestLocalSearch(StrategyContract):
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return LocalSearch()
+
+
+class TestLocalSearchFromAnywhere(StrategyContract):
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return LocalSearch(initial=1, restart="random")
+
+
+class TestAnneal(StrategyContract):
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return Anneal()
+
+
+class TestTPE(StrategyContract):
+    def make(self) -> Strategy:
+        return TPE()
+
+
+class TestNSGAII(StrategyContract):
+    def make(self) -> Strategy:
+        return OptunaStrategy(optuna.samplers.NSGAIISampler(population_size=10))
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # the sampler's own, when it is made
+class TestQMC(StrategyContract):
+    learns = False
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return OptunaStrategy(optuna.samplers.QMCSampler(warn_independent_sampling=False))
+
+
+class TestGaussianProcess(StrategyContract):
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return GaussianProcess()
+
+
+class TestBANANAS(StrategyContract):
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return BANANAS()
+
+
+class TestPPO(StrategyContract):
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return PPO(trials_per_update=10)
+
+
+class TestChain(StrategyContract):
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return Chain([(Random(), 8), (TPE(), 12), (LocalSearch(), None)])
 
 
 @final
@@ -43,6 +140,7 @@ class HillClimb(Strategy):
 
 class TestThirdParty(StrategyContract):
     distinct = False
+    learns = False  # minimising is beyond it
 
     def make(self) -> Strategy:
         return HillClimb()
