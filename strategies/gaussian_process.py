@@ -84,7 +84,8 @@ class GaussianProcess(Strategy):
 
     def _promising(self, posterior: Posterior, rng: random.Random) -> list[Sample]:
         """Candidates, the most promising first: the best ones of a round are the parents of the next."""
-        parents = [self._samples[i] for i in posterior.order[:_PARENTS]]
+        samples = [*self._samples, *self._running.values()]
+        parents = [samples[i] for i in posterior.order[:_PARENTS]]
         ranked: list[tuple[float, Sample]] = []
         for _ in range(_ROUNDS):
             found = mutants(self._task.space, parents, self.candidates, novelty=self._novelty, rng=rng)

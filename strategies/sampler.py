@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy
 
 from nas.domains import Answer, Categorical, Domain, Subset
-from nas.errors import NasTypeError, explain
+from nas.errors import NasTypeError, NasValueError, explain
 from nas.numeric_domains import Integer, Real
 from nas.random_state import derive_seed
 from nas.samples import Sample
@@ -43,6 +43,7 @@ class OptunaStrategy(Strategy):
 
     Raises:
         NasTypeError: it is no Optuna sampler.
+        NasValueError: from `start`, when the sampler refuses several objectives.
 
     Example:
         >>> import optuna
@@ -65,6 +66,13 @@ class OptunaStrategy(Strategy):
     def start(self, task: Task) -> None:
         """An empty study."""
         self._task, self._novelty = task, Novelty(task.space)
+        if len(task.directions) > 1:
+            try:
+                MemoryStudy(self.sampler, task).ask(0)
+            except ValueError as error:
+                raise NasValueError(
+                    explain(f"{type(self.sampler).__name__} refuses several objectives ({error})", got=task.directions)
+                ) from error
         self._study = MemoryStudy(self.sampler, task)
 
     def ask(self, number: int) -> Sample:
@@ -201,18 +209,19 @@ def _distribution(domain: Domain, label: str) -> Any:
 def _seeded(pristine: BaseSampler, seed: int) -> BaseSampler:
     """A copy whose random generators, wherever they are in it, have seeds that follow from this one."""
     sampler = copy.deepcopy(pristine)
-    sampler.reseed_rng()  # makes those that are made when first used
     seeds, found = random.Random(seed), {id(sampler)}
     pending: list[object] = [sampler]
     while pending:
         part = pending.pop()
-        if isinstance(part, numpy.random.RandomState):
-            part.seed(seeds.getrandbits(32))
+        # Optuna makes a generator when it is first used, behind a property of this name.
+        generator = part if isinstance(part, numpy.random.RandomState) else getattr(part, "rng", None)
+        if isinstance(generator, numpy.random.RandomState):
+            generator.seed(seeds.getrandbits(32))
             continue
         inside = list(part) if isinstance(part, list | tuple) else list(getattr(part, "__dict__", {}).values())
         for value in inside:
-            ours = isinstance(value, list | tuple | numpy.random.RandomState)
-            if id(value) not in found and (ours or type(value).__module__.partition(".")[0] in _SAMPLERS):
+            holder = isinstance(value, list | tuple | numpy.random.RandomState)
+            if id(value) not in found and (holder or type(value).__module__.partition(".")[0] in _SAMPLERS):
                 found.add(id(value))
                 pending.append(value)
     return sampler

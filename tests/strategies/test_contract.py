@@ -90,10 +90,17 @@ class TestNSGAII(StrategyContract):
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # the sampler's own, when it is made
 class TestQMC(StrategyContract):
     learns = False
-    objectives = 1
 
     def make(self) -> Strategy:
         return OptunaStrategy(optuna.samplers.QMCSampler(warn_independent_sampling=False))
+
+
+class TestCMAES(StrategyContract):
+    learns = False  # it models numbers only, and draws the rest
+    objectives = 1
+
+    def make(self) -> Strategy:
+        return OptunaStrategy(optuna.samplers.CmaEsSampler(warn_independent_sampling=False))
 
 
 class TestGaussianProcess(StrategyContract):
