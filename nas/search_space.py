@@ -121,6 +121,11 @@ class SearchSpace:
         return found
 
     @cached_property
+    def _open(self) -> tuple[str, ...]:
+        """The labels with more than one answer."""
+        return tuple(label for label, domain in self.domains.items() if domain.size > 1)
+
+    @cached_property
     def size(self) -> int | float:
         """How many samples there are, exactly: an int, or `math.inf` with an interval of reals."""
         return count(self.choices)
@@ -245,8 +250,7 @@ class SearchSpace:
         extra = [label for label in sample if label not in self.domains]
         changed: str | None = None
         if probability is None:
-            parent = self.walk(lambda c: sample[c.label])
-            mutable = [label for label in parent if self.domains[label].size > 1] + extra
+            mutable = [label for label in self._open if label in sample] + extra
             changed = rng.choice(mutable) if mutable else None
 
         def decide(choice: Choice) -> Answer:

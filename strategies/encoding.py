@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from nas.domains import Answer, Domain, Subset
+from nas.domains import Answer, Subset
 from nas.numeric_domains import Integer, Real
 from nas.samples import Sample
 from nas.search_space import SearchSpace
@@ -33,23 +33,35 @@ class PathEncoding:
 
     def __init__(self, space: SearchSpace) -> None:
         self._first: dict[str, int] = {}
-        self._paths: dict[str, dict[Answer, int]] = {}
+        self._listed: dict[str, dict[Answer, tuple[tuple[int, float], ...]]] = {}
         self._domains = space.domains
         self.width = 0
         for label, domain in space.domains.items():
-            self._first[label] = self.width
+            self._first[label] = first = self.width
             if isinstance(domain, Subset):
                 self.width += domain.n * (domain.k or 1) if domain.ordered else domain.n
-                continue
-            listed = _is_listed(domain)
-            self._paths[label] = {answer: i for i, answer in enumerate(domain.values())} if listed else {}
-            self.width += (len(self._paths[label]) or 1) + isinstance(domain, Integer | Real)
+            elif not isinstance(domain, Integer | Real):
+                self._listed[label] = {answer: ((first + i, 1.0),) for i, answer in enumerate(domain.values())}
+                self.width += int(domain.size)
+            elif domain.size <= _ONE_HOT:
+                last = first + int(domain.size)
+                self._listed[label] = {
+                    answer: ((first + i, 1.0), (last, domain.to_unit(answer)))
+                    for i, answer in enumerate(domain.values())
+                }
+                self.width += int(domain.size) + 1
+            else:
+                self.width += 2
 
     def __call__(self, sample: Sample) -> list[float]:
         """A vector of `width` numbers; labels that the space does not know have no say in it."""
         vector = [0.0] * self.width
         for label, answer in sample.items():
-            if label in self._domains:
+            listed = self._listed.get(label)
+            if listed is not None:
+                for i, value in listed[answer]:
+                    vector[i] = value
+            elif label in self._domains:
                 self._write(vector, label, answer)
         return vector
 
@@ -58,12 +70,6 @@ class PathEncoding:
         if isinstance(domain, Subset):
             for place, item in enumerate(answer):
                 vector[first + item + (domain.n * place if domain.ordered else 0)] += 1.0
-            return
-        paths = self._paths[label]
-        vector[first + paths.get(answer, 0)] = 1.0
-        if isinstance(domain, Integer | Real):
-            vector[first + (len(paths) or 1)] = domain.to_unit(answer)
-
-
-def _is_listed(domain: Domain) -> bool:
-    return not isinstance(domain, Integer | Real) or domain.size <= _ONE_HOT
+        elif isinstance(domain, Integer | Real):
+            vector[first] = 1.0
+            vector[first + 1] = domain.to_unit(answer)

@@ -60,7 +60,7 @@ class PPO(Strategy):
         self,
         trials_per_update: int = 20,
         *,
-        updates: int = 10,
+        updates: int = 8,
         learning_rate: float = 0.01,
         entropy_weight: float = 0.005,
         clip: float = 0.4,

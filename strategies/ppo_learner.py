@@ -74,10 +74,9 @@ class Learner:
 
     def episode(self, sample: Sample) -> Episode:
         """A sample with the probabilities that its decisions have now."""
-        walks = self.policy.walks([sample])
-        with torch.no_grad():
-            log_probs = self.policy.step_log_probs(walks)[0].tolist()
         decisions = self.policy.decisions.of(sample)
+        with torch.no_grad():
+            log_probs = self.policy.step_log_probs(stack_walks([decisions], self.policy.widest))[0].tolist()
         return Episode(decisions=decisions, log_probs=log_probs[: len(decisions)])
 
     def learn(self, episodes: list[Episode], rewards: list[float], updates: int) -> None:

@@ -13,6 +13,7 @@ import gzip
 import json
 import multiprocessing
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def dense() -> nn.Module:
     hidden = ValueChoice([8, 16, 32, 64], label="hidden")
 
     def block(i: int) -> nn.Module:
-        norms = {"none": nn.Identity, "layer norm": lambda: nn.LayerNorm(hidden)}
+        norms: dict[str, Callable[[], nn.Module]] = {"none": nn.Identity, "layer norm": lambda: nn.LayerNorm(hidden)}
         return nn.Sequential(nn.Linear(hidden, hidden), LayerChoice(norms, label=f"norm {i}"), activation())
 
     return nn.Sequential(
