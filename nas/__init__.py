@@ -3,6 +3,7 @@
 from nas import export
 from nas.choices import label_scope
 from nas.domains import Categorical, Domain, Subset
+from nas.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving
 from nas.errors import (
     ExperimentError,
     MissingDependency,
@@ -29,13 +30,16 @@ __all__ = [
     "Categorical",
     "ChosenInputs",
     "Domain",
+    "EarlyStopping",
     "Evaluator",
     "Experiment",
     "ExperimentError",
+    "Hyperband",
     "InputChoice",
     "Integer",
     "Job",
     "LayerChoice",
+    "MedianStop",
     "MissingDependency",
     "ModelSpace",
     "Mutator",
@@ -43,6 +47,7 @@ __all__ = [
     "NasTypeError",
     "NasValueError",
     "Objectives",
+    "Patience",
     "Real",
     "Repeat",
     "Results",
@@ -51,6 +56,7 @@ __all__ = [
     "SearchSpaceExhausted",
     "Strategy",
     "Subset",
+    "SuccessiveHalving",
     "Task",
     "Trial",
     "TrialPruned",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.early_stopping import EarlyStopping
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.evaluation import Evaluator
 from nas.execution import Executor, InlineExecutor
@@ -72,16 +73,22 @@ def make_executor(executor: object) -> Executor:
 
 
 def check_pruner(early_stopping: object, objectives: Objectives) -> BasePruner | None:
-    """The pruner, once it is one and there is a single objective."""
+    """The pruner that is meant, once there is a single objective."""
     if early_stopping is None:
         return None
     from optuna.pruners import BasePruner
 
-    if not isinstance(early_stopping, BasePruner):
-        raise NasTypeError(explain("early_stopping must be an Optuna pruner", got=early_stopping))
+    if not isinstance(early_stopping, BasePruner | EarlyStopping):
+        raise NasTypeError(
+            explain(
+                "early_stopping is a rule of nas.early_stopping, or an Optuna pruner",
+                got=early_stopping,
+                mend="early_stopping=MedianStop()",
+            )
+        )
     if len(objectives.names) > 1:
         raise NasValueError(explain("early stopping needs a single objective", got=objectives.describe()))
-    return early_stopping
+    return early_stopping.pruner() if isinstance(early_stopping, EarlyStopping) else early_stopping
 
 
 def open_folder(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:

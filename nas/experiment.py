@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
 from nas.arguments import check_limits, check_parts, check_pruner, make_executor, open_folder
 from nas.domains import Answer
+from nas.early_stopping import EarlyStopping
 from nas.errors import ExperimentError, explain
 from nas.evaluation import Evaluator
 from nas.execution import Executor
@@ -49,7 +50,8 @@ class Experiment:
         mutators: changes to the space from outside.
         executor: where trials run; "inline" is this process.
         repeats: evaluations of each sample, with seeds of their own; the metrics are their means.
-        early_stopping: an Optuna pruner that is asked at each `nas.report`.
+        early_stopping: asked at each `nas.report`: MedianStop, SuccessiveHalving, Hyperband, Patience of
+            `nas.early_stopping`, or any Optuna pruner.
         storage: an Optuna storage or its URL; None keeps a journal in the experiment's folder.
         resume: go on with the experiment of this name where there is one.
 
@@ -84,7 +86,7 @@ class Experiment:
         mutators: Iterable[Mutator] = (),
         executor: ExecutorName | Executor = "inline",
         repeats: int = 1,
-        early_stopping: BasePruner | None = None,
+        early_stopping: EarlyStopping | BasePruner | None = None,
         storage: str | BaseStorage | None = None,
         resume: bool = False,
     ) -> None:
