@@ -130,7 +130,8 @@ def test_patience_waits_for_something_better(tmp_path: Path) -> None:
         assert trial.state is TrialState.STOPPED
         assert len(trial.intermediate) == 3 + int(trial.sample["quality"] * 4) + 1 + 4
     trials = run(tmp_path, rises_then_rests, 3, Patience(4, min_delta=1.5), name="impatient")
-    assert {len(trial.intermediate) for trial in trials} == {5}
+    for trial in trials:
+        assert len(trial.intermediate) == 3 + int(trial.sample["quality"] * 4) + 1 + 3  # a rise of 1 is too little
 
 
 def test_strategies_make_use_of_stopped_trials(tmp_path: Path) -> None:
