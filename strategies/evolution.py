@@ -69,13 +69,15 @@ class RegularizedEvolution(Strategy):
         self.population_size, self.sample_size = population_size, sample_size
         self.mutation_probability, self.crossover, self.remove = mutation_probability, crossover, remove
         self.initial = max(1, population_size // 5) if initial is None else initial
+        self._warned = False
 
     def start(self, task: Task) -> None:
         """An empty population."""
         self._task, self._novelty = task, Novelty(task.space)
         self._population: list[Trial] = []
         self._begun = 0
-        if task.max_trials is not None and task.max_trials <= self.population_size:
+        if not self._warned and task.max_trials is not None and task.max_trials <= self.population_size:
+            self._warned = True
             warnings.warn(
                 f"RegularizedEvolution(population_size={self.population_size}) in a search of {task.max_trials} "
                 "trials: the population never fills, so none leaves it. The search evolves all the same; a smaller "

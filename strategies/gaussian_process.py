@@ -90,7 +90,8 @@ class GaussianProcess(Strategy):
         for _ in range(_ROUNDS):
             found = mutants(self._task.space, parents, self.candidates, novelty=self._novelty, rng=rng)
             if found:
-                gains = posterior.expected_improvement(self._encoded(found)).tolist()
+                # Candidates that are alike by symmetry must tie, whatever the last bits are on this machine.
+                gains = posterior.expected_improvement(self._encoded(found)).round(decimals=9).tolist()
                 ranked = sorted([*ranked, *zip(gains, found, strict=True)], key=lambda pair: -pair[0])
                 ranked = ranked[: self.candidates]
                 parents = [sample for _, sample in ranked[:_PARENTS]]
