@@ -2,7 +2,7 @@
 
 from nas import export
 from nas.choices import label_scope
-from nas.domains import Categorical, Domain, Subset
+from nas.domains import Answer, Categorical, Domain, Subset
 from nas.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving
 from nas.errors import (
     ExperimentError,
@@ -21,13 +21,15 @@ from nas.numeric_domains import Integer, Real
 from nas.objectives import Objectives
 from nas.results import Results
 from nas.samples import Sample, load_sample, save_sample
-from nas.search_space import SearchSpace
+from nas.search_space import Choice, SearchSpace
 from nas.space import ModelSpace, model_space
 from nas.strategy import Strategy, Task
 from nas.trial import Trial, TrialState
 
 __all__ = [
+    "Answer",
     "Categorical",
+    "Choice",
     "ChosenInputs",
     "Domain",
     "EarlyStopping",

@@ -55,6 +55,17 @@ def test_resnet18_becomes_a_space(tmp_path: Path) -> None:
     assert "output (2, 10)" in out
 
 
+def test_own_strategy_beats_chance_and_keeps_the_rules(tmp_path: Path) -> None:
+    out = run("own_strategy.py", tmp_path)
+    regrets = [float(found) for found in re.findall(r"mean regret ([\d.]+)", out)]
+    assert regrets[1] < 0.7 * regrets[0]
+    assert "60 trials: 60 complete" in out
+    source = (EXAMPLES / "own_strategy.py").read_text()
+    strategy = source[source.index("class Elites") : source.index("@model_space")]
+    code = [line for line in strategy.splitlines() if line.strip() and '"""' not in line]
+    assert len(code) <= 15
+
+
 def test_the_mutators_of_resnet18_take_under_thirty_lines() -> None:
     source = (EXAMPLES / "resnet18.py").read_text()
     space = source[source.index("class Activation") : source.index("def main")]
