@@ -16,7 +16,7 @@ FOLDERS := nas strategies oneshot model_zoo evaluators
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test benchmark lint style types format clean
+.PHONY: help install demo test benchmark strategies lint style types format clean
 
 # A stamp says what is installed, and for which checkout. It is redone when pyproject.toml or constraints.txt is newer;
 # a folder that was moved, or an interpreter that is gone, voids it.
@@ -35,6 +35,7 @@ help:
 	@echo "make demo       install what the demo needs and run examples/digits.py"
 	@echo "make test       the tests, and the doctests of the package"
 	@echo "make benchmark  framework time, as ratios within one run"
+	@echo "make strategies how well the strategies search: docs/benchmark"
 	@echo "make lint       ruff, and mypy over every file"
 	@echo "make format     let ruff mend what it can"
 	@echo "make install    the development environment alone, in $(VENV)"
@@ -66,6 +67,10 @@ test: $(DEV_READY)
 benchmark: $(DEV_READY)
 	$(RUN) -m pytest tests/benchmarks --benchmark-only $(PYTEST_ARGS)
 
+# Resumable; --gp plays Optuna's Gaussian process too, which takes an hour more.
+strategies: $(DEV_READY)
+	$(RUN) docs/benchmark/strategies.py --gp
+
 lint: style types
 
 style: $(DEV_READY)
@@ -83,6 +88,7 @@ types: $(DEV_READY)
 	  echo "mypy saw $${seen:-0} of the $$there files of the package: is an __init__.py or a link in nas/ missing?"; exit 1; \
 	fi
 	MYPYPATH=. $(RUN) -m mypy examples
+	MYPYPATH=.:docs/benchmark $(RUN) -m mypy docs/benchmark
 
 format: $(DEV_READY)
 	$(RUN) -m ruff check --fix .

@@ -133,9 +133,18 @@ def train(sample: Sample, seed: int) -> dict[str, Any]:
     }
 
 
+def read(lines: Path) -> list[dict[str, Any]]:
+    """What the file of lines holds; a last line that a kill has torn is cut off."""
+    if not lines.exists():
+        return []
+    whole = [line for line in lines.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    lines.write_text("".join(whole))
+    return [json.loads(line) for line in whole]
+
+
 def fill(lines: Path, samples: list[Sample], workers: int) -> list[dict[str, Any]]:
     """Trains what the file of lines does not hold yet."""
-    found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    found = read(lines)
     there = {(json.dumps(row["sample"]), row["seed"]) for row in found}
     jobs = [(s, seed) for s in samples for seed in range(SEEDS) if (json.dumps(s), seed) not in there]
     context = multiprocessing.get_context("spawn")

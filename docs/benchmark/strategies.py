@@ -158,9 +158,18 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
 
 
+def read(lines: Path) -> list[dict[str, Any]]:
+    """What the file of lines holds; a last line that a kill has torn is cut off."""
+    if not lines.exists():
+        return []
+    whole = [line for line in lines.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    lines.write_text("".join(whole))
+    return [json.loads(line) for line in whole]
+
+
 def fill(lines: Path, names: list[str], trials: int, seeds: int, workers: int) -> list[dict[str, Any]]:
     """Plays what the file of lines does not hold yet."""
-    found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+    found = read(lines)
     there = {(row["strategy"], row["table"], row["seed"]) for row in found}
     jobs = [(n, t, s) for n in names for t in TABLES for s in range(seeds) if (n, t, s) not in there]
     context = multiprocessing.get_context("spawn")
