@@ -278,7 +278,7 @@ def test_resuming_something_else_says_what_differs(
         ({"seed": "x"}, "the seed must be an int"),
         ({"repeats": 0}, "repeats must be an int from 1 on"),
         ({"executor": "cloud"}, 'the executor is "inline"'),
-        ({"early_stopping": 3}, "must be an Optuna pruner"),
+        ({"early_stopping": 3}, "or an Optuna pruner"),
         ({"space": nn.Linear(2, 2)}, "at least one choice"),
         ({"values": {"width": Real(0, 1)}}, "takes an unexpected|unexpected keyword"),
     ],
