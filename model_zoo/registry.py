@@ -1,0 +1,63 @@
+"""Spaces and published networks by name: the edge where strings are looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from torch import nn
+
+from nas import ModelSpace, NasValueError
+from nas.errors import close_names, explain
+from nas.model_zoo.lenet import LeNetSpace
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SpaceEntry:
+    """A space that has a name."""
+
+    source: Callable[..., nn.Module]
+    """A class or function that asks the choices; its arguments are those of `space(name, ...)`."""
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that make it small enough to train in a test."""
+    input_shape: tuple[int, ...] = (3, 32, 32)
+    """Of one example for the tiny arguments: (channels, height, width), or (length,) of tokens."""
+    tokens: int | None = None
+    """For language models: how many different tokens the tiny arguments know; None for images."""
+
+
+# One line for each space; the contract suite in tests/model_zoo/test_spaces.py runs over all of them.
+SPACES: Mapping[str, SpaceEntry] = {
+    "lenet": SpaceEntry(source=LeNetSpace),
+}
+
+
+def list_spaces() -> list[str]:
+    """The names that `space` knows, sorted.
+
+    Example:
+        >>> "lenet" in list_spaces()
+        True
+    """
+    return sorted(SPACES)
+
+
+def space(name: str, /, **arguments: Any) -> ModelSpace:
+    """The model space of a name.
+
+    Args:
+        name: one of `list_spaces()`.
+        **arguments: of the space: what its class takes.
+
+    Raises:
+        NasValueError: an unknown name; the message has the close ones.
+
+    Example:
+        >>> space("lenet", channels=1, image_size=28).size
+        93440
+    """
+    if name not in SPACES:
+        raise NasValueError(explain(f"unknown model space; {close_names(name, SPACES)}", got=name, where="model_zoo"))
+    return ModelSpace(SPACES[name].source, **arguments)
