@@ -2,6 +2,7 @@
 
 from nas import export
 from nas.choices import label_scope
+from nas.constraints import Constraint
 from nas.domains import Answer, Categorical, Domain, Subset
 from nas.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving
 from nas.errors import (
@@ -31,6 +32,7 @@ __all__ = [
     "Categorical",
     "Choice",
     "ChosenInputs",
+    "Constraint",
     "Domain",
     "EarlyStopping",
     "Evaluator",

@@ -299,7 +299,7 @@ class Experiment:
             Whether it was new.
 
         Raises:
-            NasValueError: unknown labels, or answers outside their domain.
+            NasValueError: unknown labels, answers outside their domain, or a sample that is not allowed in the space.
             ExperimentError: another process runs this experiment.
 
         Example:
@@ -317,7 +317,7 @@ class Experiment:
             >>> experiment.trials[0].sample
             {'width': 2}
         """
-        whole = self.space.complete(sample)
+        whole = self.space.validate(self.space.complete(sample))
         with self._exclusively():
             return self._begun().enqueue(whole)
 

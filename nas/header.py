@@ -16,9 +16,11 @@ def describe_experiment(
     space: ModelSpace, strategy: Strategy, objectives: Objectives, *, seed: int, repeats: int
 ) -> dict[str, Any]:
     """All that the sequence of samples and their results depend on, as JSON."""
+    constraint = space.search_space.constraint
     return {
         "model": space.name,
         "space": space.search_space.describe(),
+        **({} if constraint is None else {"constraint": repr(constraint)}),
         "strategy": f"{type(strategy).__module__}.{type(strategy).__qualname__}",
         "objective": objectives.describe(),
         "named": objectives.names != (None,),
@@ -31,10 +33,10 @@ def describe_experiment(
 def refuse_differences(ledger: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
     """Raises an ExperimentError that lists what differs, unless the two are the same."""
     differences = [
-        f"{key}: {ledger.get(key)!r} then, {value!r} now"
-        for key, value in now.items()
+        f"{key}: {ledger.get(key)!r} then, {now.get(key)!r} now"
+        for key in dict.fromkeys([*now, *(["constraint"] if "constraint" in ledger else [])])
         # As text, for the order counts too: that of the objectives is the order of `Trial.values`.
-        if key != "space" and json.dumps(ledger.get(key)) != json.dumps(value)
+        if key != "space" and json.dumps(ledger.get(key)) != json.dumps(now.get(key))
     ]
     then, new = ledger.get("space", {}), now["space"]
     for label in dict.fromkeys([*then, *new]):

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import SupportsIndex, TypeAlias, final
 
 from nas.choices import Kind
+from nas.constraints import Constraint, Where, as_constraint
 from nas.counting import count
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
@@ -75,6 +76,7 @@ class SearchSpace:
 
     Args:
         choices: the roots, in the order in which the program asks them.
+        constraint: which of their samples are wanted; all of them where it is None.
 
     Example:
         >>> from nas.domains import Categorical
@@ -83,8 +85,8 @@ class SearchSpace:
         (4, {'width': 16, 'kernel': 3})
     """
 
-    def __init__(self, choices: tuple[Choice, ...]) -> None:
-        self.choices = choices
+    def __init__(self, choices: tuple[Choice, ...], constraint: Constraint | None = None) -> None:
+        self.choices, self.constraint = choices, constraint
 
     @classmethod
     def of(cls, domains: Mapping[str, Domain]) -> SearchSpace:
@@ -107,7 +109,33 @@ class SearchSpace:
                         mend="rename one of the two",
                     )
                 )
-        return SearchSpace(self.choices + SearchSpace.of(domains).choices)
+        return SearchSpace(self.choices + SearchSpace.of(domains).choices, self.constraint)
+
+    def where(self, constraint: Where) -> SearchSpace:
+        """The samples of this space that satisfy a constraint, and the one that it has already.
+
+        Sampling, mutation, grid and `validate` keep to it; `size` still counts the whole tree.
+
+        Args:
+            constraint: a `nas.Constraint`, or a function from a sample to a bool.
+
+        Raises:
+            NasValueError: no sample satisfies it, where the constraint can tell.
+
+        Example:
+            >>> from nas.domains import Categorical
+            >>> space = SearchSpace.of({"width": Categorical([16, 32]), "depth": Categorical([1, 2])})
+            >>> list(space.where(lambda sample: sample["width"] * sample["depth"] > 32).grid())
+            [{'width': 32, 'depth': 2}]
+        """
+        added = as_constraint(constraint)
+        joint = added if self.constraint is None else self.constraint & added
+        joint.check()
+        return SearchSpace(self.choices, joint)
+
+    def allows(self, sample: Mapping[str, Answer]) -> bool:
+        """Whether a sample of the tree satisfies the constraint."""
+        return self.constraint is None or self.constraint.allows(sample)
 
     @cached_property
     def domains(self) -> dict[str, Domain]:
@@ -127,7 +155,7 @@ class SearchSpace:
 
     @cached_property
     def size(self) -> int | float:
-        """How many samples there are, exactly: an int, or `math.inf` with an interval of reals."""
+        """How many samples the tree has, exactly: an int, or `math.inf` with an interval of reals."""
         return count(self.choices)
 
     def walk(self, decide: Callable[[Choice], Answer]) -> Sample:
@@ -145,9 +173,18 @@ class SearchSpace:
 
         Args:
             seed: an int, or a `random.Random` that goes on from where it is.
+
+        Raises:
+            NasValueError: none of very many draws satisfies the constraint.
         """
         rng = as_rng(seed)
-        return self.walk(lambda choice: choice.domain.sample(rng))
+        for _ in range(_DRAWS):
+            sample = self.walk(lambda choice: choice.domain.sample(rng))
+            if self.allows(sample):
+                return sample
+        raise NasValueError(
+            explain(f"none of {_DRAWS:,} draws satisfies the constraint", got=self.constraint, mend="loosen it")
+        )
 
     def grid(self) -> Iterator[Sample]:
         """Every sample once, lazily, in product order: the last choice of the tree changes fastest.
@@ -155,6 +192,9 @@ class SearchSpace:
         Raises:
             NasValueError: an interval of reals among the domains.
         """
+        return self._all() if self.constraint is None else filter(self.constraint.allows, self._all())
+
+    def _all(self) -> Iterator[Sample]:
         sample: Sample = {}
         decided: list[tuple[Choice, Iterator[Answer], _Agenda]] = []
         agenda: _Agenda = (self.choices, 0, None)
@@ -220,6 +260,8 @@ class SearchSpace:
             raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
         found, wrong, unknown = self.problems(sample)
         wrong += [unknown_label(label, self.domains) for label in sorted(unknown)]
+        if not wrong and not self.allows(found):
+            wrong = [explain("the sample does not satisfy the constraint", got=self.constraint)]
         if wrong:
             raise NasValueError(_listed(wrong))
         return found
@@ -243,10 +285,20 @@ class SearchSpace:
         Returns:
             A sample of this tree. Answers to labels that the tree does not know (choices met only through the value
             of another) are carried along; the one that is to change is left out, so that completing draws it anew.
+            Where no neighbour satisfies the constraint, one that is further away.
         """
         rng = as_rng(rng)
         if probability is not None and not 0 <= probability <= 1:
             raise NasValueError(explain("a probability lies between 0 and 1", got=probability))
+        child = self._mutant(sample, rng, probability)
+        for attempt in range(_MUTANTS):
+            if self.allows(child):
+                return child
+            # Where no neighbour is allowed, one that is a few steps away.
+            child = self._mutant(child if attempt >= _MUTANTS // 2 else sample, rng, probability)
+        return self.sample(rng)
+
+    def _mutant(self, sample: Mapping[str, Answer], rng: random.Random, probability: float | None) -> Sample:
         extra = [label for label in sample if label not in self.domains]
         changed: str | None = None
         if probability is None:
@@ -282,6 +334,8 @@ class SearchSpace:
 _Agenda: TypeAlias = "tuple[tuple[Choice, ...], int, _Agenda] | None"
 _END = object()
 _NOTHING = object()
+_DRAWS = 100_000
+_MUTANTS = 100
 
 
 def _walk(choices: tuple[Choice, ...], sample: Sample, decide: Callable[[Choice], Answer]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from nas.choices import Answering, Handler, Question, default_answer, handling, is_handled, label_scope
+from nas.constraints import Where
 from nas.discover import Discover
 from nas.domains import Answer, Domain
 from nas.drawing import draw_html, draw_text, size_text
@@ -130,20 +131,44 @@ class ModelSpace:
 
     @property
     def size(self) -> int | float:
-        """How many architectures there are, exactly (`math.inf` with an interval of reals)."""
+        """How many architectures the tree has, exactly (`math.inf` with an interval of reals)."""
         return self.search_space.size
 
     def default(self) -> Sample:
         """The sample of the base model."""
         return self.complete(self.search_space.default())
 
-    def sample(self, seed: Rng) -> Sample:
+    def sample(self, seed: Rng, where: Where | None = None) -> Sample:
         """A random sample; the same for the same seed.
 
         Args:
             seed: an int or a `random.Random`.
+            where: a `nas.Constraint`, as in `where=nas.profile.profile(space, example).flops < 3e8`, or a function from
+                a sample to a bool.
+
+        Raises:
+            NasValueError: no sample satisfies the constraint, or none was found.
         """
-        return self.search_space.sample(seed)
+        return (self.search_space if where is None else self.search_space.where(where)).sample(seed)
+
+    def where(self, constraint: Where) -> ModelSpace:
+        """This space without the samples that do not satisfy a constraint: strategies search what is left.
+
+        Args:
+            constraint: a `nas.Constraint`, or a function from a sample to a bool.
+
+        Raises:
+            NasValueError: no sample satisfies it, where the constraint can tell.
+
+        Example:
+            >>> from nas import ValueChoice
+            >>> space = ModelSpace(lambda: nn.Linear(ValueChoice([4, 8], label="width"), 2))
+            >>> list(space.where(lambda sample: sample["width"] > 4).grid())
+            [{'width': 8}]
+        """
+        narrow = copy.copy(self)
+        narrow.search_space = self.search_space.where(constraint)
+        return narrow
 
     def grid(self) -> Iterator[Sample]:
         """Every sample once, lazily, in product order."""
@@ -170,6 +195,7 @@ class ModelSpace:
         asked = self._trace({**found, **{label: sample[label] for label in unknown}}).answers
         if unknown - asked.keys():
             return self.search_space.validate({k: v for k, v in sample.items() if k not in asked or k in found})
+        self.search_space.validate(found)  # its constraint
         return {label: asked[label] for label in asked if label in sample} | {
             label: answer for label, answer in found.items() if label in self.hyperparameters
         }
@@ -207,7 +233,9 @@ class ModelSpace:
 
     def with_mutators(self, mutators: Iterable[Mutator]) -> ModelSpace:
         """This space with more mutators, applied after its own."""
-        return ModelSpace(self.source, *self.args, mutators=(*self.mutators, *mutators), **self.kwargs)
+        space = ModelSpace(self.source, *self.args, mutators=(*self.mutators, *mutators), **self.kwargs)
+        constraint = self.search_space.constraint
+        return space if constraint is None else space.where(constraint)
 
     # From a sample to a module.
 

@@ -19,6 +19,6 @@ def mutants(
         child = space.mutate(parents[i % len(parents)], rng)
         if rng.random() < 0.5:
             child = space.mutate(child, rng)
-        if not novelty.knows(child):
+        if novelty.admits(child):
             found.append(child)
     return found

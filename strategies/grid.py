@@ -26,7 +26,7 @@ class GridSearch(Strategy):
     def start(self, task: Task) -> None:
         """Back to the first sample."""
         self._grid: Iterator[Sample] = task.space.grid()
-        self._size = task.space.size
+        self._number = task.space.size if task.space.constraint is None else "allowed"
         self._upcoming: Sample | None = None
         self._tried: set[str] = set()
 
@@ -35,7 +35,7 @@ class GridSearch(Strategy):
         while self._upcoming is None or sample_key(self._upcoming) in self._tried:
             self._upcoming = next(self._grid, None)
             if self._upcoming is None:
-                raise SearchSpaceExhausted(f"the grid is done: all {self._size} samples have been tried")
+                raise SearchSpaceExhausted(f"the grid is done: all {self._number} samples have been tried")
         return dict(self._upcoming)
 
     def tell(self, trial: Trial) -> None:

@@ -71,7 +71,7 @@ class LocalSearch(Strategy):
         if self._centre is not None:
             for move in reversed(self._moves):
                 sample = self._moved(*move)
-                if not self._novelty.knows(sample):
+                if self._novelty.admits(sample):
                     return sample
         return self._novelty.first(self._beginnings(rng), rng)
 
@@ -107,7 +107,7 @@ class LocalSearch(Strategy):
         """Whether all neighbours have been tried, and none of this climb is under way."""
         if self._centre is None:
             return False
-        while self._moves and self._novelty.knows(self._moved(*self._moves[-1])):
+        while self._moves and not self._novelty.admits(self._moved(*self._moves[-1])):
             self._moves.pop()
         return not self._moves and not any(self._climb_of[number] == self._climb for number in self._under_way)
 

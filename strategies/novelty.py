@@ -13,6 +13,7 @@ from nas.search_space import SearchSpace
 from nas.trial import Trial
 
 _DRAWS = 1000
+_LISTED = 1_000_000
 
 
 @final
@@ -45,9 +46,9 @@ class Novelty:
             self._seen.discard(before)
             self._seen.add(key)
 
-    def knows(self, sample: Sample) -> bool:
-        """Whether this sample has been proposed."""
-        return sample_key(sample) in self._seen
+    def admits(self, sample: Sample) -> bool:
+        """Whether this sample may be proposed: it has not been, and the space's constraint allows it."""
+        return sample_key(sample) not in self._seen and self._space.allows(sample)
 
     def first(self, candidates: Iterable[Sample], rng: random.Random) -> Sample:
         """The first candidate that is new; where none is, a new sample drawn from the space.
@@ -59,14 +60,19 @@ class Novelty:
         if len(self._seen) >= size:
             raise SearchSpaceExhausted(f"the search space is exhausted: all {size} samples have been tried")
         for sample in candidates:
-            if not self.knows(sample):
+            if self.admits(sample):
                 return sample
         # In a small space, drawing blindly for what is left takes longer than looking through it.
         for _ in range(_DRAWS if size > _DRAWS else 10):
             sample = self._space.sample(rng)
-            if not self.knows(sample):
+            if self.admits(sample):
                 return sample
-        left = list(islice((s for s in self._space.grid() if not self.knows(s)), _DRAWS))
+        if self._space.constraint is not None and size > _LISTED:
+            raise SearchSpaceExhausted(
+                f"none of {_DRAWS} more draws that satisfy the constraint is new, and the space is too large to look "
+                "through: the search space is as good as exhausted"
+            )
+        left = list(islice(filter(self.admits, self._space.grid()), _DRAWS))
         if not left:
             raise SearchSpaceExhausted("the search space is exhausted: every sample has been tried")
         return rng.choice(left)

@@ -244,6 +244,17 @@ class StrategyContract(ABC):
             if self.distinct:
                 assert len({sample_key(sample) for sample in found}) == len(found) == space.size
 
+    def test_constraints_are_kept(self) -> None:
+        """Only samples that the space's constraint allows are proposed; and where it allows few, all of them."""
+        few = _flat().where(lambda sample: sum(sample.values()) == 14)
+        found = self._search(self._started(Task(space=few, seed=31)), Task(space=few, seed=31), 10)
+        assert all(sum(sample.values()) == 14 for sample in found)
+        if self.distinct:
+            assert len(found) == 5
+        even = ModelSpace(_conditional).search_space.where(lambda sample: len(sample) % 2 == 0)
+        task = Task(space=even, seed=37)
+        assert all(len(sample) % 2 == 0 for sample in self._search(self._started(task), task, 30))
+
     def _finite(self) -> SearchSpace:
         space = ModelSpace(_conditional).search_space
         assert space.size != math.inf
