@@ -1,6 +1,7 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
 from nas import export
+from nas.cell import Cell
 from nas.choices import label_scope
 from nas.constraints import Constraint
 from nas.domains import Answer, Categorical, Domain, Subset
@@ -22,14 +23,16 @@ from nas.numeric_domains import Integer, Real
 from nas.objectives import Objectives
 from nas.results import Results
 from nas.samples import Sample, load_sample, save_sample
-from nas.search_space import Choice, SearchSpace
+from nas.search_space import SearchSpace
 from nas.space import ModelSpace, model_space
 from nas.strategy import Strategy, Task
+from nas.tree import Choice
 from nas.trial import Trial, TrialState
 
 __all__ = [
     "Answer",
     "Categorical",
+    "Cell",
     "Choice",
     "ChosenInputs",
     "Constraint",

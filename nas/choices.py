@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from nas.errors import NasTypeError, NasValueError, explain
 from nas.samples import Sample
 
 Kind: TypeAlias = Literal["value", "layer", "input", "repeat"]
+Select: TypeAlias = Callable[[Answer, Mapping[int, nn.Module]], nn.Module]
 
 
 @final
@@ -54,8 +55,14 @@ class Handler(ABC):
         """What a LayerChoice returns; `build(answer)` builds that candidate inside its label scope."""
 
     @abstractmethod
-    def inputs(self, question: Question, select: Callable[[Answer], nn.Module]) -> nn.Module:
-        """What an InputChoice returns; `select(answer)` is the module for one answer."""
+    def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
+        """What an InputChoice returns.
+
+        Args:
+            question: of the choice.
+            select: `select(answer, passed)` is the module for one answer; `passed` has what the inputs go through.
+            each: `each(i)` builds what input i goes through; None where they are taken as they are.
+        """
 
     @abstractmethod
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
@@ -195,6 +202,11 @@ def check_same(first: Question, second: Question) -> None:
         )
 
 
+def chosen_items(answer: Answer) -> tuple[int, ...]:
+    """The inputs that an answer of an InputChoice takes, in its order."""
+    return (answer,) if isinstance(answer, int) else tuple(answer)
+
+
 def default_answer(question: Question) -> Answer:
     """The answer of the base model."""
     return question.default
@@ -226,9 +238,10 @@ class Answering(Handler):
         """The chosen candidate."""
         return build(self.value(question))
 
-    def inputs(self, question: Question, select: Callable[[Answer], nn.Module]) -> nn.Module:
-        """The module that picks the chosen inputs."""
-        return select(self.value(question))
+    def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
+        """The module that picks the chosen inputs; only what these go through is built."""
+        answer = self.value(question)
+        return select(answer, {} if each is None else {i: each(i) for i in dict.fromkeys(chosen_items(answer))})
 
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
         """As many blocks as were chosen."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nas.domains import Answer
 
 if TYPE_CHECKING:
-    from nas.search_space import Choice
+    from nas.tree import Choice
 
 Number = int | float
 

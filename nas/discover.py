@@ -9,10 +9,11 @@ from typing import TypeAlias, final
 
 from torch import nn
 
-from nas.choices import Handler, Question, check_same
+from nas.choices import Handler, Question, Select, check_same, chosen_items
 from nas.domains import Answer
 from nas.mutables import ChosenInt
-from nas.search_space import Branch, Choice, SearchSpace
+from nas.search_space import SearchSpace
+from nas.tree import Branch, Choice, as_key
 
 Path: TypeAlias = dict[str, frozenset[Answer]]
 """What the place that runs now has assumed: label -> the answers it stands under."""
@@ -27,14 +28,32 @@ class _Node:
     path: Path
     branches: dict[frozenset[Answer], list[_Node]] = field(default_factory=dict)
 
-    def freeze(self) -> Choice:
-        q = self.question
+    def freeze(self) -> list[Choice]:
+        """The choice, and after it those that all its answers lead to: they do not depend on it."""
+        q, always = self.question, self._always()
         branches = tuple(
-            Branch(answers=answers, choices=tuple(node.freeze() for node in nodes))
+            Branch(answers=answers, choices=choices)
             for answers, nodes in self.branches.items()
-            if nodes
+            if (choices := tuple(c for n in nodes if n.question.label not in always for c in n.freeze()))
         )
-        return Choice(label=q.label, domain=q.domain, kind=q.kind, default=q.default, branches=branches)
+        own = Choice(label=q.label, domain=q.domain, kind=q.kind, default=q.default, branches=branches)
+        return [own, *(choice for node in always.values() for choice in node.freeze())]
+
+    def _always(self) -> dict[str, _Node]:
+        """What each input goes through alike: asked under all answers, with nothing below it."""
+        if self.question.kind != "input" or not self.branches:
+            return {}
+        answers, nodes = dict[str, set[Answer]](), dict[str, list[_Node]]()
+        for under, found in self.branches.items():
+            for node in found:
+                answers.setdefault(node.question.label, set()).update(under)
+                nodes.setdefault(node.question.label, []).append(node)
+        everything = {as_key(answer) for answer in self.question.domain.values()}
+        return {
+            label: nodes[label][0]
+            for label, under in answers.items()
+            if under == everything and not any(node.branches for node in nodes[label])
+        }
 
 
 @final
@@ -50,7 +69,7 @@ class Discover(Handler):
     @property
     def search_space(self) -> SearchSpace:
         """The tree found so far."""
-        return SearchSpace(tuple(node.freeze() for node in self._roots))
+        return SearchSpace(tuple(choice for node in self._roots for choice in node.freeze()))
 
     def value(self, question: Question) -> Answer:
         """The default; an int that remembers its question, so that Repeat can use it as its depth."""
@@ -76,10 +95,22 @@ class Discover(Handler):
         assert result is not None, "the assumed answer is one of the possible ones"
         return result
 
-    def inputs(self, question: Question, select: Callable[[Answer], nn.Module]) -> nn.Module:
-        """The module for the default inputs."""
-        self._note(question)
-        return select(self._assumed(question))
+    def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
+        """The module for the default inputs; what the other inputs go through is built and dropped."""
+        node = self._note(question)
+        chosen = self._assumed(question)
+        passed: dict[int, nn.Module] = {}
+        if each is not None:
+            taken: dict[int, set[Answer]] = {}
+            possible = self._path.get(question.label)
+            for answer in question.domain.values():
+                if possible is None or as_key(answer) in possible:
+                    for i in chosen_items(answer):
+                        taken.setdefault(i, set()).add(as_key(answer))
+            for i, answers in sorted(taken.items()):
+                with self._under(node, frozenset(answers)):
+                    passed[i] = each(i)
+        return select(chosen, {i: passed[i] for i in dict.fromkeys(chosen_items(chosen)) if i in passed})
 
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
         """As many blocks as the default says; what the deeper ones ask stands under `depth > index`."""
@@ -98,9 +129,9 @@ class Discover(Handler):
 
     def _assumed(self, question: Question) -> Answer:
         possible = self._path.get(question.label)
-        if possible is None or question.default in possible:
+        if possible is None or as_key(question.default) in possible:
             return question.default
-        return next(answer for answer in question.domain.values() if answer in possible)
+        return next(answer for answer in question.domain.values() if as_key(answer) in possible)
 
     def _note(self, question: Question) -> _Node:
         """The node to hang branches on: the one that was asked under the same answers, or else a new one."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 
-from nas.search_space import Choice, SearchSpace, branch_text
+from nas.search_space import SearchSpace
+from nas.tree import Choice, branch_text
 
 
 def draw_text(title: str, space: SearchSpace) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, final, overload
 import torch
 from torch import Tensor, nn
 
-from nas.choices import Question, ask, current_handler, label_scope
+from nas.choices import Question, ask, chosen_items, current_handler, label_scope
 from nas.domains import Answer, Categorical, Domain, Subset
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.numeric_domains import Integer, Real
@@ -114,6 +114,7 @@ def InputChoice(  # noqa: N802
     *,
     reduction: Reduction = "sum",
     replace: bool = True,
+    each: Callable[[int], nn.Module] | None = None,
     label: str | None = None,
 ) -> nn.Module:
     """Some of several tensors, reduced to one: which connections an architecture has.
@@ -126,6 +127,8 @@ def InputChoice(  # noqa: N802
         n_chosen: how many of them are taken; None for any subset, the empty one included.
         reduction: "sum", "mean" (of what is there), "concat" (along dimension 1), or "none" (the list itself).
         replace: whether one tensor may be taken several times. Order counts only for "concat" and "none".
+        each: builds, given the position of a tensor, what that tensor goes through when it is taken. It is called for
+            the chosen ones alone, so choices inside it are conditional: an edge of a cell with its operation.
         label: the name of the choice. The answer is an int for `n_chosen=1`, else a list of ints.
 
     Raises:
@@ -138,8 +141,14 @@ def InputChoice(  # noqa: N802
         6
         >>> space.build({"inputs": [0, 2]})([torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([4.0])])
         tensor([5.])
+        >>> edges = ModelSpace(lambda: InputChoice(3, 2, replace=False, label="inputs",
+        ...     each=lambda i: LayerChoice([nn.ReLU, nn.Tanh], label=f"edge {i}")))
+        >>> edges.size, edges.sample(0)
+        (12, {'inputs': [1, 2], 'edge 1': 0, 'edge 2': 1})
     """
     where = _name("InputChoice", label)
+    if each is not None and not callable(each):
+        raise NasTypeError(explain("each must be a function from a position to a module", got=each, where=where))
     if reduction not in ("sum", "mean", "concat", "none"):
         raise NasValueError(explain("reduction must be sum, mean, concat or none", got=reduction, where=where))
     for name, number in (("n_candidates", n_candidates), ("n_chosen", n_chosen)):
@@ -167,20 +176,33 @@ def InputChoice(  # noqa: N802
     )
     handler, question = ask("input", domain, label=label)
 
-    def select(answer: Answer) -> nn.Module:
-        chosen = (answer,) if isinstance(answer, int) else tuple(answer)
-        return ChosenInputs(n_candidates, chosen, reduction)
+    def select(answer: Answer, passed: Mapping[int, nn.Module]) -> nn.Module:
+        return ChosenInputs(n_candidates, chosen_items(answer), reduction, passed)
 
-    return handler.inputs(question, select)
+    def build(index: int) -> nn.Module:
+        assert each is not None
+        with label_scope(question.label, index):
+            return make_module(lambda: each(index), lambda: f"what input {index} of {question.describe()} goes through")
+
+    return handler.inputs(question, select, None if each is None else build)
 
 
 @final
 class ChosenInputs(nn.Module):
     """Picks the chosen tensors out of a list and reduces them: what an InputChoice leaves in a built model."""
 
-    def __init__(self, n_candidates: int, chosen: tuple[int, ...], reduction: Reduction) -> None:
+    def __init__(
+        self,
+        n_candidates: int,
+        chosen: tuple[int, ...],
+        reduction: Reduction,
+        passed: Mapping[int, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.n_candidates, self.chosen, self.reduction = n_candidates, chosen, reduction
+        if passed:
+            self.each = nn.ModuleDict({str(i): module for i, module in passed.items()})
+        self._passes = bool(passed)
 
     def forward(self, inputs: Sequence[Tensor | None]) -> Tensor | list[Tensor | None] | None:
         """The reduction of the chosen inputs, each (batch, ...) of one shape (concat: of one shape but for dim 1).
@@ -194,7 +216,7 @@ class ChosenInputs(nn.Module):
                     f"this InputChoice was made for {self.n_candidates} inputs, as a list", got=f"{len(inputs)} of them"
                 )
             )
-        chosen = [inputs[i] for i in self.chosen]
+        chosen = [self._pass(i, inputs[i]) for i in self.chosen]
         if self.reduction == "none":
             return chosen
         present = [tensor for tensor in chosen if tensor is not None]
@@ -206,6 +228,12 @@ class ChosenInputs(nn.Module):
         for tensor in present[1:]:
             total = total + tensor
         return total / len(present) if self.reduction == "mean" else total
+
+    def _pass(self, index: int, tensor: Tensor | None) -> Tensor | None:
+        if not self._passes or tensor is None:
+            return tensor
+        passed: Tensor = self.each[str(index)](tensor)
+        return passed
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""

@@ -5,56 +5,17 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import SupportsIndex, TypeAlias, final
 
-from nas.choices import Kind
 from nas.constraints import Constraint, Where, as_constraint
 from nas.counting import count
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.samples import Sample
+from nas.tree import Choice, conditions
 
 Rng: TypeAlias = int | random.Random
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Branch:
-    """What is asked next when a choice is answered by one of `answers`."""
-
-    answers: frozenset[Answer]
-    choices: tuple[Choice, ...]
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Choice:
-    """A node of the tree: one label, what it may be answered, and the choices that depend on the answer.
-
-    A label that the program asks in several places may stand in several nodes; they share one answer.
-    """
-
-    label: str
-    domain: Domain
-    kind: Kind
-    default: Answer
-    branches: tuple[Branch, ...] = ()
-
-    def after(self, answer: Answer) -> tuple[Choice, ...]:
-        """The choices that this answer makes active."""
-        return self._after.get(answer, ()) if self.branches else ()
-
-    @cached_property
-    def _after(self) -> dict[Answer, tuple[Choice, ...]]:
-        answers = {answer for branch in self.branches for answer in branch.answers}
-        return {a: tuple(c for branch in self.branches if a in branch.answers for c in branch.choices) for a in answers}
-
-    @cached_property
-    def labels(self) -> frozenset[str]:
-        """This label and all below it."""
-        return frozenset({self.label}.union(*(c.labels for branch in self.branches for c in branch.choices)))
 
 
 def as_rng(seed: Rng) -> random.Random:
@@ -320,7 +281,7 @@ class SearchSpace:
 
     def condition(self, label: str) -> str:
         """When a label is asked, in words; "always" for an unconditional one."""
-        ways = list(_conditions(self.choices, label, ()))
+        ways = list(conditions(self.choices, label, ()))
         return " or ".join(dict.fromkeys(ways)) if ways and "always" not in ways else "always"
 
     def describe(self) -> dict[str, str]:
@@ -360,27 +321,6 @@ def _next_open(agenda: _Agenda, sample: Sample) -> tuple[Choice, _Agenda] | None
             return choice, agenda
         agenda = (choice.after(sample[choice.label]), 0, agenda)
     return None
-
-
-def _conditions(choices: tuple[Choice, ...], label: str, path: tuple[str, ...]) -> Iterator[str]:
-    for choice in choices:
-        if choice.label == label:
-            yield " and ".join(path) or "always"
-        for branch in choice.branches:
-            if any(label in c.labels for c in branch.choices):
-                yield from _conditions(branch.choices, label, (*path, branch_text(choice, branch)))
-
-
-def branch_text(choice: Choice, branch: Branch) -> str:
-    """The condition of a branch, as in `op = 'conv'` or `depth >= 2`."""
-    answers = sorted(branch.answers, key=repr)
-    if len(answers) == 1 and choice.kind != "repeat":
-        return f"{choice.label} = {answers[0]!r}"
-    if all(isinstance(a, int) for a in answers):
-        least = min(answers)
-        if branch.answers == {a for a in choice.domain.values() if a >= least}:
-            return f"{choice.label} >= {least}"
-    return f"{choice.label} in {{{', '.join(repr(a) for a in answers)}}}"
 
 
 def unknown_label(label: str, known: Mapping[str, Domain]) -> str:

@@ -12,7 +12,8 @@ from nas.domains import Answer, Domain, Subset
 from nas.errors import NasTypeError, explain
 from nas.numeric_domains import Integer, Real
 from nas.samples import Sample
-from nas.search_space import Choice, SearchSpace
+from nas.search_space import SearchSpace
+from nas.tree import Choice
 
 _LISTED = 64
 """A domain of numbers with more answers than this is decided by intervals."""

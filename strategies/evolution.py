@@ -10,10 +10,11 @@ from typing import Literal, final
 from nas.errors import NasValueError, explain
 from nas.pareto import crowding, fronts
 from nas.samples import Sample
-from nas.search_space import Choice, SearchSpace
+from nas.search_space import SearchSpace
 from nas.strategies.checks import check_count, check_number
 from nas.strategies.novelty import Novelty
 from nas.strategy import Strategy, Task
+from nas.tree import Choice
 from nas.trial import Trial
 
 _CHILDREN = 20

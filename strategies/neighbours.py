@@ -7,7 +7,8 @@ import random
 from nas.domains import Answer, Domain
 from nas.numeric_domains import Integer, Real
 from nas.samples import Sample
-from nas.search_space import Choice, SearchSpace
+from nas.search_space import SearchSpace
+from nas.tree import Choice
 
 _MANY = 16
 """A domain with more answers than this is not gone through; answers near the present one are drawn."""

@@ -16,10 +16,11 @@ from nas.errors import NasTypeError, NasValueError, explain
 from nas.numeric_domains import Integer, Real
 from nas.random_state import derive_seed
 from nas.samples import Sample
-from nas.search_space import Choice, SearchSpace
+from nas.search_space import SearchSpace
 from nas.storage import from_scalar, quiet_optuna, to_optuna
 from nas.strategies.novelty import Novelty
 from nas.strategy import Strategy, Task
+from nas.tree import Choice
 from nas.trial import Trial, TrialState
 
 if TYPE_CHECKING:
