@@ -10,7 +10,12 @@ from torch import nn
 
 from nas import ModelSpace, NasValueError
 from nas.errors import close_names, explain
+from nas.model_zoo.general import General
 from nas.model_zoo.lenet import LeNetSpace
+from nas.model_zoo.mobilenet_v3 import MobileNetV3Space
+from nas.model_zoo.proxylessnas import ProxylessNASSpace
+from nas.model_zoo.resnet import ResNetSpace
+from nas.model_zoo.shufflenet_v2 import ShuffleNetV2Space
 
 
 @final
@@ -30,7 +35,12 @@ class SpaceEntry:
 
 # One line for each space; the contract suite in tests/model_zoo/test_spaces.py runs over all of them.
 SPACES: Mapping[str, SpaceEntry] = {
+    "general": SpaceEntry(source=General, tiny={"width": 8, "classes": 10, "stem_stride": 2}),
     "lenet": SpaceEntry(source=LeNetSpace),
+    "mobilenet_v3": SpaceEntry(source=MobileNetV3Space, tiny={"classes": 10, "stem_stride": 1}),
+    "proxylessnas": SpaceEntry(source=ProxylessNASSpace, tiny={"classes": 10, "stem_stride": 1}),
+    "resnet": SpaceEntry(source=ResNetSpace, tiny={"width": 16}),
+    "shufflenet_v2": SpaceEntry(source=ShuffleNetV2Space, tiny={"classes": 10, "stem_stride": 1}),
 }
 
 
