@@ -74,7 +74,7 @@ def Cell(  # noqa: N802
     operations_per_node: int = 2,
     distinct: bool = False,
     preprocess: Sequence[Callable[[], nn.Module]] = (nn.Identity, nn.Identity),
-    combine: Callable[[], nn.Module] = Sum,
+    combine: Callable[[int], nn.Module] | None = None,
     output: Literal["all", "loose_ends"] = "loose_ends",
 ) -> CellModule:
     """A cell (Zoph et al. 2018, arXiv 1707.07012; Liu et al. 2019, arXiv 1806.09055).
@@ -92,8 +92,8 @@ def Cell(  # noqa: N802
             (labels `inputs` and `op{state}`). Else each operation chooses its state by itself, as in NASNet (labels
             `input{j}` and `op{j}`).
         preprocess: builds what each input goes through first; as many as the cell has inputs.
-        combine: builds the module that takes the list of what a node's operations yield; the sum where omitted, and
-            always the sum where the states are distinct.
+        combine: builds, given the number of the node, the module that takes the list of what its operations yield;
+            the sum where omitted, and always the sum where the states are distinct.
         output: which nodes are concatenated: "all", or the "loose_ends" that no other node reads.
 
     Returns:
@@ -115,7 +115,7 @@ def Cell(  # noqa: N802
     """
     where = f"Cell {label!r}"
     _check(operations, nodes, operations_per_node, distinct, preprocess, output, where)
-    if distinct and combine is not Sum:
+    if distinct and combine is not None:
         raise NasValueError(explain("the operations on distinct states are added", got=combine, where=where))
     with label_scope(label):
         built, combined = [], []
@@ -126,7 +126,7 @@ def Cell(  # noqa: N802
             else:
                 built.append([_slot(operations, name, states, j) for j in range(operations_per_node)])
             with label_scope(f"node{node}"):
-                combined.append(combine())
+                combined.append(Sum() if combine is None else combine(node))
         return CellModule([make() for make in preprocess], built, combined, output)
 
 

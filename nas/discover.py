@@ -52,7 +52,7 @@ class _Node:
         return {
             label: nodes[label][0]
             for label, under in answers.items()
-            if under == everything and not any(node.branches for node in nodes[label])
+            if under == everything and not any(any(node.branches.values()) for node in nodes[label])
         }
 
 
