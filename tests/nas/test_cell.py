@@ -38,7 +38,7 @@ def test_only_what_chosen_inputs_pass_through_is_built_and_asked() -> None:
     assert len(list(space.grid())) == space.size
     for seed in range(20):
         sample = space.sample(seed)
-        assert sorted(sample) == ["edge%d" % i for i in sample["in"]] + ["in"]  # type: ignore[union-attr]  # noqa: UP031
+        assert sorted(sample) == [f"edge{i}" for i in sample["in"]] + ["in"]
         child = space.mutate(sample, seed)
         assert space.contains(child)
         assert child != sample
@@ -91,9 +91,8 @@ def test_preprocessing_and_combining_are_the_users() -> None:
     def combine(node: int) -> nn.Module:
         return Product()
 
-    cell = Cell(
-        OPERATIONS, nodes=1, label="c", preprocess=[lambda: Times(3)], combine=combine
-    )  # the default: all "ten"
+    space = ModelSpace(Cell, OPERATIONS, nodes=1, label="c", preprocess=[lambda: Times(3)], combine=combine)
+    cell = space.build(space.default())  # all "ten"
     assert cell(torch.ones(1, 1)).item() == 30 * 30
 
 
