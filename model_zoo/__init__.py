@@ -7,6 +7,8 @@ from nas.model_zoo.proxylessnas import ProxylessNASSpace
 from nas.model_zoo.registry import list_spaces, space
 from nas.model_zoo.resnet import ResNetSpace
 from nas.model_zoo.shufflenet_v2 import ShuffleNetV2Space
+from nas.model_zoo.transformer_lm import TransformerLMSpace
+from nas.model_zoo.vision_transformer import VisionTransformerSpace
 
 __all__ = [
     "General",
@@ -15,6 +17,8 @@ __all__ = [
     "ProxylessNASSpace",
     "ResNetSpace",
     "ShuffleNetV2Space",
+    "TransformerLMSpace",
+    "VisionTransformerSpace",
     "list_spaces",
     "space",
 ]

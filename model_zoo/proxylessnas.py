@@ -20,7 +20,7 @@ _STEM, _FIRST, _LAST = 32, 16, 1280
 class ProxylessNASSpace(nn.Module):
     """21 blocks in six stages: MBConv of kernel 3, 5 or 7 and expansion 3 or 6, or, where shapes allow, a skip.
 
-    6^6 x 7^15 = 221,502,230,492,700,608 architectures: the first block of a stage changes shape, so only the 15 others
+    6^6 x 7^15 = 221,502,229,807,900,608 architectures: the first block of a stage changes shape, so only the 15 others
     may be skipped. Differs from the paper in the order of the candidates and in its batch norms, which are torch's
     default; the paper's latency model and its way to search belong elsewhere.
 

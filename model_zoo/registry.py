@@ -16,6 +16,11 @@ from nas.model_zoo.mobilenet_v3 import MobileNetV3Space
 from nas.model_zoo.proxylessnas import ProxylessNASSpace
 from nas.model_zoo.resnet import ResNetSpace
 from nas.model_zoo.shufflenet_v2 import ShuffleNetV2Space
+from nas.model_zoo.transformer_layers import TransformerRanges
+from nas.model_zoo.transformer_lm import TransformerLMSpace
+from nas.model_zoo.vision_transformer import VisionTransformerSpace
+
+_TINY_TRANSFORMER = TransformerRanges(widths=(8, 16), heads=(1, 2), mlp_ratios=(1, 2.5), depth=(1, 3), head_width=4)
 
 
 @final
@@ -41,6 +46,16 @@ SPACES: Mapping[str, SpaceEntry] = {
     "proxylessnas": SpaceEntry(source=ProxylessNASSpace, tiny={"classes": 10, "stem_stride": 1}),
     "resnet": SpaceEntry(source=ResNetSpace, tiny={"width": 16}),
     "shufflenet_v2": SpaceEntry(source=ShuffleNetV2Space, tiny={"classes": 10, "stem_stride": 1}),
+    "transformer_lm": SpaceEntry(
+        source=TransformerLMSpace,
+        tiny={"ranges": _TINY_TRANSFORMER, "vocabulary": 11, "context": 8},
+        input_shape=(6,),
+        tokens=11,
+    ),
+    "vision_transformer": SpaceEntry(
+        source=VisionTransformerSpace,
+        tiny={"ranges": _TINY_TRANSFORMER, "image_size": 32, "patch_size": 8, "classes": 10},
+    ),
 }
 
 
