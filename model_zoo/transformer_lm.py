@@ -18,7 +18,8 @@ class TransformerLMSpace(nn.Module):
     """Embedded tokens and positions, a stack of causal blocks, and scores for the next token at each position.
 
     3 x (9 + 9^2 + 9^3 + 9^4) = 22,140 architectures with CHARACTERS. The elastic dimensions are those of HAT (Wang et
-    al. 2005.14187), which searches translation: this one has no encoder, learned positions, and norms before the layers.
+    al. 2005.14187), which searches translation: this one has no encoder, learns its positions, and norms each layer's
+    input.
 
     Args:
         ranges: of the choices.
