@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ from nas.early_stopping import EarlyStopping
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.evaluation import Evaluator
 from nas.execution import Executor, InlineExecutor
-from nas.objectives import Objectives
+from nas.objectives import Direction, Objectives, usual_direction
 from nas.storage import open_storage
 from nas.strategy import Strategy
 
@@ -38,6 +40,24 @@ def check_parts(evaluator: object, strategy: object, name: object, seed: object,
         raise NasTypeError(explain("the seed must be an int", got=seed))
     if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
         raise NasValueError(explain("repeats must be an int from 1 on", got=repeats))
+
+
+def choose_objectives(objective: Direction | Mapping[str, Direction] | None, evaluator: Evaluator) -> Objectives:
+    """What the user says; else the evaluator's direction; else "maximize". Warns where an error is to be maximised."""
+    if objective is None:
+        return Objectives(evaluator.direction or "maximize")
+    objectives = Objectives(objective)
+    for name, direction in zip(objectives.names, objectives.directions, strict=True):
+        usual = evaluator.direction if name is None else usual_direction(name)
+        if usual is not None and usual != direction:
+            shown, mend = ("the evaluator's metric", usual) if name is None else (f"the metric {name!r}", {name: usual})
+            warnings.warn(
+                f"This search will {direction} {shown}, which is better the other way. It is done as you say; if you "
+                f"did not mean it, write objective={mend!r}.",
+                UserWarning,
+                stacklevel=3,
+            )
+    return objectives
 
 
 def check_limits(

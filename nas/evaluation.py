@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from nas.domains import Answer, Domain
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
+from nas.objectives import Direction
+from nas.random_state import derive_seed
 from nas.samples import Sample
 
 
@@ -36,6 +39,11 @@ class Evaluator(ABC):
     def hyperparameters(self) -> Mapping[str, Domain]:
         """What is searched together with the architecture: keyword -> domain."""
         return {}
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way its first metric is better; None where the user is to say."""
+        return None
 
     @abstractmethod
     def evaluate(self, job: Job) -> float | Mapping[str, float]:
@@ -61,6 +69,8 @@ class Job:
         hyperparameters: the labels of the sample that belong to the evaluator.
         on_report: takes (step, value), and says whether the trial should stop.
         deadline: of `time.monotonic()`, in seconds.
+        directory: the trial's folder, not made yet; None outside an experiment.
+        objective: the name of the metric that is searched for; None for the first.
     """
 
     def __init__(
@@ -73,10 +83,13 @@ class Job:
         hyperparameters: frozenset[str] = frozenset(),
         on_report: Callable[[int, float], bool] | None = None,
         deadline: float | None = None,
+        directory: Path | None = None,
+        objective: str | None = None,
     ) -> None:
         self.number, self.sample, self.seed = number, sample, seed
         self._build, self._hyperparameters = build, hyperparameters
         self._on_report, self._deadline = on_report, deadline
+        self._directory, self.objective = directory, objective
         self._model: nn.Module | None = None
         self._inputs = _RememberInputs()
         self.reports: dict[int, float] = {}
@@ -93,6 +106,26 @@ class Job:
     def hyperparameters(self) -> dict[str, Answer]:
         """The searched hyperparameters of the evaluator."""
         return {label: answer for label, answer in self.sample.items() if label in self._hyperparameters}
+
+    @property
+    def directory(self) -> Path | None:
+        """The trial's folder, made when first asked for; None outside an experiment."""
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
+    def again(self, number: int) -> Job:
+        """The same architecture once more: fresh weights, a seed of its own, and no reports."""
+        return Job(
+            number=self.number,
+            sample=self.sample,
+            seed=derive_seed(self.seed, 0, number),
+            build=self._build,
+            hyperparameters=self._hyperparameters,
+            deadline=self._deadline,
+            directory=self._directory,
+            objective=self.objective,
+        )
 
     @property
     def input_shapes(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
-from nas.arguments import check_limits, check_parts, check_pruner, make_executor, open_folder
+from nas.arguments import check_limits, check_parts, check_pruner, choose_objectives, make_executor, open_folder
 from nas.domains import Answer
 from nas.early_stopping import EarlyStopping
 from nas.errors import ExperimentError, explain
@@ -18,7 +18,7 @@ from nas.execution import Executor
 from nas.header import describe_experiment, refuse_differences
 from nas.history import History
 from nas.mutators import Mutator
-from nas.objectives import Direction, Objectives
+from nas.objectives import Direction
 from nas.progress import Progress, ProgressMode, count_text, make_progress
 from nas.results import Results
 from nas.search_loop import SearchLoop
@@ -45,7 +45,8 @@ class Experiment:
         strategy: what to try next.
         name: of the experiment; its folder is `directory/name`.
         directory: where experiments are kept.
-        objective: "maximize", "minimize", or a dict metric -> direction.
+        objective: "maximize", "minimize", or a dict metric -> direction; None for the direction of the evaluator's
+            metric, or "maximize" where it has none.
         seed: all random numbers of the search come from it.
         mutators: changes to the space from outside.
         executor: where trials run; "inline" is this process.
@@ -81,7 +82,7 @@ class Experiment:
         *,
         name: str,
         directory: str | Path = "nas-experiments",
-        objective: Direction | Mapping[str, Direction] = "maximize",
+        objective: Direction | Mapping[str, Direction] | None = None,
         seed: int = 0,
         mutators: Iterable[Mutator] = (),
         executor: ExecutorName | Executor = "inline",
@@ -92,7 +93,7 @@ class Experiment:
     ) -> None:
         check_parts(evaluator, strategy, name, seed, repeats)
         self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
-        self.objectives = Objectives(objective)
+        self.objectives = choose_objectives(objective, evaluator)
         model_space = space if isinstance(space, ModelSpace) else ModelSpace(space, mutators=mutators)
         if isinstance(space, ModelSpace) and tuple(mutators):
             model_space = space.with_mutators(mutators)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final
 
@@ -51,6 +52,23 @@ def weighted_product(
     if not accuracy >= 0:
         raise NasValueError(explain("the accuracy must not be negative", got=accuracy, where="weighted_product"))
     return float(accuracy * (latency / target) ** (alpha if latency <= target else beta))
+
+
+_BETTER_SMALL = frozenset({"loss", "error", "err", "mse", "mae", "rmse", "msle", "mape", "nll", "perplexity"})
+_BETTER_LARGE = frozenset({"accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "iou", "map", "r2", "psnr"})
+
+
+def usual_direction(metric: str) -> Direction | None:
+    """Which way a metric of this name is better, as far as the words in it tell; None where they do not.
+
+    Example:
+        >>> usual_direction("val_loss"), usual_direction("top5_accuracy"), usual_direction("reward")
+        ('minimize', 'maximize', None)
+    """
+    words = set(re.findall(r"[a-z0-9]+", metric.lower()))
+    if words & _BETTER_SMALL:
+        return "minimize"
+    return "maximize" if words & _BETTER_LARGE else None
 
 
 @final

@@ -129,6 +129,7 @@ class SearchLoop:
             hyperparameters=frozenset(self.evaluator.hyperparameters),
             repeats=self.repeats,
             max_trial_time=self.max_trial_time,
+            directory=self.path / "trials" / str(trial.number),
             on_report=lambda step, value: self._on_report(trial.number, step, value),
         )
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
@@ -72,6 +73,8 @@ class Assignment:
     max_trial_time: float | None = None
     """Seconds."""
     on_report: Callable[[int, float], bool] | None = None
+    directory: Path | None = None
+    """The trial's folder, not made yet."""
 
     def job(self, repeat: int, deadline: float | None) -> Job:
         """The job of one repeat; the curve and early stopping belong to the first."""
@@ -83,7 +86,14 @@ class Assignment:
             hyperparameters=self.hyperparameters,
             on_report=self.on_report if repeat == 0 else None,
             deadline=deadline,
+            directory=self._folder(repeat),
+            objective=self.objectives.names[0],
         )
+
+    def _folder(self, repeat: int) -> Path | None:
+        if self.directory is None or self.repeats == 1:
+            return self.directory
+        return self.directory / f"repeat-{repeat}"
 
 
 def execute(assignment: Assignment) -> Outcome:
