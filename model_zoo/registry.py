@@ -9,10 +9,16 @@ from typing import Any, final
 from torch import nn
 
 from nas import ModelSpace, NasValueError
+from nas.constraints import Where
 from nas.errors import close_names, explain
+from nas.model_zoo import cell_spaces, nasbench101
+from nas.model_zoo.cell_network import CellNetwork, Dataset
 from nas.model_zoo.general import General
+from nas.model_zoo.genotypes import AMOEBANET_A, DARTS_V1, DARTS_V2, NASNET_A, Genotype, genotype_to_sample
 from nas.model_zoo.lenet import LeNetSpace
 from nas.model_zoo.mobilenet_v3 import MobileNetV3Space
+from nas.model_zoo.nasbench101 import NASBench101
+from nas.model_zoo.nasbench201 import NASBench201
 from nas.model_zoo.proxylessnas import ProxylessNASSpace
 from nas.model_zoo.resnet import ResNetSpace
 from nas.model_zoo.shufflenet_v2 import ShuffleNetV2Space
@@ -36,13 +42,29 @@ class SpaceEntry:
     """Of one example for the tiny arguments: (channels, height, width), or (length,) of tokens."""
     tokens: int | None = None
     """For language models: how many different tokens the tiny arguments know; None for images."""
+    unread: bool = False
+    """Whether a sample may have layers whose output nothing reads, as NASNet's has where no node reads one input."""
+    where: Where | None = None
+    """Which samples belong to it, where not all do."""
 
+
+_TINY_CELLS = {"channels": 2, "cells": 3}
 
 # One line for each space; the contract suite in tests/model_zoo/test_spaces.py runs over all of them.
 SPACES: Mapping[str, SpaceEntry] = {
+    "amoebanet": SpaceEntry(source=cell_spaces.amoebanet, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
+    "darts": SpaceEntry(source=cell_spaces.darts, tiny=_TINY_CELLS, input_shape=(3, 8, 8)),
+    "enas_micro": SpaceEntry(source=cell_spaces.enas_micro, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
     "general": SpaceEntry(source=General, tiny={"width": 8, "classes": 10, "stem_stride": 2}),
     "lenet": SpaceEntry(source=LeNetSpace),
     "mobilenet_v3": SpaceEntry(source=MobileNetV3Space, tiny={"classes": 10, "stem_stride": 1}),
+    "nasbench101": SpaceEntry(
+        source=NASBench101, tiny={"channels": 8, "cells": 1}, input_shape=(3, 8, 8), where=nasbench101.is_valid
+    ),
+    "nasbench201": SpaceEntry(source=NASBench201, tiny={"channels": 4, "cells": 1}, input_shape=(3, 8, 8)),
+    "nasnet": SpaceEntry(source=cell_spaces.nasnet, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
+    "nasnet_simple": SpaceEntry(source=cell_spaces.nasnet_simple, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
+    "pnas": SpaceEntry(source=cell_spaces.pnas, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
     "proxylessnas": SpaceEntry(source=ProxylessNASSpace, tiny={"classes": 10, "stem_stride": 1}),
     "resnet": SpaceEntry(source=ResNetSpace, tiny={"width": 16}),
     "shufflenet_v2": SpaceEntry(source=ShuffleNetV2Space, tiny={"classes": 10, "stem_stride": 1}),
@@ -85,4 +107,62 @@ def space(name: str, /, **arguments: Any) -> ModelSpace:
     """
     if name not in SPACES:
         raise NasValueError(explain(f"unknown model space; {close_names(name, SPACES)}", got=name, where="model_zoo"))
-    return ModelSpace(SPACES[name].source, **arguments)
+    entry = SPACES[name]
+    built = ModelSpace(entry.source, **arguments)
+    return built if entry.where is None else built.where(entry.where)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A published network that has a name: its cells, and the space they are of."""
+
+    space: str
+    genotype: Genotype
+
+
+MODELS: Mapping[str, ModelEntry] = {
+    "amoebanet_a": ModelEntry(space="amoebanet", genotype=AMOEBANET_A),
+    "darts_v1": ModelEntry(space="darts", genotype=DARTS_V1),
+    "darts_v2": ModelEntry(space="darts", genotype=DARTS_V2),
+    "nasnet_a": ModelEntry(space="nasnet", genotype=NASNET_A),
+}
+
+
+def list_models() -> list[str]:
+    """The names that `model` knows, sorted.
+
+    Example:
+        >>> list_models()
+        ['amoebanet_a', 'darts_v1', 'darts_v2', 'nasnet_a']
+    """
+    return sorted(MODELS)
+
+
+def model(name: str, /, *, dataset: Dataset = "cifar10", **arguments: Any) -> CellNetwork:
+    """A published network, with fresh weights.
+
+    It has an auxiliary head unless `auxiliary=False`: then a training step returns a tuple, the scores and those of the
+    head, whose parameters have `auxiliary` in their names. In evaluation it returns the scores.
+
+    Args:
+        name: one of `list_models()`.
+        dataset: "cifar10" (36 channels, 20 cells, 10 classes) or "imagenet" (48 channels, 14 cells, 1000 classes).
+        **arguments: of `nas.model_zoo.cell_network`: `channels`, `cells`, `classes`, `auxiliary`, `drop_path`.
+
+    Raises:
+        NasValueError: an unknown name; the message has the close ones.
+
+    Example:
+        >>> network = model("darts_v2")
+        >>> sum(weight.numel() for name, weight in network.named_parameters() if "auxiliary" not in name)
+        3349342
+    """
+    if name not in MODELS:
+        raise NasValueError(explain(f"unknown model; {close_names(name, MODELS)}", got=name, where="model_zoo"))
+    entry = MODELS[name]
+    built = space(entry.space, dataset=dataset, **{"auxiliary": True, **arguments}).build(
+        genotype_to_sample(entry.genotype, entry.space)
+    )
+    assert isinstance(built, CellNetwork)
+    return built

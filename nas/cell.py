@@ -39,19 +39,22 @@ class CellModule(nn.Module):
 
     def __init__(
         self,
-        preprocess: Sequence[nn.Module],
+        preprocess: Sequence[Callable[[], nn.Module]],
         nodes: Sequence[Sequence[nn.Module]],
         combine: Sequence[nn.Module],
         output: Literal["all", "loose_ends"],
     ) -> None:
         super().__init__()
-        self.preprocess = nn.ModuleList(preprocess)
+        first = len(preprocess)
+        made = range(first, first + len(nodes))
+        edges = [edge for node in nodes for edge in node]
+        read = {i for edge in edges if isinstance(edge, ChosenInputs) for i in edge.chosen}
+        if not all(isinstance(edge, ChosenInputs) for edge in edges):  # of a supernet: all are possible
+            read, output = {*range(first)}, "all"
+        self.outputs = [i for i in made if output == "all" or i not in read]
+        self.preprocess = nn.ModuleList(make() if i in read else nn.Identity() for i, make in enumerate(preprocess))
         self.nodes = nn.ModuleList(nn.ModuleList(edges) for edges in nodes)
         self.combine = nn.ModuleList(combine)
-        first = len(preprocess)
-        used = {i for edges in nodes for edge in edges if isinstance(edge, ChosenInputs) for i in edge.chosen}
-        made = range(first, first + len(nodes))
-        self.outputs = [i for i in made if output == "all" or i not in used]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The outputs of earlier cells, each (batch, channels, height, width), to (batch, outputs * channels, ...)."""
@@ -91,7 +94,7 @@ def Cell(  # noqa: N802
         distinct: whether the states that a node reads differ, each edge having an operation of its own, as in DARTS
             (labels `inputs` and `op{state}`). Else each operation chooses its state by itself, as in NASNet (labels
             `input{j}` and `op{j}`).
-        preprocess: builds what each input goes through first; as many as the cell has inputs.
+        preprocess: builds what each input goes through first, if a node reads it; as many as the cell has inputs.
         combine: builds, given the number of the node, the module that takes the list of what its operations yield;
             the sum where omitted, and always the sum where the states are distinct.
         output: which nodes are concatenated: "all", or the "loose_ends" that no other node reads.
@@ -127,7 +130,7 @@ def Cell(  # noqa: N802
                 built.append([_slot(operations, name, states, j) for j in range(operations_per_node)])
             with label_scope(f"node{node}"):
                 combined.append(Sum() if combine is None else combine(node))
-        return CellModule([make() for make in preprocess], built, combined, output)
+        return CellModule(preprocess, built, combined, output)
 
 
 def _edges(operations: Mapping[str, Operation], name: str, states: int, number: int) -> nn.Module:
