@@ -1,6 +1,6 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
-from nas import export
+from nas import export, profile
 from nas.cell import Cell
 from nas.choices import label_scope
 from nas.constraints import Constraint
@@ -73,6 +73,7 @@ __all__ = [
     "label_scope",
     "load_sample",
     "model_space",
+    "profile",
     "replace_module",
     "report",
     "save_sample",

@@ -1,0 +1,272 @@
+"""Costs of all samples of a space as sums of small tables, found by profiling some of them on the meta device."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, final
+
+from nas.cost_structure import ABSENT, Key, Structure, key_of
+from nas.domains import Answer
+from nas.errors import NasValueError, explain
+from nas.samples import Sample, sample_key
+
+Vector: TypeAlias = Mapping[str, Sequence[int]]
+"""What each module of an architecture costs: path -> one number for each metric."""
+
+LARGEST_TABLE = 2048
+"""Tables with more entries are not filled as a whole, only as samples need them."""
+
+_DRAWS, _ROUNDS, _MOST_ROUNDS, _KEPT, _TRIES, _CHANGES = 30, 2, 12, 4096, 8, 64
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Factor:
+    """A table over the joint answers of a few labels: what the modules that depend on no other label cost together."""
+
+    labels: tuple[str, ...]
+    size: float
+    """How many entries there are."""
+    values: dict[Key, int] = field(default_factory=dict)
+    witnesses: dict[Key, Sample] = field(default_factory=dict)
+    """For each entry a sample that showed it."""
+
+    @property
+    def small(self) -> bool:
+        """Whether it may be filled as a whole."""
+        return self.size <= LARGEST_TABLE
+
+    @property
+    def full(self) -> bool:
+        """Whether every entry is known."""
+        return len(self.values) == self.size
+
+
+@final
+class CostTables:
+    """For each metric the factors whose sum is the cost, exactly as far as all builds have shown.
+
+    Every module of the built model is a term. One label after the other is changed in a few samples to see which terms
+    depend on it; terms that depend on the same labels make one factor. Then every factor is tested by samples that
+    share its labels and differ in all others. Wherever two builds disagree about an entry, now or later, the label
+    that makes the difference is found by bisection and joins: interactions are kept.
+
+    Args:
+        structure: the tree.
+        measure: the costs of a sample, module by module.
+        metrics: their names, in the order of the numbers of a vector.
+    """
+
+    def __init__(self, structure: Structure, measure: Callable[[Sample], Vector], metrics: Sequence[str]) -> None:
+        self.structure, self.metrics = structure, tuple(metrics)
+        self.factors: dict[str, list[Factor]] = {metric: [] for metric in metrics}
+        self.builds = 0
+        self._measure = measure
+        self._rng = random.Random(0)
+        self._records: dict[str, tuple[Sample, Vector]] = {}
+        self._labels: dict[str, dict[str, frozenset[str]]] = {metric: {} for metric in metrics}
+        self._home: dict[str, dict[str, Factor]] = {metric: {} for metric in metrics}
+        for number, base in enumerate(self._bases()):
+            self._vary(base, changes=1 if number == 1 else _CHANGES)
+        for metric in self.metrics:
+            self._regroup(metric)
+        self._verify()
+
+    # What users of the tables ask.
+
+    def cost(self, metric: str, sample: Mapping[str, Answer]) -> int:
+        """What a sample costs; where an entry is missing, it is built on the meta device."""
+        try:
+            return sum([factor.values[key_of(factor.labels, sample)] for factor in self.factors[metric]])
+        except KeyError:
+            tree = self.structure.space
+            whole = tree.validate({label: answer for label, answer in sample.items() if label in tree.domains})
+            self._learn(whole)
+            index = self.metrics.index(metric)
+            return sum(costs[index] for costs in self._vector(whole).values())
+
+    def fill(self, metric: str) -> None:
+        """Builds samples until all small tables of a metric are full."""
+        while missing := list(self._missing(metric)):
+            self._fill_some(missing)
+
+    def _missing(self, metric: str) -> Iterator[tuple[Factor, list[Sample]]]:
+        for factor in self.factors[metric]:
+            if factor.small and not factor.full:
+                entries = self.structure.part(frozenset(factor.labels)).grid()
+                unknown = [entry for entry in entries if key_of(factor.labels, entry) not in factor.values]
+                self._rng.shuffle(unknown)
+                yield factor, unknown
+
+    def _fill_some(self, missing: list[tuple[Factor, list[Sample]]]) -> None:
+        """Builds samples, each with as many missing entries as fit together, until none is left or a factor changed."""
+        while any(entries for _, entries in missing):
+            given: Sample = {}
+            for factor, entries in sorted(missing, key=lambda item: -len(item[1])):
+                for at in range(len(entries) - 1, max(-1, len(entries) - 1 - _TRIES), -1):
+                    # Labels come with those that decide whether they are asked, so equal answers are enough.
+                    if key_of(factor.labels, entries[at]) in factor.values:
+                        entries.pop(at)
+                    elif all(given.get(label, answer) == answer for label, answer in entries[at].items()):
+                        given.update(entries.pop(at))
+                        break
+            if given and not self._learn(self.structure.extend(given, self._rng)):
+                return
+
+    # Which labels each term depends on.
+
+    def _bases(self) -> Iterator[Sample]:
+        """Samples with many labels, until every label was in one."""
+        draws = [self.structure.space.sample(self._rng) for _ in range(_DRAWS)]
+        draws.sort(key=len, reverse=True)
+        yield from draws[:2]
+        left = set(self.structure.open).difference(*draws[:2])
+        while left:
+            label = min(left, key=self.structure.position.__getitem__)
+            base = self.structure.sample_with(label, self._rng)
+            left -= base.keys()
+            yield base
+
+    def _vary(self, base: Sample, *, changes: int) -> None:
+        """Changes one label after the other."""
+        before = self._vector(base)
+        for label in self.structure.open:
+            if label not in base:
+                continue
+            for answer in self._others(label, base[label])[:changes]:
+                after = self._vector(self.structure.extend({**base, label: answer}, self._rng))
+                for metric in range(len(self.metrics)):
+                    self._depend(metric, before, after, label, {*before, *after})
+
+    def _others(self, label: str, answer: Answer) -> list[Answer]:
+        """Other answers in random order: all, or many of them where there are more than 64."""
+        domain = self.structure.domains[label]
+        if not self.structure.finite(label):
+            return [domain.mutate(answer, self._rng) for _ in range(2)]
+        if domain.size <= _CHANGES:
+            others = [other for other in domain.values() if other != answer]
+        else:
+            others = [next(domain.values()), *(domain.mutate(answer, self._rng) for _ in range(_CHANGES))]
+        self._rng.shuffle(others)
+        return others
+
+    def _depend(self, metric: int, first: Vector, second: Vector, label: str, paths: Iterable[str]) -> None:
+        """Notes that the terms which differ depend on a label."""
+        labels = self._labels[self.metrics[metric]]
+        for path in paths:
+            if _at(first, path, metric) != _at(second, path, metric):
+                if not self.structure.finite(label):
+                    raise NasValueError(
+                        explain(
+                            f"the {self.metrics[metric]} of {path!r} depend on a choice in an interval of reals, so "
+                            "they cannot be listed",
+                            got=self.structure.domains[label],
+                            where=f"label {label!r}",
+                            mend="give it a step, or list the candidates; `profile(space, example_input, sample=...)` "
+                            "costs one sample",
+                        )
+                    )
+                labels[path] = labels.get(path, frozenset()) | self.structure.closed([label])
+
+    def _regroup(self, metric: str) -> None:
+        """Makes the factors anew from what is known of the terms, and repeats where records then disagree."""
+        conflict: tuple[Factor, Sample, Sample] | None = None
+        while True:
+            self._group(metric)
+            for sample, vector in list(self._records.values()):
+                conflict = self._insert(metric, sample, vector)
+                if conflict is not None:
+                    break
+            else:
+                return
+            self._resolve(metric, *conflict)
+
+    def _group(self, metric: str) -> None:
+        groups: dict[frozenset[str], Factor] = {}
+        home = self._home[metric] = {}
+        sets: set[frozenset[str]] = {frozenset(), *self._labels[metric].values()}
+        for labels in sorted(sets, key=lambda found: (-len(found), sorted(found))):
+            factor = Factor(self.structure.ordered(labels), self.structure.count(labels))
+            wider = [other for found, other in groups.items() if labels < found and other.small]
+            groups[labels] = min(wider, key=lambda other: other.size) if wider else factor
+        for path, labels in self._labels[metric].items():
+            home[path] = groups[labels]
+        self.factors[metric] = list(dict.fromkeys(groups.values()))
+
+    def _insert(self, metric: str, sample: Sample, vector: Vector) -> tuple[Factor, Sample, Sample] | None:
+        """Enters a sample in the tables; or a factor and two samples that disagree about an entry of it."""
+        index, home = self.metrics.index(metric), self._home[metric]
+        sums = dict.fromkeys(self.factors[metric], 0)
+        for path, costs in vector.items():
+            if costs[index]:
+                if path not in home:  # in no sample so far
+                    self._labels[metric][path] = frozenset()
+                    home[path] = min(self.factors[metric], key=lambda factor: len(factor.labels))
+                sums[home[path]] += costs[index]
+        for factor, total in sums.items():
+            key = key_of(factor.labels, sample)
+            if factor.values.setdefault(key, total) != total:
+                return factor, factor.witnesses[key], sample
+            factor.witnesses.setdefault(key, sample)
+        return None
+
+    def _resolve(self, metric: str, factor: Factor, first: Sample, second: Sample) -> None:
+        """Finds by bisection a label that makes the difference between two samples, and notes who depends on it."""
+        index, home = self.metrics.index(metric), self._home[metric]
+        paths = sorted(path for path in home if home[path] is factor)
+        low, high = self._vector(first), self._vector(second)
+        path = next(path for path in paths if _at(low, path, index) != _at(high, path, index))
+        labels = [label for label in self.structure.domains if first.get(label, ABSENT) != second.get(label, ABSENT)]
+
+        def mixed(number: int) -> Sample:
+            changed = {label: second[label] for label in labels[:number] if label in second}
+            return self.structure.extend({**second, **first, **changed}, random.Random(0))
+
+        start, end = 0, len(labels)
+        while end - start > 1:
+            middle = self._vector(mixed((start + end) // 2))
+            if _at(middle, path, index) != _at(low, path, index):
+                end, high = (start + end) // 2, middle
+            else:
+                start, low = (start + end) // 2, middle
+        self._depend(index, low, high, labels[start], paths)
+
+    def _verify(self) -> None:
+        """Tests each factor by samples with its labels alone in common, until a round finds nothing new."""
+        for number in range(_MOST_ROUNDS):
+            agreed = True
+            common = self.structure.space.sample(self._rng)
+            agreed &= self._learn(common)
+            for labels in {factor.labels for metric in self.metrics for factor in self.factors[metric]}:
+                given = {label: common[label] for label in labels if label in common}
+                agreed &= self._learn(self.structure.extend(given, self._rng))
+            if agreed and number + 1 >= _ROUNDS:
+                return
+
+    def _learn(self, sample: Sample) -> bool:
+        """Enters a sample in all tables; whether they agreed with it."""
+        vector, agreed = self._vector(sample), True
+        for metric in self.metrics:
+            conflict = self._insert(metric, sample, vector)
+            if conflict is not None:
+                self._resolve(metric, *conflict)
+                self._regroup(metric)
+                agreed = False
+        return agreed
+
+    def _vector(self, sample: Sample) -> Vector:
+        key = sample_key(sample)
+        found = self._records.get(key)
+        if found is None:
+            self.builds += 1
+            found = self._records[key] = sample, self._measure(sample)
+            if len(self._records) > _KEPT:
+                del self._records[next(iter(self._records))]
+        return found[1]
+
+
+def _at(vector: Vector, path: str, metric: int) -> int:
+    costs = vector.get(path)
+    return 0 if costs is None else costs[metric]
