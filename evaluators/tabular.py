@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar, final
+from typing import Any, Literal, TypeAlias, TypeVar, final
 
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.evaluation import Evaluator, Job, as_metrics, as_number
@@ -14,7 +14,7 @@ from nas.samples import Sample, sample_key
 from nas.strategy import Strategy, Task
 from nas.trial import Trial, TrialState
 
-Key = TypeVar("Key", bound=Hashable)
+Key = TypeVar("Key")
 
 
 @final
@@ -123,9 +123,9 @@ class Tabular(SimulatedEvaluator):
 
     def __init__(
         self,
-        table: Mapping[Key, Runs],
+        table: Mapping[Any, Runs],
         *,
-        key: Callable[[Sample], Key] | None = None,
+        key: Callable[[Sample], Hashable] | None = None,
         runs: Literal["draw", "mean"] = "draw",
         curves: bool = True,
     ) -> None:
@@ -139,7 +139,7 @@ class Tabular(SimulatedEvaluator):
             raise NasTypeError(explain("the key is a function of a sample", got=key, where="Tabular"))
         if runs not in ("draw", "mean"):
             raise NasValueError(explain('runs is "draw" or "mean"', got=runs, where="Tabular"))
-        self._table: Mapping[Hashable, Runs] = table  # type: ignore[assignment]  # a mapping is invariant in its keys
+        self._table = table
         self._key: Callable[[Sample], Hashable] = sample_key if key is None else key
         self._runs, self._curves = runs, curves
 
@@ -245,17 +245,17 @@ def mean_run(runs: Sequence[Run]) -> Run:
     """
     if len(runs) == 1:
         return runs[0]
-
-    def mean(parts: Sequence[Mapping[Hashable, float]]) -> dict[Hashable, float]:
-        common = [name for name in parts[0] if all(name in part for part in parts)]
-        return {name: math.fsum(part[name] for part in parts) / len(parts) for name in common}
-
     return Run(
-        metrics=mean([run.metrics for run in runs]),  # type: ignore[arg-type]
+        metrics=_mean([run.metrics for run in runs]),
         seconds=math.fsum(run.seconds for run in runs) / len(runs),
-        curve=mean([run.curve for run in runs]),  # type: ignore[arg-type]
-        clock=mean([run.clock for run in runs]),  # type: ignore[arg-type]
+        curve=_mean([run.curve for run in runs]),
+        clock=_mean([run.clock for run in runs]),
     )
+
+
+def _mean(parts: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
+    common = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: math.fsum(part[name] for part in parts) / len(parts) for name in common}
 
 
 def _as_runs(known: object) -> Sequence[Run]:
