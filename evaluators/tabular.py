@@ -92,12 +92,15 @@ class SimulatedEvaluator(Evaluator):
         return {**run.metrics, "simulated_seconds": run.seconds}
 
     def simulated_seconds(self, trial: Trial) -> float:
-        """What a trial would have cost: all its repeats, or the part until it was stopped; repeated answers nothing."""
-        if trial.same_as is not None or trial.state in (TrialState.RUNNING, TrialState.FAILED):
+        """What a trial would have cost: all its repeats, or the part until it was stopped.
+
+        Nothing for one that runs, failed, was answered by an earlier one or was judged by another evaluator.
+        """
+        if trial.same_as is not None:
             return 0.0
-        if trial.state is TrialState.STOPPED:
+        if trial.state is TrialState.STOPPED and trial.intermediate:
             return self.run(trial.sample, trial.seed).seconds_at(max(trial.intermediate))
-        return sum(metrics["simulated_seconds"] for metrics in trial.repeats or (trial.metrics,))
+        return sum(metrics.get("simulated_seconds", 0.0) for metrics in trial.repeats or (trial.metrics,))
 
 
 @final

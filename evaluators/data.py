@@ -1,0 +1,239 @@
+"""The data of a training evaluator: loaded once in each process, and in an order that the trial's seed decides."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias, final
+
+import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+
+from nas.errors import NasTypeError, NasValueError, explain
+
+Part: TypeAlias = "Dataset[Any] | DataLoader[Any]"
+Source: TypeAlias = "Part | LightningDataModule | Callable[[], object]"
+"""Training data, a data module, or a function that loads: a data module, or a pair (training, validation)."""
+
+_KINDS = "a Dataset, a DataLoader, a LightningDataModule, or a function without arguments that loads one of these"
+
+
+@final
+class Data:
+    """Training and validation data.
+
+    Args:
+        train: datasets, loaders, a data module, or a function; a function is called once in each process.
+        validation: a dataset or a loader; None with a data module, a function that returns both, or folds.
+        batch_size: whether one is wanted: only datasets leave it open.
+        folds: into how many parts the training data is split for cross-validation.
+
+    Raises:
+        NasTypeError, NasValueError: data of another kind, a missing part, or an empty one.
+    """
+
+    def __init__(self, train: Source, validation: Part | None, *, batch_size: bool, folds: int | None) -> None:
+        self._given = (train, validation)
+        self._wants_batch_size, self._folds = batch_size, folds
+        self._payload: bytes | None = None
+        self._held: LightningDataModule | tuple[Part, Part | None] | None = None
+        if not _is_function(train):
+            self._check(train, validation)
+        elif validation is not None:
+            raise NasValueError(
+                explain("a function loads the validation data too", got=validation, mend="return (train, validation)")
+            )
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Data], tuple[bytes]]:
+        """As bytes that are the same each time, so that a process that gets them again finds what it has loaded."""
+        if self._payload is None:
+            self._payload = cloudpickle.dumps((*self._given, self._wants_batch_size, self._folds))
+        return _restored, (self._payload,)
+
+    def load(self) -> LightningDataModule | tuple[Part, Part | None]:
+        """The data, loaded on the first call."""
+        if self._held is None:
+            source: Any = self._given[0]
+            found: Any = source() if _is_function(source) else self._given
+            train, validation = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+            self._check(train, validation)
+            if isinstance(train, LightningDataModule):
+                train.prepare_data()
+                train.setup("fit")
+            self._held = train if isinstance(train, LightningDataModule) else (train, validation)
+        return self._held
+
+    def module(self, *, seed: int, batch_size: int, fold: int = 0) -> LightningDataModule:
+        """What a Trainer takes, its order decided by the seed."""
+        found = self.load()
+        if isinstance(found, LightningDataModule):
+            return _HeldModule(found, seed)
+        train, validation = found
+        if self._folds is not None:
+            train, validation = split(train, self._folds, fold)
+        assert validation is not None
+        return _Loaders(train, validation, seed, batch_size)
+
+    def _check(self, train: object, validation: object) -> None:
+        if isinstance(train, LightningDataModule):
+            self._refuse_extras("a data module has", validation)
+            return
+        for name, part in (("train", train), ("validation", validation)):
+            optional = name == "validation" and self._folds is not None
+            if part is None and optional:
+                continue
+            if part is None:
+                raise NasValueError(
+                    explain(
+                        "there must be validation data, for that is what an architecture is judged by",
+                        mend="give validation=..., or folds=5 for cross-validation on the training data",
+                    )
+                )
+            if not _is_data(part):
+                raise NasTypeError(explain(f"{name} must be {_KINDS}", got=part))
+            if _length(part) == 0:
+                raise NasValueError(
+                    explain(f"the {name} data must not be empty", got=f"{type(part).__name__} of length 0")
+                )
+        if isinstance(train, DataLoader):
+            self._refuse_extras("a DataLoader has", None)
+        if self._folds is not None:
+            self._check_folds(train, validation)
+
+    def _refuse_extras(self, what: str, validation: object) -> None:
+        for name, given in (("validation", validation), ("folds", self._folds), ("batch_size", self._wants_batch_size)):
+            if given:
+                raise NasValueError(
+                    explain(
+                        f"{what} its own {name.replace('_', ' ')}",
+                        got=f"{name}={given!r}",
+                        mend="leave it out, or give a Dataset",
+                    )
+                )
+
+    def _check_folds(self, train: object, validation: object) -> None:
+        assert self._folds is not None
+        if validation is not None:
+            raise NasValueError(
+                explain("cross-validation takes its validation data from train", got=validation, mend="leave one out")
+            )
+        length = _length(train)
+        if isinstance(train, IterableDataset) or length is None or length < self._folds:
+            raise NasValueError(
+                explain(f"{self._folds} folds need a dataset of at least that length", got=train, where="folds")
+            )
+
+
+@functools.lru_cache(maxsize=8)
+def _restored(payload: bytes) -> Data:
+    """One object for the same bytes: what it has loaded serves every trial of this process."""
+    train, validation, batch_size, folds = cloudpickle.loads(payload)
+    return Data(train, validation, batch_size=batch_size, folds=folds)
+
+
+def split(data: Any, folds: int, fold: int) -> tuple[Subset[Any], Subset[Any]]:
+    """The training and validation part of one fold; the same for every trial, so that architectures are comparable."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    chosen = set(order[fold::folds])
+    return Subset(data, [i for i in order if i not in chosen]), Subset(data, sorted(chosen))
+
+
+def fresh(loader: Any, seed: int) -> Any:
+    """A copy of a loader that shares the dataset; generators of its own begin at the seed, not where they were left."""
+    if not isinstance(loader, DataLoader):
+        return loader
+    # Persistent workers belong to the trial that started them.
+    shared = {id(loader.dataset): loader.dataset, id(loader._iterator): None}
+    copied = copy.deepcopy(loader, shared)
+    samplers = (copied.sampler, copied.batch_sampler, getattr(copied.batch_sampler, "sampler", None))
+    for owner in (copied, *samplers):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+    return copied
+
+
+def _is_function(source: object) -> bool:
+    return callable(source) and not isinstance(source, Dataset | DataLoader | LightningDataModule)
+
+
+def _is_data(part: object) -> bool:
+    known = isinstance(part, Dataset | DataLoader)
+    return known or (hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, str | dict))
+
+
+def _length(part: Any) -> int | None:
+    try:
+        return len(part)
+    except TypeError:
+        return None
+
+
+def _loader(part: Part, seed: int, batch_size: int, *, shuffle: bool) -> Any:
+    if isinstance(part, DataLoader):
+        return fresh(part, seed)
+    ordered = not shuffle or isinstance(part, IterableDataset)
+    length = _length(part)
+    return DataLoader(
+        part,
+        batch_size=batch_size,
+        shuffle=None if ordered else True,
+        # A last batch of one sample is more than batch normalisation can take.
+        drop_last=shuffle and length is not None and length > 1 and length % batch_size == 1,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+@final
+class _Loaders(LightningDataModule):
+    """Loaders of two datasets, or fresh copies of two loaders."""
+
+    def __init__(self, train: Part, validation: Part, seed: int, batch_size: int) -> None:
+        super().__init__()
+        self._train, self._validation, self._seed, self._batch_size = train, validation, seed, batch_size
+
+    def train_dataloader(self) -> Any:
+        """Shuffled, where it was given as a dataset."""
+        return _loader(self._train, self._seed, self._batch_size, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        """In order, where it was given as a dataset."""
+        return _loader(self._validation, self._seed, self._batch_size, shuffle=False)
+
+
+@final
+class _HeldModule(LightningDataModule):
+    """A user's data module that is prepared and set up already: a Trainer does not load it again."""
+
+    _HOOKS = ("transfer_batch_to_device", "on_before_batch_transfer", "on_after_batch_transfer")
+
+    def __init__(self, held: LightningDataModule, seed: int) -> None:
+        super().__init__()
+        self._held, self._seed = held, seed
+        for name in self._HOOKS:
+            # Lightning looks whether a hook is overridden: these are, where the user's are.
+            setattr(self, name, getattr(held, name))
+
+    def train_dataloader(self) -> Any:
+        """The user's."""
+        self._held.trainer = self.trainer
+        return _each(self._held.train_dataloader(), self._seed)
+
+    def val_dataloader(self) -> Any:
+        """The user's."""
+        self._held.trainer = self.trainer
+        found = _each(self._held.val_dataloader(), self._seed)
+        if isinstance(found, DataLoader) and _length(found) == 0:
+            raise NasValueError(
+                explain("the validation data must not be empty", got=type(self._held).__name__, where="val_dataloader")
+            )
+        return found
+
+
+def _each(loaders: Any, seed: int) -> Any:
+    if isinstance(loaders, list | tuple):
+        return [fresh(loader, seed) for loader in loaders]
+    return fresh(loaders, seed)

@@ -1,0 +1,179 @@
+"""The LightningModule of classification and regression: pairs of inputs and targets, a criterion, metrics."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias, final
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import Metric
+
+from nas.errors import NasTypeError, NasValueError, explain
+
+Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(prediction, target) -> the mean loss of a batch; a loss module of torch, say."""
+MetricLike: TypeAlias = Metric | Callable[[Tensor, Tensor], Tensor]
+"""A torchmetrics Metric, or a function (prediction, target) -> a mean, or one number for each sample."""
+
+
+@final
+class MeanOf(Metric):
+    """The mean of a function over all samples of an epoch, on all devices.
+
+    Args:
+        function: (prediction, target) -> one number for each sample, or the mean over those it was given.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Adds a batch."""
+        values = torch.as_tensor(self.function(prediction, target))
+        self.total += values.float().mean() * len(target)
+        self.count += len(target)
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return self.total / self.count
+
+
+@final
+class SupervisedModule(LightningModule):
+    """Trains a model on batches (inputs..., target).
+
+    `training_step` and `configure_optimizers` need no Trainer, so that one-shot search can call them; nor do
+    `validation_step`, which adds a batch to the metrics, and `scores`, which computes and resets them.
+
+    Args:
+        model: is called with the inputs of a batch.
+        criterion: (prediction, target) -> the loss.
+        metrics: name -> metric; `loss` comes by itself.
+        optimizer: makes one of the parameters.
+        scheduler: makes one of the optimizer, stepped each epoch; or of it and `total_steps`, stepped each batch.
+        match_shapes: whether the prediction takes the shape of the target: (batch, 1) for (batch,).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        criterion: Criterion,
+        metrics: Mapping[str, MetricLike],
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[..., Any] | None = None,
+        match_shapes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion: Criterion = copy.deepcopy(criterion)
+        self.metric_names = (*metrics, "loss")
+        functions = (*metrics.values(), self.criterion)
+        self.metrics = nn.ModuleList(copy.deepcopy(m) if isinstance(m, Metric) else MeanOf(m) for m in functions)
+        self._optimizer, self._scheduler, self._match_shapes = optimizer, scheduler, match_shapes
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What the model says."""
+        prediction: Tensor = self.model(*inputs)
+        return prediction
+
+    def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+        """The loss of a batch."""
+        prediction, target = self._predict(batch)
+        return self.criterion(prediction, target)
+
+    def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
+        """Adds a batch to the metrics."""
+        prediction, target = self._predict(batch)
+        for metric in self._each_metric():
+            metric.update(prediction, target)
+
+    def scores(self) -> dict[str, Tensor]:
+        """The metrics over all batches since they were last computed."""
+        found = {name: metric.compute() for name, metric in zip(self.metric_names, self._each_metric(), strict=True)}
+        self._forget()
+        return found
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs the mean loss of the epoch."""
+        self.log("train_loss", outputs["loss"], on_step=False, on_epoch=True, batch_size=len(batch[-1]))
+
+    def on_validation_epoch_start(self) -> None:
+        """Begins the metrics anew."""
+        self._forget()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics."""
+        self.log_dict(self.scores())
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the model's parameters, and the scheduler."""
+        optimizer = self._optimizer(self.model.parameters())
+        if self._scheduler is None:
+            return optimizer
+        if takes_total_steps(self._scheduler):
+            scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = self._scheduler(optimizer)
+        plan: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            plan["monitor"] = "loss"
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def _predict(self, batch: Any) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, list | tuple) or len(batch) < 2:
+            raise NasTypeError(
+                explain(
+                    "a batch must be (inputs..., target)",
+                    got=type(batch).__name__,
+                    mend="let the dataset return pairs, or write a LightningModule for LightningEvaluator",
+                )
+            )
+        *inputs, target = batch
+        prediction = self(*inputs)
+        if self._match_shapes and prediction.shape != target.shape:
+            if prediction.numel() != target.numel():
+                raise NasValueError(
+                    explain(
+                        "there must be one prediction for each target",
+                        got=f"predictions {tuple(prediction.shape)} for targets {tuple(target.shape)}",
+                    )
+                )
+            prediction = prediction.reshape(target.shape)
+        return prediction, target
+
+    def _each_metric(self) -> Iterator[Metric]:
+        for metric in self.metrics:
+            assert isinstance(metric, Metric)
+            yield metric
+
+    def _forget(self) -> None:
+        for metric in self._each_metric():
+            metric.reset()
+
+
+def takes_total_steps(scheduler: Callable[..., Any]) -> bool:
+    """Whether a scheduler wants to know how many batches there will be."""
+    return "total_steps" in inspect.signature(scheduler).parameters
+
+
+def bound_optimizer(
+    optimizer: Callable[..., Optimizer], learning_rate: float, weight_decay: float | None
+) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """The optimizer with its rates; it can be pickled where the optimizer can."""
+    decay = {} if weight_decay is None else {"weight_decay": weight_decay}
+    return functools.partial(optimizer, lr=learning_rate, **decay)
