@@ -91,8 +91,8 @@ class Classification(SupervisedEvaluator):
     """Trains a classifier and measures its accuracy.
 
     Any argument but the data, the metrics and the numbers of runs may be a domain (`Categorical`, `Integer`, `Real`);
-    it joins the sample under its keyword. For objects (criterion, optimizer, scheduler) a dict name -> object stands for
-    the choice among the names.
+    it joins the sample under its keyword. For objects (criterion, optimizer, scheduler) a dict name -> object stands
+    for the choice among the names.
 
     Args:
         train: a Dataset, a DataLoader, a LightningDataModule, or a function without arguments that returns a data

@@ -1,5 +1,6 @@
 """Contract suites: the checks that every implementation of a protocol passes, ours and third parties' alike."""
 
+from nas.testing.evaluators import EvaluatorContract
 from nas.testing.strategies import StrategyContract
 
-__all__ = ["StrategyContract"]
+__all__ = ["EvaluatorContract", "StrategyContract"]
