@@ -1,0 +1,413 @@
+"""Small files in the formats of NAS-Bench-101, NAS-Bench-201 and NATS-Bench, read and searched."""
+
+import base64
+import bz2
+import json
+import os
+import pickle
+import struct
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from nas import Experiment, NasValueError, Sample, SuccessiveHalving, Task, Trial
+from nas.evaluators import SimulatedBudget, Tabular
+from nas.evaluators.nasbench import read_nasbench101, read_nasbench201, read_nats_bench
+from nas.evaluators.plain_data import read_pickle, read_torch
+from nas.evaluators.record_files import masked_crcs, read_message, read_records
+from nas.model_zoo.nasbench101 import graph_of, prune, sample_hash
+from nas.model_zoo.nasbench201 import arch_string
+from nas.model_zoo.registry import space
+from nas.strategies import Random, RegularizedEvolution
+
+# NAS-Bench-101: TFRecords of JSON, and in it a protobuf message that Google's own library writes here.
+
+
+def metrics_class() -> type[Any]:
+    file = descriptor_pb2.FileDescriptorProto(name="metrics.proto", package="nasbench", syntax="proto2")
+    double, integer, text, message = 1, 5, 9, 11
+    evaluation = file.message_type.add(name="EvaluationData")
+    names = ("current_epoch", "training_time", "train_accuracy", "validation_accuracy", "test_accuracy")
+    for number, name in enumerate(names, start=1):
+        evaluation.field.add(name=name, number=number, type=double, label=1)  # type: ignore[arg-type]
+    evaluation.field.add(name="checkpoint_path", number=6, type=text, label=1)  # type: ignore[arg-type]
+    model = file.message_type.add(name="ModelMetrics")
+    model.field.add(
+        name="evaluation_data",
+        number=1,
+        type=message,  # type: ignore[arg-type]
+        label=3,
+        type_name=".nasbench.EvaluationData",
+    )
+    model.field.add(name="trainable_parameters", number=2, type=integer, label=1)  # type: ignore[arg-type]
+    model.field.add(name="total_time", number=3, type=double, label=1)  # type: ignore[arg-type]
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    found: type[Any] = message_factory.GetMessageClass(pool.FindMessageTypeByName("nasbench.ModelMetrics"))
+    return found
+
+
+def crc32c(data: bytes) -> int:
+    """Bit after bit, by the book."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def tf_record(data: bytes) -> bytes:
+    def masked(part: bytes) -> bytes:
+        crc = crc32c(part)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
+
+
+def record_101(sample: dict[str, Any], epochs: int, repeat: int) -> bytes:
+    matrix, operations = prune(*graph_of(sample))
+    accuracy = sum(map(sum, matrix)) / 10 + repeat / 1000
+    metrics = metrics_class()(trainable_parameters=1000 * len(matrix), total_time=5000.0)
+    for share in (0.0, 0.5, 1.0):
+        metrics.evaluation_data.add(
+            current_epoch=share * epochs,
+            training_time=share * 10 * epochs,
+            train_accuracy=share,
+            validation_accuracy=share * accuracy,
+            test_accuracy=share * accuracy - 0.01,
+            checkpoint_path="model.ckpt" if share else "",
+        )
+    adjacency = "".join(str(x) for row in matrix for x in row)
+    packed = base64.b64encode(metrics.SerializeToString()).decode()
+    return json.dumps([sample_hash(sample), epochs, adjacency, ",".join(operations), packed]).encode()
+
+
+def first_of_a_random_search(number: int) -> list[Sample]:
+    strategy, found = Random(), list[Sample]()
+    strategy.start(Task(space=space("nasbench101").search_space, seed=0))
+    for i in range(number):
+        found.append(strategy.ask(i))
+        strategy.tell(Trial(number=i, sample=found[-1]))
+    return found
+
+
+SAMPLES = first_of_a_random_search(12)
+
+
+@pytest.fixture(scope="module")
+def file_101(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("101") / "nasbench_full.tfrecord"
+    different = {sample_hash(sample): sample for sample in SAMPLES}.values()
+    records = [record_101(s, epochs, repeat) for s in different for epochs in (4, 108) for repeat in range(3)]
+    path.write_bytes(b"".join(map(tf_record, records)))
+    return path
+
+
+def test_nasbench101_records(file_101: Path) -> None:
+    table = read_nasbench101(file_101)
+    sample = SAMPLES[5]
+    runs = table[sample_hash(sample)]
+    edges = sum(map(sum, prune(*graph_of(sample))[0]))
+    assert [run.metrics["validation_accuracy"] for run in runs] == pytest.approx(
+        [edges / 10, edges / 10 + 0.001, edges / 10 + 0.002]
+    )
+    run = runs[0]
+    assert run.metrics["parameters"] == 1000 * len(prune(*graph_of(sample))[0])
+    assert run.metrics["test_accuracy"] == pytest.approx(edges / 10 - 0.01)
+    assert run.curve == pytest.approx({53: edges / 20, 107: edges / 10})
+    assert (run.seconds, run.clock) == (1080.0, {53: 540.0, 107: 1080.0})
+    assert len(table) == len(set(table)) <= 12
+    assert read_nasbench101(file_101, epochs=4)[sample_hash(sample)][0].seconds == 40.0
+
+
+def test_other_lengths_of_training_are_listed(file_101: Path) -> None:
+    with pytest.raises(NasValueError, match=r"trainings of \[4, 108\] epochs; received 36"):
+        read_nasbench101(file_101, epochs=36)
+
+
+def test_nasbench101_is_searched_within_a_budget(file_101: Path, tmp_path: Path) -> None:
+    evaluator = Tabular(read_nasbench101(file_101), key=sample_hash)
+    budget = SimulatedBudget(Random(), evaluator, seconds=10_000)
+    experiment = Experiment(space("nasbench101"), evaluator, budget, name="101", directory=tmp_path)
+    experiment.run()
+    assert [trial.sample for trial in experiment.trials] == SAMPLES[:10]
+    assert [evaluator.simulated_seconds(trial) for trial in experiment.trials] == [1080.0] * 10
+    edges = [sum(map(sum, prune(*graph_of(sample))[0])) for sample in SAMPLES[:10]]
+    assert experiment.best_trial.value == pytest.approx(max(edges) / 10, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-3], "torn"),
+        (lambda data: data[:6], "torn"),
+        (lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:], "checksum"),
+        (lambda data: bytes([data[0] ^ 1]) + data[1:], "checksum|torn"),
+        (lambda data: b"\xff" * 8 + data[8:], "a record of"),
+        (lambda data: tf_record(b"{}"), "not a file of NAS-Bench-101"),
+        (lambda data: tf_record(b'["hash", 108, "", "", "%%%"]'), "not a file of NAS-Bench-101"),
+    ],
+)
+def test_a_damaged_file_is_refused(file_101: Path, tmp_path: Path, damage: Any, message: str) -> None:
+    damaged = tmp_path / "damaged.tfrecord"
+    damaged.write_bytes(damage(file_101.read_bytes()))
+    with pytest.raises(NasValueError, match=message):
+        read_nasbench101(damaged)
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    for read in (read_nasbench101, read_nasbench201, read_nats_bench):
+        with pytest.raises(NasValueError, match="nowhere"):
+            read(tmp_path / "nowhere")
+
+
+def test_checksums_are_those_of_the_standard() -> None:
+    # RFC 3720, appendix B.4
+    vectors = {bytes(32): 0x8A9136AA, b"\xff" * 32: 0x62A8AB43, bytes(range(32)): 0x46DD794E, b"": 0}
+    expected = [((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF for crc in vectors.values()]
+    assert masked_crcs(list(vectors)) == expected
+
+
+def test_records_of_all_lengths_over_several_batches(tmp_path: Path) -> None:
+    records = [bytes([i % 251]) * (i % 7) for i in range(5000)]
+    path = tmp_path / "many.tfrecord"
+    path.write_bytes(b"".join(map(tf_record, records)))
+    assert list(read_records(path)) == records
+
+
+@pytest.mark.parametrize("data", [b"\x0a\x05ab", b"\x09\x00", b"\x0b", b"\x08" + b"\xff" * 11, b"\x08"])
+def test_what_is_no_message_is_refused(data: bytes) -> None:
+    with pytest.raises(NasValueError, match="not a protobuf message"):
+        read_message(data)
+
+
+# NAS-Bench-201 and NATS-Bench: nested dicts, by torch.save or pickled and packed.
+
+
+def result_201(index: int, seed: int, dataset: str, epochs: int) -> dict[str, Any]:
+    names = {"cifar10-valid": ["x-valid", "ori-test"], "cifar10": ["ori-test"]}.get(dataset, ["x-valid", "x-test"])
+    keys = [f"{name}@{i}" for name in names for i in range(epochs)]
+
+    def accuracy(key: str) -> float:
+        return (50 + index + seed / 1000 - ("test" in key)) * (int(key.split("@")[1]) + 1) / epochs
+
+    return {
+        "name": "infer.tiny",
+        "net_state_dict": None,
+        "train_acc1es": {i: numpy.float64(90 + index) for i in range(epochs)},
+        "train_acc5es": None,
+        "train_losses": OrderedDict((i, 0.5) for i in range(epochs)),
+        "train_times": OrderedDict((i, 10.0 + index) for i in range(epochs)),
+        "arch_config": {"channel": 16, "num_cells": 5, "class_num": 10},
+        "params": 0.073306 + index / 1000,
+        "flop": 7.78305,
+        "seed": seed,
+        "epochs": epochs,
+        "latency": [0.01, 0.03],
+        "eval_names": names,
+        "eval_acc1es": {key: accuracy(key) for key in keys},
+        "eval_times": dict.fromkeys(keys, 2.0),
+        "eval_losses": dict.fromkeys(keys, 1.0),
+    }
+
+
+def arch_201(index: int, arch: str, epochs: int) -> dict[str, Any]:
+    seeds = {"cifar10-valid": [777, 888], "cifar10": [777], "cifar100": [777]}
+    return {
+        "arch_index": index,
+        "arch_str": arch,
+        "all_results": {(d, s): result_201(index, s, d, epochs) for d, found in seeds.items() for s in found},
+        "dataset_seed": seeds,
+        "clear_net_done": True,
+    }
+
+
+ARCHS = sorted({arch_string(space("nasbench201").sample(seed)) for seed in range(8)})
+
+
+def content_201(names: dict[str, int]) -> dict[str, Any]:
+    return {
+        "meta_archs": ARCHS,
+        "total_archs": len(ARCHS),
+        "evaluated_indexes": set(range(len(ARCHS))),
+        "arch2infos": {
+            i: {name: arch_201(i, arch, epochs) for name, epochs in names.items()} for i, arch in enumerate(ARCHS)
+        },
+    }
+
+
+def save(content: object, path: Path) -> Path:
+    path.write_bytes(bz2.compress(pickle.dumps(content, 4)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def files_201(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("201")
+    torch.save(content_201({"less": 12, "full": 20}), folder / "new.pth")
+    torch.save(content_201({"less": 12, "full": 20}), folder / "old.pth", _use_new_zipfile_serialization=False)
+    nats = content_201({"12": 12, "200": 20})
+    simple = folder / "simple"
+    simple.mkdir()
+    save({"meta_archs": ARCHS}, simple / "meta.pickle.pbz2")
+    for i, info in nats["arch2infos"].items():
+        save(info, simple / f"{i:06d}.pickle.pbz2")
+    return {
+        "new": (read_nasbench201, folder / "new.pth"),
+        "old": (read_nasbench201, folder / "old.pth"),
+        "whole": (read_nats_bench, save(nats, folder / "NATS-tss.pickle.pbz2")),
+        "simple": (read_nats_bench, simple),
+    }
+
+
+@pytest.mark.parametrize("name", ["new", "old", "whole", "simple"])
+def test_all_four_formats_have_the_same_trainings(files_201: dict[str, Any], name: str) -> None:
+    read, path = files_201[name]
+    table = read(path, dataset="cifar10-valid", epochs=12)
+    assert sorted(table) == ARCHS
+    first, second = table[ARCHS[3]]
+    assert next(iter(first.metrics)) == "validation_accuracy"
+    assert first.metrics == pytest.approx(
+        {
+            "validation_accuracy": 53.777,
+            "test_accuracy": 52.777,
+            "train_accuracy": 93.0,
+            "parameters": 76_306,
+            "flops": 7_783_050,
+            "latency": 0.02,
+        }
+    )
+    assert second.metrics["validation_accuracy"] == pytest.approx(53.888)
+    assert first.seconds == 12 * 13.0 + 2.0
+    assert (first.curve[5], first.clock[5]) == (pytest.approx(53.777 / 2), 6 * 13.0 + 2.0)
+    assert len(read(path, epochs=200)[ARCHS[0]][0].curve) == 20
+
+
+def test_all_of_cifar10_has_no_validation(files_201: dict[str, Any]) -> None:
+    read, path = files_201["simple"]
+    (run,) = read(path, dataset="cifar10")[ARCHS[0]]
+    assert "validation_accuracy" not in run.metrics
+    assert (run.metrics["test_accuracy"], run.curve, run.seconds) == (pytest.approx(49.777), {}, 120.0)
+    assert read(path, dataset="cifar100")[ARCHS[0]][0].metrics["test_accuracy"] == pytest.approx(49.777)
+
+
+def test_nats_bench_is_searched_with_early_stopping(files_201: dict[str, Any], tmp_path: Path) -> None:
+    read, path = files_201["simple"]
+    table = read(path, epochs=12)
+    evaluator = Tabular(table, key=arch_string)
+    known = space("nasbench201").where(lambda sample: arch_string(sample) in table)
+    rule = SuccessiveHalving(min_resource=1, max_resource=12)
+    experiment = Experiment(
+        known, evaluator, RegularizedEvolution(4, 2), name="tss", directory=tmp_path, early_stopping=rule
+    )
+    for seed in range(8):
+        experiment.enqueue(space("nasbench201").sample(seed))
+    experiment.run(max_trials=8)
+    spent = [evaluator.simulated_seconds(trial) for trial in experiment.trials]
+    whole = [evaluator.run(trial.sample, trial.seed).seconds for trial in experiment.trials]
+    assert any(trial.state == "STOPPED" for trial in experiment.trials)
+    assert 0 < sum(spent) < sum(whole)
+
+
+def test_the_space_of_sizes_has_trainings_of_one_epoch(tmp_path: Path) -> None:
+    content = {"meta_archs": ["8:16:24:32:64"], "arch2infos": {0: {"01": arch_201(0, "8:16:24:32:64", 1)}}}
+    path = save(content, tmp_path / "NATS-sss.pickle.pbz2")
+    widths = Tabular(read_nats_bench(path, epochs=1), key=lambda s: ":".join(str(s[f"width {i}"]) for i in range(5)))
+    sample = {f"width {i}": width for i, width in enumerate((8, 16, 24, 32, 64))}
+    assert widths.run(sample, seed=0).seconds == 12.0
+
+
+@pytest.mark.parametrize("name", ["new", "whole", "simple"])
+def test_unknown_data_sets_and_lengths_are_refused_at_once(files_201: dict[str, Any], name: str) -> None:
+    read, path = files_201[name]
+    with pytest.raises(NasValueError, match=r"data sets \['cifar10', 'cifar10-valid', 'cifar100'\]; received 'svhn'"):
+        read(path, dataset="svhn")
+    with pytest.raises(NasValueError, match="12.*200"):
+        read(path, epochs=90)
+
+
+def test_other_contents_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NasValueError, match="no 'meta_archs' in it"):
+        read_nats_bench(save([1, 2], tmp_path / "list.pbz2"))
+    without_times = content_201({"12": 12})
+    without_times["arch2infos"][0]["12"]["all_results"][("cifar10-valid", 777)]["train_times"] = None
+    with pytest.raises(NasValueError, match="has its times"):
+        read_nats_bench(save(without_times, tmp_path / "times.pbz2"))[ARCHS[0]]
+    del without_times["arch2infos"][0]["12"]["all_results"][("cifar10-valid", 777)]["epochs"]
+    with pytest.raises(NasValueError, match="KeyError.*epochs"):
+        read_nats_bench(save(without_times, tmp_path / "epochs.pbz2"))[ARCHS[0]]
+
+
+# Files from elsewhere run no code.
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path: Path, protocol: int) -> None:
+    content = {"meta_archs": ARCHS, "arch2infos": {0: Malicious(tmp_path / "owned")}}
+    path = tmp_path / "evil.pickle.pbz2"
+    path.write_bytes(bz2.compress(pickle.dumps(content, protocol)))
+    with pytest.raises(NasValueError, match=r"must hold plain data.*mkdir"):
+        read_nats_bench(path)
+    assert not (tmp_path / "owned").exists()
+    assert pickle.loads(bz2.decompress(path.read_bytes()))  # the attack does work on others
+    assert (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_malicious_torch_file_is_refused_and_runs_nothing(tmp_path: Path, as_zip: bool) -> None:
+    path = tmp_path / "evil.pth"
+    torch.save({"meta_archs": Malicious(tmp_path / "owned")}, path, _use_new_zipfile_serialization=as_zip)
+    with pytest.raises(NasValueError, match="must hold plain data"):
+        read_nasbench201(path)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"cbuiltins\ngetattr\n.",
+        b"\x80\x04\x8c\x08builtins\x8c\x0ddict.fromkeys\x93.",
+        b"ccodecs\nopen\n.",
+        b"c_codecs\nencode\n(S'a'\nS'hex'\ntR.",
+        b"ctorch.storage\n_load_from_bytes\n.",
+    ],
+)
+def test_names_that_are_no_plain_data_are_refused(tmp_path: Path, attack: bytes) -> None:
+    path = tmp_path / "evil.pickle"
+    path.write_bytes(attack)
+    with pytest.raises(NasValueError, match="must hold plain data"):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_comes_back_whole(tmp_path: Path, protocol: int) -> None:
+    content = {
+        "set": {1, 2},
+        ("tuple", 777): OrderedDict(a=numpy.float64(0.5), b=numpy.float32(1.5), c=numpy.int64(3)),
+        "array": numpy.arange(6.0).reshape(2, 3),
+        "rest": [None, True, 2.5, "text", b"bytes", 10**30, 1j],
+    }
+    path = tmp_path / "plain.pickle"
+    for data in (pickle.dumps(content, protocol), bz2.compress(pickle.dumps(content, protocol))):
+        path.write_bytes(data)
+        found = read_pickle(path)
+        assert (found.pop("array") == numpy.arange(6.0).reshape(2, 3)).all()
+        assert found == {key: value for key, value in content.items() if key != "array"}
+    torch.save(content["set"], tmp_path / "set.pth")
+    assert read_torch(tmp_path / "set.pth") == {1, 2}
