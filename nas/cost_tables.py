@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ Vector: TypeAlias = Mapping[str, Sequence[int]]
 LARGEST_TABLE = 2048
 """Tables with more entries are not filled as a whole, only as samples need them."""
 
-_DRAWS, _ROUNDS, _MOST_ROUNDS, _KEPT, _TRIES, _CHANGES = 30, 2, 12, 4096, 8, 64
+_DRAWS, _KEPT, _TRIES = 30, 4096, 8
+_CHANGES, _LISTED = 16, 10_000
+_ROUNDS, _MOST_ROUNDS, _HALVES, _FEW = 2, 12, 12, 3
 
 
 @final
@@ -68,8 +71,7 @@ class CostTables:
         self._records: dict[str, tuple[Sample, Vector]] = {}
         self._labels: dict[str, dict[str, frozenset[str]]] = {metric: {} for metric in metrics}
         self._home: dict[str, dict[str, Factor]] = {metric: {} for metric in metrics}
-        for number, base in enumerate(self._bases()):
-            self._vary(base, changes=1 if number == 1 else _CHANGES)
+        self._vary_all()
         for metric in self.metrics:
             self._regroup(metric)
         self._verify()
@@ -117,40 +119,33 @@ class CostTables:
 
     # Which labels each term depends on.
 
-    def _bases(self) -> Iterator[Sample]:
-        """Samples with many labels, until every label was in one."""
-        draws = [self.structure.space.sample(self._rng) for _ in range(_DRAWS)]
-        draws.sort(key=len, reverse=True)
-        yield from draws[:2]
-        left = set(self.structure.open).difference(*draws[:2])
+    def _vary_all(self) -> None:
+        """Changes every label once to each of its answers, in samples with many labels."""
+        base = max((self.structure.space.sample(self._rng) for _ in range(_DRAWS)), key=len)
+        left = list(self.structure.open)
         while left:
-            label = min(left, key=self.structure.position.__getitem__)
-            base = self.structure.sample_with(label, self._rng)
-            left -= base.keys()
-            yield base
+            self._vary(base, [label for label in left if label in base])
+            left = [label for label in left if label not in base]
+            if left:
+                base = self.structure.sample_with(left[0], self._rng)
 
-    def _vary(self, base: Sample, *, changes: int) -> None:
-        """Changes one label after the other."""
+    def _vary(self, base: Sample, labels: Iterable[str]) -> None:
         before = self._vector(base)
-        for label in self.structure.open:
-            if label not in base:
-                continue
-            for answer in self._others(label, base[label])[:changes]:
+        for label in labels:
+            for answer in self._others(label, base[label]):
                 after = self._vector(self.structure.extend({**base, label: answer}, self._rng))
                 for metric in range(len(self.metrics)):
                     self._depend(metric, before, after, label, {*before, *after})
 
     def _others(self, label: str, answer: Answer) -> list[Answer]:
-        """Other answers in random order: all, or many of them where there are more than 64."""
+        """Other answers: all of them, or the first and the last and some between."""
         domain = self.structure.domains[label]
         if not self.structure.finite(label):
             return [domain.mutate(answer, self._rng) for _ in range(2)]
-        if domain.size <= _CHANGES:
-            others = [other for other in domain.values() if other != answer]
-        else:
-            others = [next(domain.values()), *(domain.mutate(answer, self._rng) for _ in range(_CHANGES))]
-        self._rng.shuffle(others)
-        return others
+        others = [other for other in itertools.islice(domain.values(), _LISTED) if other != answer]
+        if len(others) <= _CHANGES:
+            return others
+        return [others[0], others[-1], *(domain.mutate(answer, self._rng) for _ in range(_CHANGES - 2))]
 
     def _depend(self, metric: int, first: Vector, second: Vector, label: str, paths: Iterable[str]) -> None:
         """Notes that the terms which differ depend on a label."""
@@ -234,14 +229,21 @@ class CostTables:
         self._depend(index, low, high, labels[start], paths)
 
     def _verify(self) -> None:
-        """Tests each factor by samples with its labels alone in common, until a round finds nothing new."""
+        """Tests the factors by samples that share some labels with another, until a round finds nothing new.
+
+        Where half of the labels are drawn anew, those of many small factors stay as they are; a factor of more labels
+        gets a sample in which all labels but its own are drawn anew.
+        """
         for number in range(_MOST_ROUNDS):
-            agreed = True
             common = self.structure.space.sample(self._rng)
-            agreed &= self._learn(common)
-            for labels in {factor.labels for metric in self.metrics for factor in self.factors[metric]}:
-                given = {label: common[label] for label in labels if label in common}
-                agreed &= self._learn(self.structure.extend(given, self._rng))
+            agreed = self._learn(common)
+            for _ in range(_HALVES):
+                kept = {label: answer for label, answer in common.items() if self._rng.random() < 0.5}
+                agreed &= self._learn(self.structure.extend(kept, self._rng))
+            for labels in {factor.labels: None for metric in self.metrics for factor in self.factors[metric]}:
+                if len(labels) > _FEW:
+                    kept = {label: common[label] for label in labels if label in common}
+                    agreed &= self._learn(self.structure.extend(kept, self._rng))
             if agreed and number + 1 >= _ROUNDS:
                 return
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,13 @@ Example: TypeAlias = "Tensor | Sequence[Tensor] | Sequence[int]"
 Shape: TypeAlias = tuple[int, ...]
 
 
+class TensorSpec(NamedTuple):
+    """A tensor without its numbers."""
+
+    shape: Shape
+    dtype: torch.dtype
+
+
 @final
 @dataclass(slots=True)
 class ModuleRun:
@@ -29,7 +36,8 @@ class ModuleRun:
     parameters: int = 0
     flops: int = 0
     activations: int = 0
-    inputs: list[tuple[Shape, ...]] = field(default_factory=list)
+    inputs: list[tuple[Any, ...]] = field(default_factory=list)
+    """What each call was given: tensors as `TensorSpec`."""
     outputs: list[tuple[Shape, ...]] = field(default_factory=list)
     leaf: bool = True
 
@@ -143,10 +151,10 @@ def _drop_hooks(module: nn.Module) -> None:
 
 
 def run_on_meta(model: nn.Module, inputs: tuple[Tensor, ...], known: Known | None = None) -> list[ModuleRun]:
-    """Runs a meta model of ours, whose modules it changes, and says what each of them did.
+    """Runs a meta model of ours and says what each of them did.
 
     Args:
-        model: on the meta device; not used afterwards.
+        model: on the meta device; its modules are watched meanwhile.
         inputs: on the meta device.
         known: what leaf modules of torch were seen to do; they are not run again, and new ones are noted here.
 
@@ -161,8 +169,12 @@ def run_on_meta(model: nn.Module, inputs: tuple[Tensor, ...], known: Known | Non
         meter = _Meter()
         for run in runs.values():
             run.module.forward = _watched(run, meter, known)  # the copy is ours
-        with meter:
-            call(model, inputs)
+        try:
+            with meter:
+                call(model, inputs)
+        finally:
+            for run in runs.values():
+                vars(run.module).pop("forward", None)
     for name, parameter in model.named_parameters():  # after the pass, which sizes lazy ones
         if not isinstance(parameter, UninitializedParameter):
             runs[name.rpartition(".")[0]].parameters += parameter.numel()
@@ -241,13 +253,22 @@ def _watched(run: ModuleRun, meter: _Meter, known: Known | None) -> Callable[...
             out = compute(*args, **kwargs)
         finally:
             meter.stack.pop()
-        run.inputs.append(tuple(tuple(t.shape) for t in args if isinstance(t, Tensor)))
+        run.inputs.append(specs_of(args))
         run.outputs.append(shapes := _shapes(out))
         if run.leaf:
             run.activations += sum(map(math.prod, shapes))
         return out
 
     return watched
+
+
+def specs_of(value: Any) -> Any:
+    """Tensors as specs, also in lists, tuples and dicts; all else as it is."""
+    if isinstance(value, Tensor):
+        return TensorSpec(tuple(value.shape), value.dtype)
+    if type(value) in (list, tuple):
+        return type(value)(map(specs_of, value))
+    return {key: specs_of(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def _shapes(out: Any) -> tuple[Shape, ...]:

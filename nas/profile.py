@@ -10,6 +10,8 @@ from torch import nn
 from nas.costs import Bounds, Cost, CostConstraint
 from nas.domains import Answer
 from nas.errors import NasTypeError, explain
+from nas.latency import Backend, Latency, latency
+from nas.latency_table import LatencyTable, PredictionError, latency_table
 from nas.meta_run import Example
 from nas.model_profile import ModelProfile, ModuleProfile, profile_model, profile_sample
 from nas.peak_memory import PeakMemory
@@ -17,14 +19,20 @@ from nas.space import ModelSpace
 from nas.space_profile import SpaceProfile
 
 __all__ = [
+    "Backend",
     "Bounds",
     "Cost",
     "CostConstraint",
     "Example",
+    "Latency",
+    "LatencyTable",
     "ModelProfile",
     "ModuleProfile",
     "PeakMemory",
+    "PredictionError",
     "SpaceProfile",
+    "latency",
+    "latency_table",
     "profile",
 ]
 
