@@ -67,7 +67,11 @@ def read_nasbench101(path: str | os.PathLike[str], *, epochs: int = 108) -> Trai
             raise _other_format(path, "NAS-Bench-101", f"a record reads {record[:60]!r}") from error
     if not found:
         raise NasValueError(explain(f"the file has trainings of {sorted(lengths)} epochs", got=epochs, where=str(path)))
-    return Trainings(found, lambda records: tuple(map(_run_101, records)))
+    return Trainings(found, _runs_101)
+
+
+def _runs_101(records: Sequence[bytes]) -> tuple[Run, ...]:
+    return tuple(map(_run_101, records))
 
 
 def _run_101(metrics: bytes) -> Run:

@@ -28,7 +28,7 @@ from nas import (
 from nas.evaluators import Run, SimulatedBudget, Surrogate, Tabular
 from nas.strategies import GridSearch, Random, RegularizedEvolution
 from nas.strategies.encoding import PathEncoding
-from nas.testing import StrategyContract
+from nas.testing import EvaluatorContract, StrategyContract
 
 DIGITS = Path(__file__).parents[2] / "docs" / "benchmark" / "digits.json.gz"
 
@@ -143,6 +143,22 @@ def test_what_the_table_lacks_fails_with_an_explanation(tmp_path: Path) -> None:
     failed = experiment.trials[1]
     assert "Tabular: the table has no such entry" in failed.error_line
     assert evaluator.simulated_seconds(failed) == 0.0
+
+
+class TestTabularContract(EvaluatorContract):
+    def make(self) -> Tabular:
+        return Tabular.of(rows())
+
+    def space(self) -> object:
+        return Net
+
+
+class TestSurrogateContract(EvaluatorContract):
+    def make(self) -> Surrogate:
+        return Surrogate(lambda sample: Run(metrics={"value": 0.5}, curve={0: sample["width"] / 10, 1: 0.5}))
+
+    def space(self) -> object:
+        return Net
 
 
 class TestBudgetContract(StrategyContract):
