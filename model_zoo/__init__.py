@@ -16,6 +16,7 @@ from nas.model_zoo.lenet import LeNetSpace
 from nas.model_zoo.mobilenet_v3 import MobileNetV3Space
 from nas.model_zoo.nasbench101 import NASBench101
 from nas.model_zoo.nasbench201 import NASBench201
+from nas.model_zoo.nats_bench import NATSBenchSize
 from nas.model_zoo.proxylessnas import ProxylessNASSpace
 from nas.model_zoo.registry import list_models, list_spaces, model, space
 from nas.model_zoo.resnet import ResNetSpace
@@ -36,6 +37,7 @@ __all__ = [
     "MobileNetV3Space",
     "NASBench101",
     "NASBench201",
+    "NATSBenchSize",
     "Place",
     "ProxylessNASSpace",
     "ResNetSpace",

@@ -29,7 +29,8 @@ class Zero(nn.Module):
         return x * 0.0
 
 
-def _convolution(kernel: int, in_channels: int, channels: int, stride: int = 1) -> nn.Module:
+def convolution(kernel: int, in_channels: int, channels: int, stride: int = 1) -> nn.Module:
+    """ReLU, convolution and batch norm, in this order as everywhere in the benchmark."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False),
@@ -41,28 +42,30 @@ def _operations(channels: int) -> dict[str, Callable[[], nn.Module]]:
     return {
         "none": Zero,
         "skip_connect": nn.Identity,
-        "nor_conv_1x1": partial(_convolution, 1, channels, channels),
-        "nor_conv_3x3": partial(_convolution, 3, channels, channels),
+        "nor_conv_1x1": partial(convolution, 1, channels, channels),
+        "nor_conv_3x3": partial(convolution, 3, channels, channels),
         "avg_pool_3x3": partial(nn.AvgPool2d, 3, stride=1, padding=1, count_include_pad=False),
     }
 
 
-@final
-class _Cell(nn.Module):
-    """Four nodes, each the sum of an operation on every earlier one."""
+def _choice(channels: int, source: int, target: int) -> nn.Module:
+    return LayerChoice(_operations(channels), label=_label(source, target), default="nor_conv_3x3")
 
-    def __init__(self, channels: int) -> None:
+
+@final
+class SumCell(nn.Module):
+    """Four nodes, the first the input, each other one the sum of an operation on every earlier one; the last is it.
+
+    Args:
+        operation: builds that of an edge, given its source and its target.
+    """
+
+    def __init__(self, operation: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
-        self.edges = nn.ModuleDict(
-            {
-                f"{source}_{target}": LayerChoice(
-                    _operations(channels), label=_label(source, target), default="nor_conv_3x3"
-                )
-                for source, target in EDGES
-            }
-        )
+        self.edges = nn.ModuleDict({f"{source}_{target}": operation(source, target) for source, target in EDGES})
 
     def forward(self, x: Tensor) -> Tensor:
+        """An image (batch, channels, height, width) to one of that size."""
         nodes = [x]
         for target in (1, 2, 3):
             total: Tensor = self.edges[f"0_{target}"](x)
@@ -73,15 +76,16 @@ class _Cell(nn.Module):
 
 
 @final
-class _Downsample(nn.Module):
+class Downsample(nn.Module):
     """The residual block between two stages: half the size, twice the channels."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(_convolution(3, in_channels, channels, stride=2), _convolution(3, channels, channels))
+        self.body = nn.Sequential(convolution(3, in_channels, channels, stride=2), convolution(3, channels, channels))
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(in_channels, channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
+        """An image (batch, in_channels, height, width) to (batch, channels, height / 2, width / 2)."""
         y: Tensor = self.shortcut(x) + self.body(x)
         return y
 
@@ -107,8 +111,8 @@ class NASBench201(nn.Module):
         for stage in range(3):
             width = channels * 2**stage
             if stage:
-                layers.append(_Downsample(width // 2, width))
-            layers += [_Cell(width) for _ in range(cells)]
+                layers.append(Downsample(width // 2, width))
+            layers += [SumCell(partial(_choice, width)) for _ in range(cells)]
         self.layers = nn.Sequential(*layers)
         self.last = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(width, classes)

@@ -19,6 +19,7 @@ from nas.model_zoo.lenet import LeNetSpace
 from nas.model_zoo.mobilenet_v3 import MobileNetV3Space
 from nas.model_zoo.nasbench101 import NASBench101
 from nas.model_zoo.nasbench201 import NASBench201
+from nas.model_zoo.nats_bench import NATSBenchSize
 from nas.model_zoo.proxylessnas import ProxylessNASSpace
 from nas.model_zoo.resnet import ResNetSpace
 from nas.model_zoo.shufflenet_v2 import ShuffleNetV2Space
@@ -64,6 +65,7 @@ SPACES: Mapping[str, SpaceEntry] = {
     "nasbench201": SpaceEntry(source=NASBench201, tiny={"channels": 4, "cells": 1}, input_shape=(3, 8, 8)),
     "nasnet": SpaceEntry(source=cell_spaces.nasnet, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
     "nasnet_simple": SpaceEntry(source=cell_spaces.nasnet_simple, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
+    "nats_bench_size": SpaceEntry(source=NATSBenchSize, input_shape=(3, 8, 8)),
     "pnas": SpaceEntry(source=cell_spaces.pnas, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
     "proxylessnas": SpaceEntry(source=ProxylessNASSpace, tiny={"classes": 10, "stem_stride": 1}),
     "resnet": SpaceEntry(source=ResNetSpace, tiny={"width": 16}),
