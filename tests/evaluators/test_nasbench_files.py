@@ -20,6 +20,7 @@ from nas.evaluators import SimulatedBudget, Tabular
 from nas.evaluators.nasbench import read_nasbench101, read_nasbench201, read_nats_bench
 from nas.evaluators.plain_data import read_pickle, read_torch
 from nas.evaluators.record_files import masked_crcs, read_message, read_records
+from nas.model_zoo import nats_bench
 from nas.model_zoo.nasbench101 import graph_of, prune, sample_hash
 from nas.model_zoo.nasbench201 import arch_string
 from nas.model_zoo.registry import space
@@ -319,9 +320,8 @@ def test_nats_bench_is_searched_with_early_stopping(files_201: dict[str, Any], t
 def test_the_space_of_sizes_has_trainings_of_one_epoch(tmp_path: Path) -> None:
     content = {"meta_archs": ["8:16:24:32:64"], "arch2infos": {0: {"01": arch_201(0, "8:16:24:32:64", 1)}}}
     path = save(content, tmp_path / "NATS-sss.pickle.pbz2")
-    widths = Tabular(read_nats_bench(path, epochs=1), key=lambda s: ":".join(str(s[f"width {i}"]) for i in range(5)))
-    sample = {f"width {i}": width for i, width in enumerate((8, 16, 24, 32, 64))}
-    assert widths.run(sample, seed=0).seconds == 12.0
+    evaluator = Tabular(read_nats_bench(path, epochs=1), key=nats_bench.size_string)
+    assert evaluator.run(nats_bench.sample_of("8:16:24:32:64"), seed=0).seconds == 12.0
 
 
 @pytest.mark.parametrize("name", ["new", "whole", "simple"])
