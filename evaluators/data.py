@@ -85,7 +85,7 @@ class Data:
             optional = name == "validation" and self._folds is not None
             if part is None and optional:
                 continue
-            if part is None:
+            if part is None and name == "validation":
                 raise NasValueError(
                     explain(
                         "there must be validation data, for that is what an architecture is judged by",
@@ -162,7 +162,9 @@ def _is_function(source: object) -> bool:
 
 def _is_data(part: object) -> bool:
     known = isinstance(part, Dataset | DataLoader)
-    return known or (hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, str | dict))
+    return known or (
+        hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, str | dict | tuple)
+    )
 
 
 def _length(part: Any) -> int | None:

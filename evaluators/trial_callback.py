@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from nas.domains import Answer
-from nas.errors import NasValueError, TrialPruned, close_names, explain
+from nas.errors import NasValueError, close_names, explain
 from nas.evaluation import Job
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
@@ -38,7 +38,7 @@ class TrialCallback(Callback):
 
     def __init__(self, metric: str, sample: Mapping[str, Answer]) -> None:
         self.metric, self.sample = metric, dict(sample)
-        self.report: Callable[[float, int], None] | None = None
+        self.report: Callable[[float, int], bool | None] | None = None
         self.check_time: Callable[[], None] | None = None
         self.exception: BaseException | None = None
         self._finite: Tensor | None = None
@@ -82,8 +82,10 @@ class TrialCallback(Callback):
             raise NasValueError(
                 explain(f"the metric {self.metric!r} must be finite", got=value, where=f"epoch {trainer.current_epoch}")
             )
-        if self.report is not None and trainer.is_global_zero:
-            self.report(value, trainer.current_epoch)
+        if self.report is not None:
+            stop = bool(self.report(value, trainer.current_epoch)) if trainer.is_global_zero else False
+            # Where there are several processes, all end in good order; `relayed` then raises what stopped the trial.
+            trainer.should_stop = trainer.should_stop or trainer.strategy.broadcast(stop)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the HParams record."""
@@ -100,7 +102,7 @@ class TrialCallback(Callback):
 
     def _check_loss(self, trainer: Trainer) -> None:
         finite, self._finite = self._finite, None
-        if finite is not None and not bool(finite):
+        if finite is not None and not trainer.strategy.reduce_boolean_decision(bool(finite)):
             raise NasValueError(
                 explain(
                     "the training loss must be finite, but became NaN or infinite",
@@ -168,15 +170,16 @@ class _Remote:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def __call__(self, value: float, step: int) -> None:
+    def __call__(self, value: float, step: int) -> bool:
+        """Whether the trial is to stop."""
         self._connection.send((value, step))
-        if self._connection.recv():
-            raise TrialPruned(f"stopped early at step {step} with {value:g}")
+        stop: bool = self._connection.recv()
+        return stop
 
 
 @contextmanager
-def relayed(job: Job) -> Iterator[Callable[[float, int], None]]:
-    """Reports of other processes reach the job; what it raises ends the block as if it had been raised inside.
+def relayed(job: Job) -> Iterator[Callable[[float, int], bool]]:
+    """Reports of other processes reach the job; what it raises is raised at the end of the block.
 
     Yields:
         What those processes report by; it can be pickled while they are started.
@@ -200,8 +203,10 @@ def relayed(job: Job) -> Iterator[Callable[[float, int], None]]:
     thread.start()
     try:
         yield _Remote(far)
-    except Exception as error:
         if raised:
+            raise raised[0]
+    except Exception as error:
+        if raised and error is not raised[0]:
             raise raised[0] from error
         raise
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
 
 from nas import Experiment, NasValueError, Sample, SuccessiveHalving, Task, Trial
 from nas.evaluators import SimulatedBudget, Tabular
@@ -35,18 +35,18 @@ def metrics_class() -> type[Any]:
     evaluation = file.message_type.add(name="EvaluationData")
     names = ("current_epoch", "training_time", "train_accuracy", "validation_accuracy", "test_accuracy")
     for number, name in enumerate(names, start=1):
-        evaluation.field.add(name=name, number=number, type=double, label=1)  # type: ignore[arg-type]
-    evaluation.field.add(name="checkpoint_path", number=6, type=text, label=1)  # type: ignore[arg-type]
+        evaluation.field.add(name=name, number=number, type=double, label=1)
+    evaluation.field.add(name="checkpoint_path", number=6, type=text, label=1)
     model = file.message_type.add(name="ModelMetrics")
     model.field.add(
         name="evaluation_data",
         number=1,
-        type=message,  # type: ignore[arg-type]
+        type=message,
         label=3,
         type_name=".nasbench.EvaluationData",
     )
-    model.field.add(name="trainable_parameters", number=2, type=integer, label=1)  # type: ignore[arg-type]
-    model.field.add(name="total_time", number=3, type=double, label=1)  # type: ignore[arg-type]
+    model.field.add(name="trainable_parameters", number=2, type=integer, label=1)
+    model.field.add(name="total_time", number=3, type=double, label=1)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     found: type[Any] = message_factory.GetMessageClass(pool.FindMessageTypeByName("nasbench.ModelMetrics"))
