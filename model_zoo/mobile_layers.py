@@ -64,8 +64,8 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """MBConv (Sandler et al. 1801.04381): widen by a 1x1 convolution, filter each channel, narrow; around it a skip.
 
-    The skip stands where shapes allow (stride 1, as many channels out as in); the widening does not where it would not
-    widen.
+    The skip is there where shapes allow it (stride 1, as many channels out as in); the first convolution is left out
+    where hidden equals in_channels.
 
     Args:
         in_channels, out_channels: of the block.

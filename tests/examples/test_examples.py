@@ -106,3 +106,17 @@ def test_cifar10_is_read_in_its_own_format(tmp_path: Path, monkeypatch: pytest.M
     assert len(images) == 20
     image, label = images[3]
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 9)
+
+
+def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(tmp_path: Path) -> None:
+    out = run("language_model.py", tmp_path, "--smoke")
+    assert "22,140 architectures" in out
+    assert "3 trials: 3 complete" in out
+    limit = int(re.findall(r"at most ([\d,]+) parameters", out)[0].replace(",", ""))
+    spent = [int(found.replace(",", "")) for found in re.findall(r"with ([\d,]+) parameters", out)]
+    assert spent[0] == limit >= spent[1]
+    pairs, usual, best = (float(found) for found in re.findall(r": +(\d\.\d+)(?: with|\n)", out)[:3])
+    assert 3 < pairs < 4
+    assert best <= usual
+    unseen = [float(found) for found in re.findall(r": +(\d\.\d+)$", out, re.MULTILINE)[-2:]]
+    assert max(unseen) < 5  # chance is 6.7
