@@ -28,6 +28,7 @@ class Structure:
         self.position = {label: number for number, label in enumerate(self.domains)}
         self.open = [label for label, domain in self.domains.items() if domain.size > 1]
         self._above = _above(space.choices)
+        self._counts: dict[frozenset[str], float] = {}
 
     def closed(self, labels: Iterable[str]) -> frozenset[str]:
         """The labels and all that decide whether they are asked."""
@@ -50,7 +51,9 @@ class Structure:
 
     def count(self, labels: frozenset[str]) -> float:
         """How many samples that part has."""
-        return count(_pruned(self.space.choices, labels))
+        if labels not in self._counts:
+            self._counts[labels] = count(_pruned(self.space.choices, labels))
+        return self._counts[labels]
 
     def walk(self, answer: Callable[[str], Answer], rng: random.Random) -> Sample:
         """A sample with the given answers; where `answer` says ABSENT, a draw."""

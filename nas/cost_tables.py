@@ -19,6 +19,7 @@ Vector: TypeAlias = Mapping[str, Sequence[int]]
 LARGEST_TABLE = 2048
 """Tables with more entries are not filled as a whole, only as samples need them."""
 
+_HOPELESS = 8 * LARGEST_TABLE
 _DRAWS, _KEPT, _TRIES = 30, 4096, 8
 _CHANGES, _LISTED = 16, 10_000
 _ROUNDS, _MOST_ROUNDS, _HALVES, _FEW = 2, 12, 12, 3
@@ -163,7 +164,10 @@ class CostTables:
                             "costs one sample",
                         )
                     )
-                labels[path] = labels.get(path, frozenset()) | self.structure.closed([label])
+                found = labels.get(path, frozenset()) | self.structure.closed([label])
+                # Hardly an entry of such a table would be met twice: it may as well depend on everything.
+                hopeless = self.structure.count(found) > _HOPELESS
+                labels[path] = frozenset(self.structure.domains) if hopeless else found
 
     def _regroup(self, metric: str) -> None:
         """Makes the factors anew from what is known of the terms, and repeats where records then disagree."""
@@ -226,7 +230,8 @@ class CostTables:
                 end, high = (start + end) // 2, middle
             else:
                 start, low = (start + end) // 2, middle
-        self._depend(index, low, high, labels[start], paths)
+        for other in range(len(self.metrics)):
+            self._depend(other, low, high, labels[start], {*low, *high})
 
     def _verify(self) -> None:
         """Tests the factors by samples that share some labels with another, until a round finds nothing new.
@@ -254,8 +259,10 @@ class CostTables:
             conflict = self._insert(metric, sample, vector)
             if conflict is not None:
                 self._resolve(metric, *conflict)
-                self._regroup(metric)
                 agreed = False
+        if not agreed:
+            for metric in self.metrics:
+                self._regroup(metric)
         return agreed
 
     def _vector(self, sample: Sample) -> Vector:

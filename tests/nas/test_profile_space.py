@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 @model_space
 class Net(nn.Module):
-    """A shared width that multiplies with others, elastic depth, nested conditions, a connection that changes shapes."""
+    """A shared width that multiplies with others, elastic depth, nested conditions, inputs that change shapes."""
 
     def __init__(self) -> None:
         super().__init__()
