@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from pytorch_lightning import LightningModule
@@ -79,11 +79,12 @@ class LightningEvaluator(TrainingEvaluator):
         if direction not in (None, "maximize", "minimize"):
             raise NasValueError(explain('a direction is "maximize" or "minimize"', got=direction))
         self._factory, self._metric, self._direction = factory, metric, direction
-        self._named = _names(factory, arguments)
+        parameters = _parameters(factory)
+        self._named = _taken(factory, parameters, arguments)
         check_trainer_arguments(
             {name: value for name, value in arguments.items() if name not in self._named},
             f"{getattr(factory, '__name__', factory)} or LightningEvaluator",
-            others=self._named,
+            others=[*parameters, "metric", "direction", "batch_size", "executions", "folds"],
         )
         values = arguments if batch_size is None else {"batch_size": batch_size, **arguments}
         super().__init__(train, validation, Settings(values), executions=executions, folds=folds)
@@ -117,27 +118,32 @@ class LightningEvaluator(TrainingEvaluator):
         return made
 
 
-def _names(factory: Callable[..., object], arguments: dict[str, Any]) -> list[str]:
+def _parameters(factory: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """The parameters of the factory after the model."""
+    try:
+        parameters = list(inspect.signature(factory).parameters.items())
+    except (TypeError, ValueError):  # Some built-in functions have no signature to look at.
+        return {"values": inspect.Parameter("values", inspect.Parameter.VAR_KEYWORD)}
+    return dict(parameters[1:])
+
+
+def _taken(
+    factory: Callable[..., object], parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]
+) -> list[str]:
     """Which of the arguments the factory takes.
 
     Raises:
         NasValueError: it lacks one that it needs.
     """
-    try:
-        parameters = list(inspect.signature(factory).parameters.values())
-    except (TypeError, ValueError):
-        return [name for name in arguments if name not in TRAINER_ARGUMENTS]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named = {p.name for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    found = [n for n in arguments if n in named or (takes_any and n not in TRAINER_ARGUMENTS)]
-    try:
-        inspect.signature(factory).bind(object(), **{name: arguments[name] for name in found})
-    except TypeError as error:
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    named = {n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    missing = [n for n in named if parameters[n].default is inspect.Parameter.empty and n not in arguments]
+    if missing:
         raise NasValueError(
             explain(
-                f"the factory is called as factory(model, **values), but {error}",
+                f"the factory is called as factory(model, **values), and needs {', '.join(sorted(missing))}",
                 got=f"{getattr(factory, '__name__', factory)} with {sorted(arguments)}",
-                mend="let its parameters and the keywords of LightningEvaluator agree",
+                mend="give them as keywords of LightningEvaluator",
             )
-        ) from error
-    return found
+        )
+    return [n for n in arguments if n in named or (takes_any and n not in TRAINER_ARGUMENTS)]

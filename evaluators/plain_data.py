@@ -7,36 +7,76 @@ import codecs
 import collections
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, cast, final
 
 import numpy
 import torch
+from numpy.typing import NDArray
 
 from nas.errors import NasValueError, explain
 
+# numpy's own constructors take any dtype with any flags from a pickle, and trust them; these stand in for them.
+
+
+@final
+class _Dtype:
+    """A dtype of plain numbers or text, of which only the byte order is taken from the file."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        self.dtype = numpy.dtype(code)
+        if self.dtype.kind not in "biufcSU":
+            raise pickle.UnpicklingError(f"it holds a numpy dtype {code!r}")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+@final
+class _Array(numpy.ndarray[Any, Any]):
+    """An array, filled with what the file has for it."""
+
+    def __new__(cls) -> _Array:
+        return super().__new__(cls, 0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        *_, shape, dtype, fortran, data = state
+        checked: Any = (1, shape, dtype.dtype, bool(fortran), bytes(data))
+        super().__setstate__(checked)
+
+
+def _new_array(kind: object, shape: object, code: object) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    return numpy.frombuffer(data, dtype.dtype, count=1)[0]
+
+
+def _buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> NDArray[Any]:
+    return cast("NDArray[Any]", numpy.frombuffer(data, dtype.dtype).reshape(shape, order=order))
+
 
 def _encode(text: str, encoding: str) -> bytes:
-    """What pickles of an old protocol call for bytes; other codecs than latin-1 have no business there."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
-    return codecs.encode(text, "latin1")
+    """What pickles of an old protocol call for bytes; other codecs have no business there."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it holds bytes in the encoding {encoding!r}")
+    return codecs.encode(text, encoding)
 
 
-_DTYPES = tuple({type(numpy.dtype(code)) for code in "?bBhHiIlLqQefdFDSU"})
-_SCALAR, _ARRAY = numpy.float64(0).__reduce__()[0], numpy.zeros(0).__reduce__()[0]
-_BUFFER = numpy.zeros(1).__reduce_ex__(5)[0]
 _PLAIN = (list, dict, set, frozenset, tuple, int, float, complex, bool, str, bytes, bytearray)
-# numpy 2 has moved its constructors, Python 3 its builtins; old files name the old places.
-_ALLOWED: dict[str, Any] = {
+_ALLOWED: dict[str, Callable[..., Any]] = {
+    "_codecs.encode": _encode,
     "collections.OrderedDict": collections.OrderedDict,
     "collections.defaultdict": collections.defaultdict,
-    "numpy.ndarray": numpy.ndarray,
-    "numpy.dtype": numpy.dtype,
-    **{f"numpy.{core}.multiarray.scalar": _SCALAR for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray._reconstruct": _ARRAY for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": _BUFFER for core in ("core", "_core")},
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": _Array,
+    # Python 3 has moved its builtins, numpy 2 its constructors; old files name the old places.
     **{f"{module}.{kind.__name__}": kind for module in ("builtins", "__builtin__") for kind in _PLAIN},
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": _new_array for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _buffer for core in ("core", "_core")},
 }
 
 
@@ -45,8 +85,6 @@ class _PlainUnpickler(pickle.Unpickler):
     """Finds the names of plain data, and refuses every other one before it is imported."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
         try:
             return _ALLOWED[f"{module}.{name}"]
         except KeyError:
@@ -73,14 +111,13 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 
 
 def read_torch(path: str | os.PathLike[str]) -> Any:
-    """What `torch.save` wrote, if that is plain data.
+    """What `torch.save` wrote, if that is plain data or tensors.
 
     Raises:
-        NasValueError: no such file, a torn one, or one that holds anything else than plain data and tensors.
+        NasValueError: no such file, a torn one, or one that holds anything else.
     """
-    known = [(kind, name) for name, kind in _ALLOWED.items() if name.split(".")[0] not in ("builtins", "__builtin__")]
     try:
-        with torch.serialization.safe_globals([*known, *_DTYPES]):
+        with torch.serialization.safe_globals([(known, name) for name, known in _ALLOWED.items()]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise _unreadable(path, error) from error
