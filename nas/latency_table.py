@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -137,18 +138,21 @@ class LatencyTable:
         return latency(model, self._inputs, self.backend, **self._options).median
 
     def calibrate(self, samples: int = 10, *, seed: int = 1) -> PredictionError:
-        """Fits factor and constant to end-to-end measurements by least squares; take another seed to judge it.
+        """Fits factor and constant to end-to-end measurements; take another seed to judge it.
+
+        The factor is the median slope between any two samples (Theil and Sen), which a few disturbed measurements do
+        not move, and the constant the median of what is left.
 
         Returns:
             The error on the samples that it was fitted to.
         """
         self.scale, self.constant = 1.0, 0.0
         found = self.error(samples, seed=seed)
-        if len(set(found.predicted)) > 1:
-            slope, _ = statistics.linear_regression(found.predicted, found.measured)
-            self.scale = max(slope, 0.0)
-        rest = (truth - self.scale * guess for guess, truth in zip(found.predicted, found.measured, strict=True))
-        self.constant = max(statistics.mean(rest), 0.0)
+        pairs = list(itertools.combinations(zip(found.predicted, found.measured, strict=True), 2))
+        slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairs if x1 != x2]
+        self.scale = max(statistics.median(slopes), 0.0) if slopes else 1.0
+        rest = [truth - self.scale * guess for guess, truth in zip(found.predicted, found.measured, strict=True)]
+        self.constant = max(statistics.median(rest), 0.0)
         fitted = tuple(self.scale * guess + self.constant for guess in found.predicted)
         return PredictionError(predicted=fitted, measured=found.measured)
 

@@ -27,7 +27,9 @@ class Network(nn.Sequential):
     def __init__(self) -> None:
         width = ValueChoice([8, 16, 24], label="width")
         stages = [Repeat(lambda i: block(width), (2, 4), label=f"stage{stage}") for stage in range(3)]
-        super().__init__(nn.Conv2d(3, width, 3, 2), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+        super().__init__(
+            nn.Conv2d(3, width, 3, 2), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
+        )
 
 
 SHAPE = (1, 3, 32, 32)

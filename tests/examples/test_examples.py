@@ -118,5 +118,17 @@ def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(tmp_
     pairs, usual, best = (float(found) for found in re.findall(r": +(\d\.\d+)(?: with|\n)", out)[:3])
     assert 3 < pairs < 4
     assert best <= usual
-    unseen = [float(found) for found in re.findall(r": +(\d\.\d+)$", out, re.MULTILINE)[-2:]]
+    unseen = [float(found) for found in re.findall(r"(\d\.\d+), the mean of", out)]
+    assert len(unseen) == 2
     assert max(unseen) < 5  # chance is 6.7
+
+
+def test_pareto_front_of_digits_is_drawn(tmp_path: Path) -> None:
+    out = run("pareto_digits.py", tmp_path, "--smoke", "--name", "front")
+    assert "6 trials: 6 complete" in out
+    assert re.search(r"flops <= 2000000: \d+% of the samples", out)
+    assert re.search(r"\d of 6 trials on the front, drawn to", out)
+    flops = [int(found.replace(",", "")) for found in re.findall(r"([\d,]+) flops  ", out)]
+    assert flops
+    assert all(number <= 2_000_000 for number in flops)
+    assert (tmp_path / "nas-experiments/front/front.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
