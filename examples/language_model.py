@@ -1,7 +1,9 @@
-"""A language model of characters: is there a better transformer than the usual one, with no more parameters?
+"""A language model of characters: which transformer learns most in a few seconds, with no more parameters than usual?
 
-Run it by `python examples/language_model.py`; it takes about three minutes on two cores and needs nothing but what is
+Run it by `python examples/language_model.py`; it takes about two minutes on two cores and needs nothing but what is
 installed: the text is the reference that Python's own `help()` shows. `--smoke` does the same in seconds.
+
+A search finds what it was asked for: the best after so many steps. Trained twice as long, the usual one catches up.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import argparse
 import datetime
 import math
 import random
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -54,13 +57,14 @@ def load() -> Text:
     return Text(train=train, valid=valid, test=test, vocabulary=len(numbers))
 
 
-def fit(model: nn.Module, text: Tensor, steps: int) -> None:
-    """Trains on random excerpts with AdamW and a one-cycle schedule."""
+def fit(model: nn.Module, text: Tensor, steps: int, seed: int) -> None:
+    """Trains on random excerpts, the same for the same seed, with AdamW and a one-cycle schedule."""
+    generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps)
     model.train()
     for _ in range(steps):
-        starts = torch.randint(len(text) - CONTEXT, (BATCH, 1))
+        starts = torch.randint(len(text) - CONTEXT, (BATCH, 1), generator=generator)
         excerpts = text[starts + torch.arange(CONTEXT + 1)]
         optimizer.zero_grad()
         cross_entropy(model(excerpts[:, :-1]).transpose(1, 2), excerpts[:, 1:]).backward()
@@ -91,17 +95,16 @@ def bits_of_pairs(text: Text) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=200, help="of training in each trial")
-    parser.add_argument("--retrain-steps", type=int, default=600)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=300, help="of training, in each trial and after")
     parser.add_argument("--directory", type=Path, default=Path("nas-experiments"))
     parser.add_argument(
         "--name", default=f"language-{datetime.datetime.now():%Y%m%d-%H%M%S}", help="resumes if it exists"
     )
-    parser.add_argument("--smoke", action="store_true", help="3 trials of 20 steps, and 40 steps of retraining")
+    parser.add_argument("--smoke", action="store_true", help="3 trials of 20 steps")
     options = parser.parse_args()
     if options.smoke:
-        options.trials, options.steps, options.retrain_steps = 3, 20, 40
+        options.trials, options.steps = 3, 20
 
     text = load()
     every = ModelSpace(TransformerLMSpace, vocabulary=text.vocabulary, context=CONTEXT)
@@ -112,7 +115,7 @@ def main() -> None:
     print(f"{len(text.train):,} characters to learn from, {space.size:,} architectures, at most {most:,} parameters")
 
     def evaluate(model: nn.Module, steps: int) -> float:
-        fit(model, text.train, steps)
+        fit(model, text.train, steps, seed=0)
         return bits_per_character(model, text.valid)
 
     experiment = Experiment(
@@ -136,12 +139,15 @@ def main() -> None:
     print(f"  the best that was found:      {best.value:.3f} with {parameters(best.sample):,} parameters")
     print(f"  it is {best.sample}")
 
-    print(f"\nbits per character of a text that the search never saw, after {options.retrain_steps} steps")
+    print("\nbits per character of a text that the search never saw, trained afresh three times")
     for name, sample in (("the usual transformer:", usual.sample), ("the best that was found:", best.sample)):
-        torch.manual_seed(0)
-        model = every.build(sample)
-        fit(model, text.train, options.retrain_steps)
-        print(f"  {name:<29} {bits_per_character(model, text.test):.3f}")
+        bits = []
+        for seed in range(1, 4):
+            torch.manual_seed(seed)
+            model = every.build(sample)
+            fit(model, text.train, options.steps, seed)
+            bits.append(bits_per_character(model, text.test))
+        print(f"  {name:<29} {statistics.fmean(bits):.3f}, the mean of", *(f"{found:.3f}" for found in bits))
 
 
 if __name__ == "__main__":

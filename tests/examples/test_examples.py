@@ -132,3 +132,14 @@ def test_pareto_front_of_digits_is_drawn(tmp_path: Path) -> None:
     assert flops
     assert all(number <= 2_000_000 for number in flops)
     assert (tmp_path / "nas-experiments/front/front.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_lightning_digits_loads_its_data_once(tmp_path: Path) -> None:
+    out = run("lightning_digits.py", tmp_path, "--smoke")
+    assert "3 trials: 3 complete" in out
+    assert "3 trials, data loaded 1 time(s)" in out
+    found = re.search(r"best validation accuracy: ([\d.]+)%", out)
+    assert found is not None
+    assert float(found.group(1)) > 50  # two epochs; the full run passes 95
+    assert re.search(r"its files: checkpoints, events\.out\.\S+, hparams\.yaml", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["nas-experiments"]
