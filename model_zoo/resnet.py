@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nas import InputChoice, Repeat, ValueChoice, model_space
+from nas import InputChoice, NasValueError, Repeat, ValueChoice, model_space
+from nas.errors import explain
 from nas.model_zoo.mobile_layers import conv_norm
 
 
@@ -46,6 +47,9 @@ class ResNetSpace(nn.Module):
         channels: of the input images.
         classes: how many outputs.
 
+    Raises:
+        NasValueError: a width that is no multiple of 4.
+
     Example:
         >>> from nas import ModelSpace
         >>> ModelSpace(ResNetSpace).default()
@@ -54,6 +58,10 @@ class ResNetSpace(nn.Module):
 
     def __init__(self, width: int = 256, *, channels: int = 3, classes: int = 10) -> None:
         super().__init__()
+        if width < 4 or width % 4:
+            raise NasValueError(
+                explain("a bottleneck is a quarter as wide, so the width must be a multiple of 4", got=width)
+            )
         self.stem = conv_norm(channels, width, 3, activation=nn.ReLU)
         self.pool = nn.MaxPool2d(ValueChoice([2, 3], label="pool"))
         self.cells = Repeat(lambda i: Bottleneck(width, label=f"cell{i + 1}/skip"), (2, 5), label="cells")

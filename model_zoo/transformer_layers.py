@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import final
 
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from nas import Repeat, ValueChoice
+from nas import NasValueError, Repeat, ValueChoice
+from nas.errors import explain
 
 
 class SelfAttention(nn.Module):
@@ -66,7 +67,11 @@ class TransformerBlock(nn.Module):
 @final
 @dataclass(frozen=True, kw_only=True)
 class TransformerRanges:
-    """What the choices of a transformer space may be."""
+    """What the choices of a transformer space may be.
+
+    Raises:
+        NasValueError: a number that is not above 0, or no candidates.
+    """
 
     widths: tuple[int, ...]
     """Candidates for the channels that run through all blocks."""
@@ -78,6 +83,16 @@ class TransformerRanges:
     """Fewest and most blocks."""
     head_width: int = 64
     """Channels of each head."""
+
+    def __post_init__(self) -> None:
+        wrong = {
+            field.name: value
+            for field in fields(self)
+            for value in [getattr(self, field.name)]
+            if not value or (min(value) if isinstance(value, tuple) else value) <= 0
+        }
+        if wrong:
+            raise NasValueError(explain("every range needs candidates above 0", got=wrong, where="TransformerRanges"))
 
 
 def transformer_blocks(width: int, ranges: TransformerRanges, *, causal: bool = False) -> nn.Sequential:

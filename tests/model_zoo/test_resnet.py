@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nas import ModelSpace
+from nas import ModelSpace, NasValueError
 from nas.model_zoo import ResNetSpace
 
 
@@ -47,3 +47,9 @@ def test_the_skip_adds_the_input(space: ModelSpace, skip: int, expected: float) 
 
 def test_any_resolution_runs(space: ModelSpace) -> None:
     assert space.build(space.default())(torch.zeros(2, 3, 20, 27)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("width", [0, 2, 18])
+def test_a_width_without_a_quarter_is_refused(width: int) -> None:
+    with pytest.raises(NasValueError, match="multiple of 4"):
+        ResNetSpace(width)

@@ -1,6 +1,8 @@
 """The space of language models: its size, causality, that they learn, and what each choice changes."""
 
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +75,12 @@ def test_a_larger_answer_has_more_parameters(seed: int) -> None:
     smaller, larger = sorted(rng.sample(list(SPACE.search_space.domains[label].values()), 2))
     fixed = {name: answer for name, answer in sample.items() if label != "depth" or name == "width"}
     assert parameters(SPACE.complete(fixed | {label: smaller})) < parameters(SPACE.complete(fixed | {label: larger}))
+
+
+@pytest.mark.parametrize("wrong", [{"heads": (2, 0)}, {"widths": ()}, {"depth": (0, 2)}, {"head_width": 0}])
+def test_ranges_without_candidates_above_zero_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(NasValueError, match=f"above 0.*{next(iter(wrong))}"):
+        replace(RANGES, **wrong)
 
 
 def test_a_text_longer_than_the_context_is_refused() -> None:
