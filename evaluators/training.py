@@ -228,16 +228,15 @@ def _train(
     if launcher is None:
         follow.report, follow.check_time = job.report, job.check_time
     with _seed_for_others(job.seed), _interruptible(follow):
-        try:
-            if launcher is None:
+        if launcher is None:
+            trainer.fit(module, datamodule=data)
+            return
+        with relayed(job) as follow.report:
+            try:
                 trainer.fit(module, datamodule=data)
-                return
-            with relayed(job) as follow.report:
-                trainer.fit(module, datamodule=data)
-        except BaseException:
-            if launcher is not None:
+            except BaseException:
                 launcher.kill(signal.SIGKILL)
-            raise
+                raise
 
 
 @contextmanager

@@ -201,7 +201,7 @@ class NoValidation(LightningModule):
     [
         (
             lambda: LightningEvaluator(Fit, DATA, DATA, metric="val_loss", rat=1.0),
-            "'rat' is no argument of Fit.*'rate'",
+            "'rat' is no argument.*'rate'",
         ),
         (lambda: LightningEvaluator(Fit, DATA, DATA, metric=""), "metric must be the name"),
         (lambda: LightningEvaluator(Fit, DATA, DATA, metric="a", direction="up"), "a direction is"),  # type: ignore[arg-type]
