@@ -146,7 +146,11 @@ def fresh(loader: Any, seed: int) -> Any:
     if not isinstance(loader, DataLoader):
         return loader
     # Persistent workers belong to the trial that started them.
-    shared = {id(loader.dataset): loader.dataset, id(loader._iterator): None}
+    shared: dict[int, Any] = {id(loader._iterator): None}
+    data: Any = loader.dataset
+    while data is not None:
+        shared[id(data)] = data
+        data = getattr(data, "dataset", None)
     copied = copy.deepcopy(loader, shared)
     samplers = (copied.sampler, copied.batch_sampler, getattr(copied.batch_sampler, "sampler", None))
     for owner in (copied, *samplers):

@@ -110,7 +110,9 @@ class SupervisedModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Logs the mean loss of the epoch."""
-        self.log("train_loss", outputs["loss"], on_step=False, on_epoch=True, batch_size=len(batch[-1]))
+        # Lightning has divided it, to accumulate gradients.
+        loss = outputs["loss"] * self.trainer.accumulate_grad_batches
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[-1]))
 
     def on_validation_epoch_start(self) -> None:
         """Begins the metrics anew."""

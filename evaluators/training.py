@@ -109,11 +109,11 @@ class TrainingEvaluator(Evaluator):
             NasValueError: the Trainer refuses the arguments.
         """
         filled = self._settings.fill(hyperparameters)
-        # What a Trainer has used remembers it: each gets copies.
-        given = copy.deepcopy({name: filled[name] for name in filled if name in TRAINER_ARGUMENTS})
-        theirs = given.pop("callbacks", None) or []
-        own = theirs if isinstance(theirs, list | tuple) else [theirs]
+        given = {name: filled[name] for name in filled if name in TRAINER_ARGUMENTS}
         try:
+            given = copy.deepcopy(given)  # what a Trainer has used remembers it
+            theirs = given.pop("callbacks", None) or []
+            own = theirs if isinstance(theirs, list | tuple) else [theirs]
             return Trainer(**{**_defaults(given, directory), **given, "callbacks": [*own, *callbacks]})
         except Exception as error:
             raise NasValueError(explain(f"the Trainer refuses its arguments: {error}", got=given)) from error
@@ -235,7 +235,7 @@ def _train(
             try:
                 trainer.fit(module, datamodule=data)
             except BaseException:
-                launcher.kill(signal.SIGKILL)
+                launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
                 raise
 
 

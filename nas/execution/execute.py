@@ -87,7 +87,7 @@ class Assignment:
             on_report=self.on_report if repeat == 0 else None,
             deadline=deadline,
             directory=self._folder(repeat),
-            objective=self.objectives.names[0],
+            objective=self.objectives.names[0] if len(self.objectives.names) == 1 else None,
         )
 
     def _folder(self, repeat: int) -> Path | None:

@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from sklearn.datasets import load_diabetes, load_digits
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 from torchmetrics import MeanAbsoluteError
 
 from nas import Categorical, Experiment, Integer, Job, NasError, Real, TrialState, ValueChoice
@@ -405,3 +405,56 @@ def test_samples_are_json_even_where_objects_are_searched() -> None:
     assert json.loads(json.dumps(sample)) == {"optimizer": "plain", "scheduler": "none"}
     module = evaluator.module(nn.Linear(2, 2), optimizer="own", scheduler="steps")
     assert isinstance(module.configure_optimizers()["optimizer"], torch.optim.Adam)
+
+
+def test_the_training_loss_is_that_of_a_batch_however_gradients_are_gathered() -> None:
+    options: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "max_epochs": 1, "batch_size": 100}
+    model = plain()
+    for gathered in (1, 3):
+        evaluator = Classification(TRAIN, TRAIN, accumulate_grad_batches=gathered, **options)
+        found = evaluator.evaluate(job(lambda: model))
+        assert found["train_loss"] == pytest.approx(found["loss"], abs=1e-4)
+
+
+def test_a_copy_of_a_loader_shares_the_data() -> None:
+    inner = Subset(TRAIN, range(100))
+    loader = DataLoader(inner, 10, sampler=RandomSampler(TRAIN, num_samples=100, replacement=True))
+    copied = Classification(loader, VALIDATION).data().train_dataloader()
+    assert copied is not loader
+    assert copied.dataset is inner
+    assert copied.sampler.data_source is TRAIN
+
+
+def test_without_tensorboard_the_log_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.evaluators.training.find_spec", lambda name: None)
+    evaluator = Classification(TRAIN, VALIDATION, max_epochs=1)
+    experiment = Experiment(lambda: network(), evaluator, Random(), name="table", directory=tmp_path)
+    experiment.run(1, progress="silent")
+    folder = tmp_path / "table" / "trials" / "0"
+    assert "accuracy" in (folder / "metrics.csv").read_text()
+    assert f"width: {experiment.trials[0].sample['width']}" in (folder / "hparams.yaml").read_text()
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    experiment = Experiment(
+        lambda: network(),
+        Classification(TRAIN, VALIDATION, max_epochs=1, enable_checkpointing=False, logger=False),
+        Random(),
+        name="two",
+        directory=tmp_path,
+        objective={"train_loss": "minimize", "accuracy": "maximize"},
+    )
+    experiment.run(2, progress="silent")
+    assert experiment.pareto_front[0].values is not None
+    assert experiment.trials[0].values == tuple(experiment.trials[0].metrics[n] for n in ("train_loss", "accuracy"))
+
+
+def test_runs_of_one_trial_have_folders_of_their_own(tmp_path: Path) -> None:
+    evaluator = Classification(TRAIN, executions=2, folds=2, max_epochs=1)
+    experiment = Experiment(lambda: network(), evaluator, Random(), name="runs", directory=tmp_path, repeats=2)
+    experiment.run(1, progress="silent")
+    assert experiment.trials[0].state is TrialState.COMPLETE, experiment.trials[0].error
+    folder = tmp_path / "runs" / "trials" / "0"
+    assert len(list(folder.glob("repeat-[01]/run-[0123]/checkpoints/*.ckpt"))) == 8
+    first, second = experiment.trials[0].repeats
+    assert first["accuracy"] != second["accuracy"]
