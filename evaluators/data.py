@@ -13,6 +13,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.random_state import derive_seed
 
 Part: TypeAlias = "Dataset[Any] | DataLoader[Any]"
 Source: TypeAlias = "Part | LightningDataModule | Callable[[], object]"
@@ -200,10 +201,12 @@ class _Loaders(LightningDataModule):
     def __init__(self, train: Part, validation: Part, seed: int, batch_size: int) -> None:
         super().__init__()
         self._train, self._validation, self._seed, self._batch_size = train, validation, seed, batch_size
+        self._made = 0
 
     def train_dataloader(self) -> Any:
-        """Shuffled, where it was given as a dataset."""
-        return _loader(self._train, self._seed, self._batch_size, shuffle=True)
+        """Shuffled, where it was given as a dataset; in another order each time."""
+        self._made += 1
+        return _loader(self._train, derive_seed(self._seed, self._made), self._batch_size, shuffle=True)
 
     def val_dataloader(self) -> Any:
         """In order, where it was given as a dataset."""
@@ -218,7 +221,7 @@ class _HeldModule(LightningDataModule):
 
     def __init__(self, held: LightningDataModule, seed: int) -> None:
         super().__init__()
-        self._held, self._seed = held, seed
+        self._held, self._seed, self._made = held, seed, 0
         for name in self._HOOKS:
             # Lightning looks whether a hook is overridden: these are, where the user's are.
             setattr(self, name, getattr(held, name))
@@ -226,7 +229,8 @@ class _HeldModule(LightningDataModule):
     def train_dataloader(self) -> Any:
         """The user's."""
         self._held.trainer = self.trainer
-        return _each(self._held.train_dataloader(), self._seed)
+        self._made += 1
+        return _each(self._held.train_dataloader(), derive_seed(self._seed, self._made))
 
     def val_dataloader(self) -> Any:
         """The user's."""

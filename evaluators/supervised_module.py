@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias, final
 
@@ -44,8 +45,9 @@ class MeanOf(Metric):
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Adds a batch."""
         values = torch.as_tensor(self.function(prediction, target))
-        self.total += values.float().mean() * len(target)
-        self.count += len(target)
+        # Not in place: Lightning validates in inference mode, a loop of one's own may not.
+        self.total = self.total + values.float().mean() * len(target)
+        self.count = self.count + len(target)
 
     def compute(self) -> Tensor:
         """The mean."""
@@ -128,7 +130,7 @@ class SupervisedModule(LightningModule):
         if self._scheduler is None:
             return optimizer
         if takes_total_steps(self._scheduler):
-            scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+            scheduler = self._scheduler(optimizer, total_steps=self._total_steps())
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         scheduler = self._scheduler(optimizer)
         plan: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
@@ -157,6 +159,17 @@ class SupervisedModule(LightningModule):
                 )
             prediction = prediction.reshape(target.shape)
         return prediction, target
+
+    def _total_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise NasValueError(
+                explain(
+                    "a scheduler of total_steps needs to know how many there will be",
+                    mend="give max_epochs and data of known length, or max_steps",
+                )
+            )
+        return int(steps)
 
     def _each_metric(self) -> Iterator[Metric]:
         for metric in self.metrics:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, final
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
@@ -114,7 +115,10 @@ class TrainingEvaluator(Evaluator):
             given = copy.deepcopy(given)  # what a Trainer has used remembers it
             theirs = given.pop("callbacks", None) or []
             own = theirs if isinstance(theirs, list | tuple) else [theirs]
-            return Trainer(**{**_defaults(given, directory), **given, "callbacks": [*own, *callbacks]})
+            defaults = _defaults(given, directory)
+            if any(isinstance(callback, Checkpoint) for callback in own):
+                defaults["enable_checkpointing"] = True
+            return Trainer(**{**defaults, **given, "callbacks": [*own, *callbacks]})
         except Exception as error:
             raise NasValueError(explain(f"the Trainer refuses its arguments: {error}", got=given)) from error
 

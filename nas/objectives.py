@@ -66,6 +66,8 @@ def usual_direction(metric: str) -> Direction | None:
         ('minimize', 'maximize', None)
     """
     words = set(re.findall(r"[a-z0-9]+", metric.lower()))
+    if "std" in words:
+        return None
     if words & _BETTER_SMALL:
         return "minimize"
     return "maximize" if words & _BETTER_LARGE else None

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from sklearn.datasets import load_diabetes, load_digits
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
@@ -18,7 +20,7 @@ from torchmetrics import MeanAbsoluteError
 
 from nas import Categorical, Experiment, Integer, Job, NasError, Real, TrialState, ValueChoice
 from nas.evaluators import Classification, Regression, SupervisedModule
-from nas.strategies import Random
+from nas.strategies import GridSearch, Random
 
 IMAGES, LABELS = load_digits(return_X_y=True)
 X, Y = torch.tensor(IMAGES, dtype=torch.float32) / 16, torch.tensor(LABELS)
@@ -222,6 +224,9 @@ def test_the_order_of_the_data_comes_from_the_seed() -> None:
 
         assert order(1) == order(1)
         assert order(1) != order(2)
+        data = evaluator.data(seed=1)
+        first, second = ([int(y) for _, ys in data.train_dataloader() for y in ys] for _ in range(2))
+        assert first != second
     assert loader.generator is not None
     assert loader.generator.initial_seed() == 3
 
@@ -458,3 +463,27 @@ def test_runs_of_one_trial_have_folders_of_their_own(tmp_path: Path) -> None:
     assert len(list(folder.glob("repeat-[01]/run-[0123]/checkpoints/*.ckpt"))) == 8
     first, second = experiment.trials[0].repeats
     assert first["accuracy"] != second["accuracy"]
+
+
+def test_checkpoints_as_the_user_wants_them(tmp_path: Path) -> None:
+    best = ModelCheckpoint(filename="best", monitor="accuracy", mode="max")
+    evaluator = Classification(TRAIN, VALIDATION, max_epochs=3, learning_rate=0.01, callbacks=best)
+    experiment = Experiment(lambda: network(), evaluator, GridSearch(), name="best", directory=tmp_path)
+    experiment.run(2, progress="silent")
+    for trial in experiment.trials:
+        (checkpoint,) = (tmp_path / "best" / "trials" / str(trial.number) / "checkpoints").iterdir()
+        assert checkpoint.name == "best.ckpt"
+        state = torch.load(checkpoint, weights_only=True)
+        assert float(state["callbacks"][best.state_key]["best_model_score"]) == max(trial.intermediate.values())
+
+
+def test_the_hparams_record_holds_what_was_reached(tmp_path: Path) -> None:
+    experiment = Experiment(
+        lambda: network(), Classification(TRAIN, VALIDATION, max_epochs=2), Random(), name="hparams", directory=tmp_path
+    )
+    experiment.run(1, progress="silent")
+    events = EventAccumulator(str(tmp_path / "hparams" / "trials" / "0")).Reload()
+    reached = experiment.trials[0].metrics["accuracy"]
+    assert [event.value for event in events.Scalars("accuracy")][-1] == pytest.approx(reached)
+    assert [event.value for event in events.Scalars("hp/accuracy")] == [pytest.approx(reached)]
+    assert "_hparams_/session_start_info" in events.summary_metadata
