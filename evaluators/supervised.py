@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, final
 
@@ -44,16 +45,19 @@ class SupervisedEvaluator(TrainingEvaluator):
         executions: int,
         folds: int | None,
         trainer: Mapping[str, Any],
-        match_shapes: bool,
     ) -> None:
         check_trainer_arguments(trainer, type(self).__name__, others=(*values, "metrics", "executions", "folds"))
         values = {name: value for name, value in values.items() if name != "batch_size" or value is not None}
         settings = Settings({**values, **trainer}, _OBJECTS)
         super().__init__(train, validation, settings, executions=executions, folds=folds)
         self._metrics = _checked_metrics(metrics)
-        self._match_shapes = match_shapes
         _check_criteria(settings)
         _check_optimizers(settings)
+
+    @property
+    @abstractmethod
+    def match_shapes(self) -> bool:
+        """Whether a prediction takes the shape of its target."""
 
     @property
     @final
@@ -82,7 +86,7 @@ class SupervisedEvaluator(TrainingEvaluator):
             metrics=self._metrics,
             optimizer=bound_optimizer(optimizer, values["learning_rate"], values["weight_decay"]),
             scheduler=values["scheduler"],
-            match_shapes=self._match_shapes,
+            match_shapes=self.match_shapes,
         )
 
 
@@ -159,8 +163,12 @@ class Classification(SupervisedEvaluator):
             executions=executions,
             folds=folds,
             trainer=trainer,
-            match_shapes=False,
         )
+
+    @property
+    def match_shapes(self) -> bool:
+        """No: scores have a dimension more than labels."""
+        return False
 
 
 @final
@@ -209,8 +217,12 @@ class Regression(SupervisedEvaluator):
             executions=executions,
             folds=folds,
             trainer=trainer,
-            match_shapes=True,
         )
+
+    @property
+    def match_shapes(self) -> bool:
+        """Yes: (batch, 1) less (batch,) would be (batch, batch)."""
+        return True
 
 
 def accuracy(scores: Tensor, target: Tensor) -> Tensor:

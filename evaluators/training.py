@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+import pickle
 import shutil
 import signal
 import statistics
@@ -19,6 +20,7 @@ from typing import Any, final
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher  # it has no public name
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
@@ -118,9 +120,18 @@ class TrainingEvaluator(Evaluator):
             defaults = _defaults(given, directory)
             if any(isinstance(callback, Checkpoint) for callback in own):
                 defaults["enable_checkpointing"] = True
-            return Trainer(**{**defaults, **given, "callbacks": [*own, *callbacks]})
+            trainer = Trainer(**{**defaults, **given, "callbacks": [*own, *callbacks]})
         except Exception as error:
             raise NasValueError(explain(f"the Trainer refuses its arguments: {error}", got=given)) from error
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher) and trainer.num_devices > 1:
+            raise NasValueError(
+                explain(
+                    "this strategy starts the script anew for each device, which in a search would be a second search",
+                    got=given.get("strategy"),
+                    mend='strategy="ddp_spawn"',
+                )
+            )
+        return trainer
 
     @final
     def evaluate(self, job: Job) -> dict[str, float]:
@@ -238,6 +249,15 @@ def _train(
         with relayed(job) as follow.report:
             try:
                 trainer.fit(module, datamodule=data)
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                if "pickle" not in str(error):
+                    raise
+                raise NasTypeError(
+                    explain(
+                        f"what several processes share must be picklable: {error}",
+                        mend='define it at the top of a module, or take strategy="ddp_fork"',
+                    )
+                ) from error
             except BaseException:
                 launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
                 raise

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy
 from sklearn.datasets import load_diabetes, load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -390,9 +391,17 @@ def test_bad_arguments_are_answered_before_anything_runs(make: Callable[[], obje
         (Classification(lambda: (TRAIN, VALIDATION, 3)), "train must be a Dataset"),
         (Classification(lambda: TRAIN), "there must be validation data"),
         (Classification(TRAIN.tensors[0], VALIDATION), "a batch must be"),  # type: ignore[arg-type]
+        (
+            Classification(TRAIN, VALIDATION, metrics={"m": lambda p, t: p.mean()}, devices=2, accelerator="cpu"),
+            "must be picklable.*ddp_fork",
+        ),
+        (
+            Classification(TRAIN, VALIDATION, strategy=DDPStrategy(), devices=2, accelerator="cpu"),
+            "starts the script anew for each device",
+        ),
         (Regression(TRAIN, VALIDATION), "one prediction for each target; received 'predictions .32, 10. for"),
     ],
-    ids=["loss", "precision", "no validation", "triple", "half", "batch", "shape"],
+    ids=["loss", "precision", "no validation", "triple", "half", "batch", "pickle", "script", "shape"],
 )
 def test_what_goes_wrong_later_is_explained_too(evaluator: Classification, message: str) -> None:
     with pytest.raises(NasError, match=message):
