@@ -114,7 +114,7 @@ class SupervisedModule(LightningModule):
         """Logs the mean loss of the epoch."""
         # Lightning has divided it, to accumulate gradients.
         loss = outputs["loss"] * self.trainer.accumulate_grad_batches
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[-1]))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch[-1]))
 
     def on_validation_epoch_start(self) -> None:
         """Begins the metrics anew."""

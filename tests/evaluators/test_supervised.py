@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 from torchmetrics import MeanAbsoluteError
+from torchmetrics.classification import MulticlassAccuracy
 
 from nas import Categorical, Experiment, Integer, Job, NasError, Real, TrialState, ValueChoice
 from nas.evaluators import Classification, Regression, SupervisedModule
@@ -210,10 +211,13 @@ def test_metrics_of_torchmetrics_and_functions() -> None:
     def macro_error(scores: Tensor, target: Tensor) -> Tensor:
         return (scores.argmax(1) != target).float().mean()
 
-    metrics = {"top2": top2, "macro_error": macro_error}
+    official = MulticlassAccuracy(10, average="micro")
+    metrics = {"top2": top2, "macro_error": macro_error, "official": official}
     found = Classification(TRAIN, VALIDATION, batch_size=100, max_epochs=1, metrics=metrics).evaluate(job())
     assert next(iter(found)) == "top2"
     assert found["top2"] > 1 - found["macro_error"]
+    assert found["official"] == pytest.approx(1 - found["macro_error"])
+    assert official.update_count == 0  # a copy was used
 
 
 def test_the_order_of_the_data_comes_from_the_seed() -> None:
