@@ -13,7 +13,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.random_state import derive_seed
+from nas.random_state import derive_seed, seeded
 
 Part: TypeAlias = "Dataset[Any] | DataLoader[Any]"
 Source: TypeAlias = "Part | LightningDataModule | Callable[[], object]"
@@ -55,17 +55,25 @@ class Data:
         return _restored, (self._payload,)
 
     def load(self) -> LightningDataModule | tuple[Part, Part | None]:
-        """The data, loaded on the first call."""
+        """The data, loaded on the first call.
+
+        What is random in it (a split, say) is the same in every process, and does not depend on the trial that loads.
+        """
         if self._held is None:
-            source: Any = self._given[0]
-            found: Any = source() if _is_function(source) else self._given
-            train, validation = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-            self._check(train, validation)
-            if isinstance(train, LightningDataModule):
-                train.prepare_data()
-                train.setup("fit")
-            self._held = train if isinstance(train, LightningDataModule) else (train, validation)
+            with seeded(0):
+                self._held = self._load()
         return self._held
+
+    def _load(self) -> LightningDataModule | tuple[Part, Part | None]:
+        source: Any = self._given[0]
+        found: Any = source() if _is_function(source) else self._given
+        train, validation = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+        self._check(train, validation)
+        if not isinstance(train, LightningDataModule):
+            return train, validation
+        train.prepare_data()
+        train.setup("fit")
+        return train
 
     def module(self, *, seed: int, batch_size: int, fold: int = 0) -> LightningDataModule:
         """What a Trainer takes, its order decided by the seed."""

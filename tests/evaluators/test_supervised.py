@@ -16,7 +16,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
-from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset, random_split
 from torchmetrics import MeanAbsoluteError
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -500,3 +500,21 @@ def test_the_hparams_record_holds_what_was_reached(tmp_path: Path) -> None:
     assert [event.value for event in events.Scalars("accuracy")][-1] == pytest.approx(reached)
     assert [event.value for event in events.Scalars("hp/accuracy")] == [pytest.approx(reached)]
     assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_what_is_random_in_the_data_does_not_depend_on_the_trial_that_loads() -> None:
+    def load() -> tuple[Subset[Any], Subset[Any]]:
+        train, validation = random_split(TRAIN, [500, 100])
+        return train, validation
+
+    def splits(seed: int) -> tuple[list[int], float]:
+        torch.manual_seed(seed)
+        data = Classification(load).data()
+        return [int(y) for _, ys in data.val_dataloader() for y in ys], float(torch.rand(()))
+
+    with torch.random.fork_rng():
+        first, drawn = splits(1)
+        second, other = splits(2)
+        assert first == second
+        torch.manual_seed(1)
+        assert float(torch.rand(())) == drawn != other
