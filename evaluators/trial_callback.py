@@ -37,7 +37,9 @@ class TrialCallback(Callback):
     """
 
     def __init__(self, metric: str, sample: Mapping[str, Answer]) -> None:
-        self.metric, self.sample = metric, dict(sample)
+        self.metric = metric
+        # YAML would write a tuple as an object of Python.
+        self.sample = {label: list(a) if isinstance(a, tuple) else a for label, a in sample.items()}
         self.report: Callable[[float, int], bool | None] | None = None
         self.check_time: Callable[[], None] | None = None
         self.exception: BaseException | None = None

@@ -30,6 +30,7 @@ class EvaluatorContract(ABC):
         quiet: it prints nothing.
 
     Example:
+        >>> from torch import nn
         >>> from nas import ValueChoice
         >>> from nas.evaluators import FunctionalEvaluator
         >>> class TestSize(EvaluatorContract):
