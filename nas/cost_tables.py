@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,9 +62,17 @@ class CostTables:
         structure: the tree.
         measure: the costs of a sample, module by module.
         metrics: their names, in the order of the numbers of a vector.
+        whole: whether to look for no tables, but to build each sample that is asked for: where not all can be built.
     """
 
-    def __init__(self, structure: Structure, measure: Callable[[Sample], Vector], metrics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        measure: Callable[[Sample], Vector],
+        metrics: Sequence[str],
+        *,
+        whole: bool = False,
+    ) -> None:
         self.structure, self.metrics = structure, tuple(metrics)
         self.factors: dict[str, list[Factor]] = {metric: [] for metric in metrics}
         self.builds = 0
@@ -72,10 +81,13 @@ class CostTables:
         self._records: dict[str, tuple[Sample, Vector]] = {}
         self._labels: dict[str, dict[str, frozenset[str]]] = {metric: {} for metric in metrics}
         self._home: dict[str, dict[str, Factor]] = {metric: {} for metric in metrics}
-        self._vary_all()
+        self._fewest = frozenset(structure.domains) if whole else frozenset()
+        if not whole:
+            self._vary_all()
         for metric in self.metrics:
             self._regroup(metric)
-        self._verify()
+        if not whole:
+            self._verify()
 
     # What users of the tables ask.
 
@@ -185,9 +197,10 @@ class CostTables:
     def _group(self, metric: str) -> None:
         groups: dict[frozenset[str], Factor] = {}
         home = self._home[metric] = {}
-        sets: set[frozenset[str]] = {frozenset(), *self._labels[metric].values()}
+        sets = {self._fewest, *self._labels[metric].values()}
         for labels in sorted(sets, key=lambda found: (-len(found), sorted(found))):
-            factor = Factor(self.structure.ordered(labels), self.structure.count(labels))
+            size = math.inf if self._fewest else self.structure.count(labels)
+            factor = Factor(self.structure.ordered(labels), size)
             wider = [other for found, other in groups.items() if labels < found and other.small]
             groups[labels] = min(wider, key=lambda other: other.size) if wider else factor
         for path, labels in self._labels[metric].items():
@@ -201,7 +214,7 @@ class CostTables:
         for path, costs in vector.items():
             if costs[index]:
                 if path not in home:  # in no sample so far
-                    self._labels[metric][path] = frozenset()
+                    self._labels[metric][path] = self._fewest
                     home[path] = min(self.factors[metric], key=lambda factor: len(factor.labels))
                 sums[home[path]] += costs[index]
         for factor, total in sums.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from nas.cost_structure import Structure
 from nas.cost_tables import CostTables, Vector
 from nas.costs import Cost
-from nas.errors import NasValueError, explain
+from nas.errors import NasError, NasValueError, explain
 from nas.meta_run import Example, Known, meta_example, run_on_meta
 from nas.model_profile import as_text, build_on_meta
 from nas.samples import Sample
@@ -22,7 +22,7 @@ class SpaceProfile:
     """The costs of all samples of a space for one example input, batch included. `print` it for a table of bounds.
 
     Args:
-        space: of models; constraints that it has are not used.
+        space: of models. A constraint that it has does not narrow the bounds.
         example_input: a tensor, a tuple of tensors, or a shape.
 
     Raises:
@@ -32,8 +32,16 @@ class SpaceProfile:
 
     def __init__(self, space: ModelSpace, example_input: Example) -> None:
         self.name = space.name
-        measure = _Measure(space, example_input)
-        self.tables = CostTables(Structure(space.search_space), measure, ("multiply_adds", "parameters", "activations"))
+        structure, measure = Structure(space.search_space), _Measure(space, example_input)
+        metrics = ("multiply_adds", "parameters", "activations")
+        try:
+            self.tables = CostTables(structure, measure, metrics)
+        except NasError:
+            if space.search_space.constraint is None:
+                raise
+            # Only what the constraint allows can be built: then that must do.
+            measure(space.sample(0))
+            self.tables = CostTables(structure, measure, metrics, whole=True)
         self.flops = Cost(self.tables, "multiply_adds", name="flops", scale=2)
         self.multiply_adds = Cost(self.tables, "multiply_adds", name="multiply_adds")
         self.parameters = Cost(self.tables, "parameters", name="parameters")

@@ -135,6 +135,7 @@ def test_costs_of_200_samples_are_those_of_their_models(space: ModelSpace, costs
 def zoo(name: str) -> tuple[ModelSpace, Tensor]:
     entry = SPACES[name]
     space = ModelSpace(entry.source, **entry.tiny)
+    space = space if entry.where is None else space.where(entry.where)
     return space, torch.zeros((1, *entry.input_shape), dtype=torch.float32 if entry.tokens is None else torch.long)
 
 
@@ -243,6 +244,24 @@ def test_choices_outside_the_tree_are_refused() -> None:
 
     with pytest.raises(NasError, match=r"'odd'.*use Repeat and LayerChoice"):
         profile(ModelSpace(plain_loop), (1, 4))
+
+
+def test_spaces_of_which_not_all_samples_can_be_built() -> None:
+    def build() -> nn.Module:
+        first, second = (ValueChoice([1, 2, 3, 4], label=label) for label in ("first", "second"))
+        if first + second > 6:
+            raise NasValueError("too wide")
+        return nn.Sequential(nn.Linear(4, first), nn.Linear(first, second))
+
+    space = ModelSpace(build)
+    with pytest.raises(NasValueError, match="too wide"):
+        profile(space, (1, 4))
+    costs = profile(space.where(lambda sample: sample["first"] + sample["second"] <= 6), (1, 4))
+    assert costs.multiply_adds({"first": 3, "second": 2}) == 18
+    assert costs.flops({"first": 2, "second": 4}) == 32
+    assert not costs.flops.bounds().exact
+    with pytest.raises(NasValueError, match="too wide"):
+        costs.flops({"first": 4, "second": 4})
 
 
 def wide(numbers: int) -> ModelSpace:
