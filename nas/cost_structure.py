@@ -7,20 +7,27 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import final
 
+from nas.choices import chosen_items
 from nas.counting import count
-from nas.domains import Answer
+from nas.domains import Answer, Subset
 from nas.samples import Sample
 from nas.search_space import SearchSpace
 from nas.tree import Branch, Choice, as_key
 
 Key = tuple[Answer, ...]
+_DRAWS = 40
 ABSENT = ...
 """Stands in a key for the answer of a label that is not active."""
 
 
 @final
 class Structure:
-    """Labels with the labels that decide whether they are asked, and ways to make samples."""
+    """Labels with the labels that decide whether they are asked, and ways to make samples.
+
+    Beside the labels there are *uses*: whether any of the InputChoices of one cell (labels that share all but their
+    last two parts) takes item i. What a cell hands on often depends on these alone: the concatenation of what no node
+    reads, say, where the joint answers of all its InputChoices would make too large a table.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = SearchSpace(space.choices)
@@ -29,6 +36,9 @@ class Structure:
         self.open = [label for label, domain in self.domains.items() if domain.size > 1]
         self._above = _above(space.choices)
         self._counts: dict[frozenset[str], float] = {}
+        self.uses = _uses(space.choices)
+        self.use_of = {label: name for name, (labels, _) in self.uses.items() for label in labels}
+        self.position.update({name: len(self.domains) + number for number, name in enumerate(self.uses)})
 
     def closed(self, labels: Iterable[str]) -> frozenset[str]:
         """The labels and all that decide whether they are asked."""
@@ -44,6 +54,39 @@ class Structure:
     def ordered(self, labels: Iterable[str]) -> tuple[str, ...]:
         """In the order of the tree."""
         return tuple(sorted(labels, key=self.position.__getitem__))
+
+    def with_uses(self, sample: Mapping[str, Answer]) -> Mapping[str, Answer]:
+        """The sample, and for each use whether it is made."""
+        found: Sample = dict(sample)
+        used: dict[tuple[str, ...], set[int]] = {}
+        for name, (labels, item) in self.uses.items():
+            if labels not in used:
+                answers = [sample[label] for label in labels if label in sample]
+                used[labels] = {i for answer in answers for i in chosen_items(answer)}
+            found[name] = item in used[labels]
+        return found
+
+    def changed_uses(self, first: Sample, second: Sample) -> set[str]:
+        """The uses that one sample makes and the other does not."""
+        before, after = self.with_uses(first), self.with_uses(second)
+        return {name for name in self.uses if before[name] != after[name]}
+
+    def use_pair(self, use: str, rng: random.Random) -> tuple[Sample, Sample] | None:
+        """Two samples of which the second makes one use more than the first; None if none was found."""
+        labels, item = self.uses[use]
+
+        def drawn(label: str, *, taken: bool) -> Answer:
+            draws = (self.domains[label].sample(rng) for _ in range(_DRAWS))
+            return next((answer for answer in draws if (item in chosen_items(answer)) == taken), ABSENT)
+
+        for _ in range(_DRAWS):
+            sample = self.space.sample(rng)
+            first = self.extend({**sample, **{n: drawn(n, taken=False) for n in labels if n in sample}}, rng)
+            label = rng.choice([name for name in labels if name in first])
+            second = self.extend({**first, label: drawn(label, taken=True)}, rng)
+            if self.changed_uses(first, second) == {use}:
+                return first, second
+        return None
 
     def part(self, labels: frozenset[str]) -> SearchSpace:
         """The tree without all other labels; `labels` must be closed."""
@@ -115,6 +158,27 @@ def _above(choices: tuple[Choice, ...]) -> dict[str, set[str]]:
 
     visit(choices, frozenset())
     return {label: set() if frozenset() in paths else set().union(*paths) for label, paths in places.items()}
+
+
+def _uses(choices: tuple[Choice, ...]) -> dict[str, tuple[tuple[str, ...], int]]:
+    """The name of each use, with the labels that can make it and the item that they take."""
+    items: dict[str, dict[str, int]] = {}
+
+    def visit(level: tuple[Choice, ...]) -> None:
+        for choice in level:
+            if choice.kind == "input":
+                size = choice.domain.n if isinstance(choice.domain, Subset) else int(choice.domain.size)
+                items.setdefault(choice.label.rsplit("/", 2)[0], {})[choice.label] = size
+            for branch in choice.branches:
+                visit(branch.choices)
+
+    visit(choices)
+    cells = {cell: sizes for cell, sizes in items.items() if len(sizes) > 1}
+    return {
+        f"{cell} takes {item}": (tuple(sizes), item)
+        for cell, sizes in cells.items()
+        for item in range(max(sizes.values()))
+    }
 
 
 def _pruned(choices: tuple[Choice, ...], labels: frozenset[str]) -> tuple[Choice, ...]:

@@ -22,7 +22,7 @@ LARGEST_TABLE = 2048
 
 _HOPELESS = 8 * LARGEST_TABLE
 _DRAWS, _KEPT, _TRIES = 30, 4096, 8
-_CHANGES, _LISTED = 16, 10_000
+_CHANGES, _LISTED, _PAIRS = 16, 10_000, 10
 _ROUNDS, _MOST_ROUNDS, _HALVES, _FEW = 2, 12, 12, 3
 
 
@@ -81,7 +81,10 @@ class CostTables:
         self._records: dict[str, tuple[Sample, Vector]] = {}
         self._labels: dict[str, dict[str, frozenset[str]]] = {metric: {} for metric in metrics}
         self._home: dict[str, dict[str, Factor]] = {metric: {} for metric in metrics}
-        self._fewest = frozenset(structure.domains) if whole else frozenset()
+        self._by_use: dict[str, set[str]] = {metric: set() for metric in metrics}
+        self._pairs: list[tuple[str, tuple[Sample, Sample]]] = []
+        self._everything = frozenset(structure.domains)
+        self._fewest = self._everything if whole else frozenset()
         if not whole:
             self._vary_all()
         for metric in self.metrics:
@@ -94,7 +97,8 @@ class CostTables:
     def cost(self, metric: str, sample: Mapping[str, Answer]) -> int:
         """What a sample costs; where an entry is missing, it is built on the meta device."""
         try:
-            return sum([factor.values[key_of(factor.labels, sample)] for factor in self.factors[metric]])
+            known = self.structure.with_uses(sample) if self._by_use[metric] else sample
+            return sum([factor.values[key_of(factor.labels, known)] for factor in self.factors[metric]])
         except KeyError:
             tree = self.structure.space
             whole = tree.validate({label: answer for label, answer in sample.items() if label in tree.domains})
@@ -143,12 +147,11 @@ class CostTables:
                 base = self.structure.sample_with(left[0], self._rng)
 
     def _vary(self, base: Sample, labels: Iterable[str]) -> None:
-        before = self._vector(base)
         for label in labels:
             for answer in self._others(label, base[label]):
-                after = self._vector(self.structure.extend({**base, label: answer}, self._rng))
-                for metric in range(len(self.metrics)):
-                    self._depend(metric, before, after, label, {*before, *after})
+                changed = self.structure.extend({**base, label: answer}, self._rng)
+                for metric in self.metrics:
+                    self._depend(metric, base, changed, label)
 
     def _others(self, label: str, answer: Answer) -> list[Answer]:
         """Other answers: all of them, or the first and the last and some between."""
@@ -160,26 +163,56 @@ class CostTables:
             return others
         return [others[0], others[-1], *(domain.mutate(answer, self._rng) for _ in range(_CHANGES - 2))]
 
-    def _depend(self, metric: int, first: Vector, second: Vector, label: str, paths: Iterable[str]) -> None:
-        """Notes that the terms which differ depend on a label."""
-        labels = self._labels[self.metrics[metric]]
-        for path in paths:
-            if _at(first, path, metric) != _at(second, path, metric):
+    def _depend(self, metric: str, first: Sample, second: Sample, label: str, *, sure: bool = False) -> None:
+        """Notes that the terms which differ between two samples depend on the one label that differs.
+
+        Where it changes several uses, it takes `sure` to note them all: one of them may be enough.
+        """
+        index, before, after = self.metrics.index(metric), self._vector(first), self._vector(second)
+        for path in {*before, *after}:
+            if _at(before, path, index) != _at(after, path, index):
                 if not self.structure.finite(label):
                     raise NasValueError(
                         explain(
-                            f"the {self.metrics[metric]} of {path!r} depend on a choice in an interval of reals, so "
-                            "they cannot be listed",
+                            f"the {metric} of {path!r} depend on a choice in an interval of reals, so they cannot be "
+                            "listed",
                             got=self.structure.domains[label],
                             where=f"label {label!r}",
                             mend="give it a step, or list the candidates; `profile(space, example_input, sample=...)` "
                             "costs one sample",
                         )
                     )
-                found = labels.get(path, frozenset()) | self.structure.closed([label])
-                # Hardly an entry of such a table would be met twice: it may as well depend on everything.
-                hopeless = self.structure.count(found) > _HOPELESS
-                labels[path] = frozenset(self.structure.domains) if hopeless else found
+                changed = self.structure.changed_uses(first, second) if label in self.structure.use_of else set()
+                self._widen(metric, path, label, changed if sure or len(changed) == 1 else set())
+
+    def _widen(self, metric: str, path: str, label: str, changed: set[str]) -> None:
+        """Adds a label to those that a term depends on, or, where these are too many, the uses that it changed."""
+        known, structure = self._labels[metric].get(path, frozenset()), self.structure
+        if path in self._by_use[metric] and label in structure.use_of:
+            self._labels[metric][path] = known | changed
+            return
+        found, uses = known | structure.closed([label]), path in self._by_use[metric]
+        if structure.count(found) > LARGEST_TABLE and not uses and any(name in structure.use_of for name in found):
+            self._by_use[metric].add(path)
+            found = structure.closed(name for name in found if name not in structure.use_of)
+            found |= changed | self._uses_of(metric, path)
+        if structure.count(found) > _HOPELESS:
+            found = self._everything  # Hardly an entry would be met twice.
+        self._labels[metric][path] = found
+
+    def _uses_of(self, metric: str, path: str) -> set[str]:
+        """The uses that make a difference to a term, each tried by itself in several samples."""
+        if not self._pairs:
+            found = (
+                (use, self.structure.use_pair(use, self._rng)) for use in self.structure.uses for _ in range(_PAIRS)
+            )
+            self._pairs = [(use, pair) for use, pair in found if pair is not None]
+        index = self.metrics.index(metric)
+        return {
+            use
+            for use, (first, second) in self._pairs
+            if _at(self._vector(first), path, index) != _at(self._vector(second), path, index)
+        }
 
     def _regroup(self, metric: str) -> None:
         """Makes the factors anew from what is known of the terms, and repeats where records then disagree."""
@@ -199,7 +232,8 @@ class CostTables:
         home = self._home[metric] = {}
         sets = {self._fewest, *self._labels[metric].values()}
         for labels in sorted(sets, key=lambda found: (-len(found), sorted(found))):
-            size = math.inf if self._fewest else self.structure.count(labels)
+            lazy = self._fewest or labels & self.structure.uses.keys()
+            size = math.inf if lazy else self.structure.count(labels)
             factor = Factor(self.structure.ordered(labels), size)
             wider = [other for found, other in groups.items() if labels < found and other.small]
             groups[labels] = min(wider, key=lambda other: other.size) if wider else factor
@@ -217,8 +251,9 @@ class CostTables:
                     self._labels[metric][path] = self._fewest
                     home[path] = min(self.factors[metric], key=lambda factor: len(factor.labels))
                 sums[home[path]] += costs[index]
+        known = self.structure.with_uses(sample) if self._by_use[metric] else sample
         for factor, total in sums.items():
-            key = key_of(factor.labels, sample)
+            key = key_of(factor.labels, known)
             if factor.values.setdefault(key, total) != total:
                 return factor, factor.witnesses[key], sample
             factor.witnesses.setdefault(key, sample)
@@ -236,15 +271,34 @@ class CostTables:
             changed = {label: second[label] for label in labels[:number] if label in second}
             return self.structure.extend({**second, **first, **changed}, random.Random(0))
 
+        if path in self._by_use[metric]:
+            self._resolve_uses(metric, path, labels, [mixed(number) for number in range(len(labels) + 1)])
+            return
         start, end = 0, len(labels)
         while end - start > 1:
             middle = self._vector(mixed((start + end) // 2))
             if _at(middle, path, index) != _at(low, path, index):
-                end, high = (start + end) // 2, middle
+                end = (start + end) // 2
             else:
                 start, low = (start + end) // 2, middle
-        for other in range(len(self.metrics)):
-            self._depend(other, low, high, labels[start], {*low, *high})
+        for other in self.metrics:
+            self._depend(other, mixed(start), mixed(end), labels[start])
+
+    def _resolve_uses(self, metric: str, path: str, labels: list[str], chain: list[Sample]) -> None:
+        """Finds the step of a chain of samples that makes a difference and tells most about which use it is."""
+        index, known = self.metrics.index(metric), self._labels[metric][path]
+        steps: list[tuple[int, int]] = []
+        for number, (first, second) in enumerate(itertools.pairwise(chain)):
+            if _at(self._vector(first), path, index) != _at(self._vector(second), path, index):
+                input_choice = labels[number] in self.structure.use_of
+                told = self.structure.changed_uses(first, second) if input_choice else {labels[number]}
+                if told - known:
+                    steps.append((len(told - known), number))
+        if steps:
+            _, number = min(steps)
+            self._depend(metric, chain[number], chain[number + 1], labels[number], sure=True)
+        else:
+            self._labels[metric][path] = self._everything
 
     def _verify(self) -> None:
         """Tests the factors by samples that share some labels with another, until a round finds nothing new.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas import (
+    Cell,
     Constraint,
     InputChoice,
     Integer,
@@ -155,6 +156,32 @@ def test_costs_of_200_samples_of_every_zoo_space(name: str) -> None:
 def test_interactions_are_kept(costs: SpaceProfile) -> None:
     assert any({"width", "repeat"} & set(labels) and len(labels) >= 3 for labels in costs.flops.interactions)
     assert not any("dropout" in labels for labels in costs.flops.interactions)
+
+
+class LooseEnds(nn.Module):
+    """A cell whose output is what no node reads: its width depends on 518,400 joint answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        operations = {"linear": lambda i: nn.Linear(4, 4), "relu": lambda i: nn.ReLU()}
+        self.cell = Cell(operations, nodes=5, label="cell")
+        self.head = nn.Linear(4 * len(self.cell.outputs), 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.cell(x, x))
+        return y
+
+
+def test_loose_ends_depend_on_what_is_used_and_on_nothing_else() -> None:
+    space, example = ModelSpace(LooseEnds), torch.zeros(1, 4)
+    costs = profile(space, example)
+    check_exact(space, costs, example, 60)
+    (joint,) = (labels for labels in costs.flops.interactions if len(labels) > 2)
+    assert joint == ("cell takes 2", "cell takes 3", "cell takes 4", "cell takes 5")
+    before = costs.tables.builds
+    for seed in range(100):
+        costs.flops(space.sample(seed))
+    assert costs.tables.builds - before < 10
 
 
 def test_known_tables_build_nothing(small: ModelSpace, listed: SpaceProfile) -> None:
