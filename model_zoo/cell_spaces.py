@@ -9,7 +9,6 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from nas.cell import Cell, CellModule, Sum
 from nas.errors import NasValueError, explain
@@ -204,6 +203,8 @@ def set_drop_path(network: nn.Module, probability: float) -> None:
         >>> for epoch in range(3):  # as published: growing linearly
         ...     set_drop_path(network, 0.2 * epoch / 3)
     """
+    from torchvision.ops import StochasticDepth
+
     for module in network.modules():
         if isinstance(module, StochasticDepth):
             module.p = probability
@@ -215,8 +216,7 @@ def _cell(family: CellFamily, drop_path: float, place: Place) -> CellModule:
     def operation(name: str) -> Callable[[int], nn.Module]:
         def make(state: int) -> nn.Module:
             made = OPERATIONS[name](place.channels, 2 if place.reduction and state < 2 else 1)
-            drops = drop_path > 0 and not isinstance(made, nn.Identity)
-            return nn.Sequential(made, StochasticDepth(drop_path, "row")) if drops else made
+            return made if drop_path == 0 or isinstance(made, nn.Identity) else _dropped(made, drop_path)
 
         return make
 
@@ -234,6 +234,12 @@ def _cell(family: CellFamily, drop_path: float, place: Place) -> CellModule:
         combine=combine if family.concatenates else None,
         output=family.output,
     )
+
+
+def _dropped(operation: nn.Module, probability: float) -> nn.Module:
+    from torchvision.ops import StochasticDepth  # of the extra `vision`
+
+    return nn.Sequential(operation, StochasticDepth(probability, "row"))
 
 
 @final

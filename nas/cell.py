@@ -34,6 +34,7 @@ class CellModule(nn.Module):
     """What `Cell` builds: states in, one tensor out.
 
     Attributes:
+        label: the name that its labels begin with.
         outputs: the positions of the states that are concatenated.
     """
 
@@ -43,8 +44,10 @@ class CellModule(nn.Module):
         nodes: Sequence[Sequence[nn.Module]],
         combine: Sequence[nn.Module],
         output: Literal["all", "loose_ends"],
+        label: str,
     ) -> None:
         super().__init__()
+        self.label = label
         first = len(preprocess)
         made = range(first, first + len(nodes))
         edges = [edge for node in nodes for edge in node]
@@ -66,7 +69,7 @@ class CellModule(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
-        return f"outputs={self.outputs}"
+        return f"{self.label}, outputs={self.outputs}"
 
 
 def Cell(  # noqa: N802
@@ -130,7 +133,7 @@ def Cell(  # noqa: N802
                 built.append([_slot(operations, name, states, j) for j in range(operations_per_node)])
             with label_scope(f"node{node}"):
                 combined.append(Sum() if combine is None else combine(node))
-        return CellModule(preprocess, built, combined, output)
+        return CellModule(preprocess, built, combined, output, label)
 
 
 def _edges(operations: Mapping[str, Operation], name: str, states: int, number: int) -> nn.Module:
