@@ -279,7 +279,7 @@ class ModelSpace:
         self, sample: Mapping[str, Answer], rng: random.Random | None, device: Device
     ) -> tuple[nn.Module, Sample]:
         handler = Answering(_Answers(sample, rng))
-        module = self._construct(handler, device)
+        module = self.construct(handler, device)
         labels = {label: repr(question.domain) for label, question in handler.questions.items()}
         module.__dict__[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
         return module, handler.answers
@@ -295,15 +295,24 @@ class ModelSpace:
         with torch.random.fork_rng(devices=[]):
             fresh = copy.deepcopy(handler)
             try:
-                return self._construct(handler, "meta")
+                return self.construct(handler, "meta")
             except NasError:
                 raise
             except Exception:
                 # Some constructors need real numbers (`torch.linspace(...).tolist()`): those run on the CPU.
                 handler.__dict__.update(fresh.__dict__)
-                return self._construct(handler, None)
+                return self.construct(handler, None)
 
-    def _construct(self, handler: Handler, device: Device) -> nn.Module:
+    def construct(self, handler: Handler, device: Device = None) -> nn.Module:
+        """Runs the program with another handler answering its choices: how a supernet is made of it.
+
+        Args:
+            handler: answers every choice.
+            device: where the parameters are made.
+
+        Raises:
+            NasTypeError: the program or a mutator builds something that is no module.
+        """
         with handling(handler), nullcontext() if device is None else torch.device(device):
             if isinstance(self.source, nn.Module):
                 model: object = copy.deepcopy(self.source)
