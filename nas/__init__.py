@@ -21,6 +21,7 @@ from nas.mutables import ChosenInputs, InputChoice, LayerChoice, Repeat, ValueCh
 from nas.mutators import Mutator, replace_module
 from nas.numeric_domains import Integer, Real
 from nas.objectives import Objectives
+from nas.pictures import draw
 from nas.results import Results
 from nas.samples import Sample, load_sample, save_sample
 from nas.search_space import SearchSpace
@@ -69,6 +70,7 @@ __all__ = [
     "TrialPruned",
     "TrialState",
     "ValueChoice",
+    "draw",
     "export",
     "label_scope",
     "load_sample",

@@ -1,20 +1,24 @@
-"""A graph of boxes laid out in layers (Sugiyama et al. 1981, by igraph) and drawn as SVG or PNG by matplotlib."""
+"""A graph of boxes, laid out and drawn as SVG or PNG by matplotlib."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from nas.errors import MissingDependency, NasValueError, explain
+from nas.graph_layout import Placed, Point, Size, place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Group: TypeAlias = Literal["data", "convolution", "linear", "pool", "norm", "activation", "identity", "join", "other"]
+Group: TypeAlias = Literal[
+    "data", "convolution", "linear", "pool", "norm", "activation", "identity", "join", "composite", "other"
+]
 
 COLORS: dict[Group, str] = {
     "data": "#ffffff",
@@ -25,9 +29,11 @@ COLORS: dict[Group, str] = {
     "activation": "#f7f0c0",
     "identity": "#e4e4e4",
     "join": "#d2efd6",
+    "composite": "#c9e6e8",
     "other": "#f4d7e3",
 }
-_CHARACTER, _LINE, _MARGIN, _GAP = 0.085, 0.17, 0.16, 0.38  # inches
+_LINE, _FONT = "#555555", 8.5
+_MARGIN, _PADDING, _BETWEEN = 0.15, 0.1, 0.35  # inches: around the drawing, in a box, between graphs
 
 
 @final
@@ -38,16 +44,6 @@ class Box:
     text: str
     group: Group
 
-    @property
-    def width(self) -> float:
-        """Inches."""
-        return max(map(len, self.text.splitlines())) * _CHARACTER + _MARGIN
-
-    @property
-    def height(self) -> float:
-        """Inches."""
-        return len(self.text.splitlines()) * _LINE + 0.6 * _MARGIN
-
 
 @final
 @dataclass(kw_only=True)
@@ -55,6 +51,8 @@ class Graph:
     """Boxes, and arrows between them."""
 
     title: str = ""
+    rightwards: bool = False
+    """Whether it is read from left to right, not from top to bottom."""
     boxes: list[Box] = field(default_factory=list)
     edges: list[tuple[int, int]] = field(default_factory=list)
 
@@ -65,9 +63,20 @@ class Graph:
         return len(self.boxes) - 1
 
 
+def check_ending(path: Path) -> str:
+    """The kind of file that a path names: "svg" or "png".
+
+    Raises:
+        NasValueError: another one.
+    """
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise NasValueError(explain("drawings are saved as .svg or .png", got=str(path), where="draw"))
+    return path.suffix.lower()[1:]
+
+
 @final
 class Drawing:
-    """Graphs side by side, to be shown in a notebook or saved."""
+    """Graphs, one below the other, to be shown in a notebook or saved."""
 
     def __init__(self, graphs: Sequence[Graph]) -> None:
         self.graphs = tuple(graphs)
@@ -77,126 +86,88 @@ class Drawing:
 
         Raises:
             NasValueError: another ending.
+            MissingDependency: matplotlib or igraph is not installed.
         """
         path = Path(path)
-        if path.suffix not in (".svg", ".png"):
-            raise NasValueError(explain("drawings are saved as .svg or .png", got=str(path), where="draw"))
-        path.write_bytes(self._render(path.suffix[1:]))
+        content = self._render(check_ending(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
         return path
 
     def _repr_svg_(self) -> str:
         return self._render("svg").decode()
 
-    def _repr_png_(self) -> bytes:
-        return self._render("png")
-
     def _render(self, form: str) -> bytes:
-        matplotlib, figure = _matplotlib(), _figure(self.graphs)
         buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "nas", "svg.fonttype": "none"}):
-            figure.savefig(buffer, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
+        with _own_settings():
+            metadata = {"Date": None} if form == "svg" else None
+            _figure(self.graphs).savefig(buffer, format=form, dpi=150, metadata=metadata)
         return buffer.getvalue()
 
 
-def _matplotlib() -> Any:
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """matplotlib as it comes, whatever the user has set; nothing is left changed."""
     try:
         import matplotlib
     except ImportError as error:
-        raise MissingDependency(_MISSING) from error
-    return matplotlib
+        raise MissingDependency("matplotlib", purpose="drawing", extra="draw") from error
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.hashsalt": "nas", "svg.fonttype": "none", "font.size": _FONT})
+        yield
 
 
-_MISSING = explain("drawing needs matplotlib and igraph", mend='pip install "torch-nas[draw]"')
+def _size(text: str, **font: Any) -> Size:
+    """Inches that a text takes, without padding."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
 
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class _Placed:
-    """Where boxes and arrows lie, in inches, y downwards."""
-
-    centers: list[tuple[float, float]]
-    paths: list[list[tuple[float, float]]]
-    width: float
-    height: float
-
-
-def _place(graph: Graph) -> _Placed:
-    try:
-        import igraph
-    except ImportError as error:
-        raise MissingDependency(_MISSING) from error
-    drawn = igraph.Graph(n=len(graph.boxes), edges=graph.edges, directed=True)
-    widest = max(box.width for box in graph.boxes)
-    layout = drawn.layout_sugiyama(hgap=widest + _GAP, maxiter=500)
-    bends = layout.edge_routing
-    layers = [round(y) for _, y in layout.coords[: len(graph.boxes)]]
-    tall = [0.0] * (max(layers) + 1)
-    for box, layer in zip(graph.boxes, layers, strict=True):
-        tall[layer] = max(tall[layer], box.height)
-    middle, y = [], 0.0
-    for height in tall:
-        middle.append(y + height / 2)
-        y += height + _GAP
-    xs = [x for x, _ in layout.coords[: len(graph.boxes)]]
-    xs += [x for bend in bends for x, _ in (bend or [])]
-    left = min(xs) - widest / 2
-    centers = [(layout.coords[i][0] - left, middle[layers[i]]) for i in range(len(graph.boxes))]
-    paths = []
-    for (source, target), bend in zip(graph.edges, bends, strict=True):
-        (x0, y0), (x1, y1) = centers[source], centers[target]
-        start, end = (x0, y0 + graph.boxes[source].height / 2), (x1, y1 - graph.boxes[target].height / 2)
-        paths.append([start, *((x - left, middle[round(layer)]) for x, layer in (bend or [])), end])
-    return _Placed(centers=centers, paths=paths, width=max(xs) - left + widest / 2, height=y - _GAP)
+    lines, properties = text.splitlines(), FontProperties(size=font.pop("size", _FONT), **font)
+    wide = max(text_to_path.get_text_width_height_descent(line, properties, ismath=False)[0] for line in lines)
+    return wide / 72, len(lines) * properties.get_size_in_points() * 1.3 / 72
 
 
 def _figure(graphs: Sequence[Graph]) -> Figure:
-    _matplotlib()
     from matplotlib.figure import Figure
 
-    placed = [_place(graph) for graph in graphs]
-    head = 0.35 if any(graph.title for graph in graphs) else 0.0
-    width = sum(p.width for p in placed) + _GAP * (len(placed) + 1)
-    height = max(p.height for p in placed) + head + 2 * _MARGIN
+    placed, title = [], 0.3 if any(graph.title for graph in graphs) else 0.0
+    for graph in graphs:
+        texts = [_size(box.text) for box in graph.boxes]
+        sizes = [(wide + 2 * _PADDING, high + 1.2 * _PADDING) for wide, high in texts]
+        placed.append(place(sizes, graph.edges, rightwards=graph.rightwards))
+    titles = [_size(graph.title or " ", size=11, weight="bold")[0] for graph in graphs]
+    width = max([*(p.width for p in placed), *titles]) + 2 * _MARGIN
+    height = sum(p.height + title for p in placed) + _BETWEEN * (len(placed) - 1) + 2 * _MARGIN
     figure = Figure(figsize=(width, height))
-    x = _GAP
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    y = _MARGIN
     for graph, p in zip(graphs, placed, strict=True):
-        axes = figure.add_axes((x / width, 1 - (p.height + head + _MARGIN) / height, p.width / width, p.height / height))
-        axes.set_xlim(0, p.width)
-        axes.set_ylim(p.height, 0)
-        axes.set_axis_off()
         if graph.title:
-            figure.text((x + p.width / 2) / width, 1 - (head / 2 + _MARGIN / 2) / height, graph.title, ha="center",
-                        va="center", fontsize=11, fontweight="bold")  # fmt: skip
-        _draw(axes, graph, p)
-        x += p.width + _GAP
+            axes.text(width / 2, y + title / 3, graph.title, ha="center", va="center", fontsize=11, weight="bold")
+        _draw(axes, graph, p, ((width - p.width) / 2, y + title))
+        y += title + p.height + _BETWEEN
     return figure
 
 
-def _draw(axes: Axes, graph: Graph, placed: _Placed) -> None:
+def _draw(axes: Axes, graph: Graph, placed: Placed, corner: Point) -> None:
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
     from matplotlib.path import Path as Curve
 
-    for points in placed.paths:
-        vertices, codes = [points[0]], [Curve.MOVETO]
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-            half = (y1 - y0) / 2
-            vertices += [(x0, y0 + half), (x1, y1 - half), (x1, y1)]
-            codes += [Curve.CURVE4] * 3
-        arrow = FancyArrowPatch(
-            path=Curve(vertices, codes), arrowstyle="-|>", mutation_scale=8, color="#555555", linewidth=0.9
-        )
-        arrow.set_clip_on(False)
+    codes = {1: Curve.MOVETO, 2: Curve.LINETO, 4: Curve.CURVE4}
+    for path in placed.paths:
+        vertices = [(corner[0] + x, corner[1] + y) for _, (x, y) in path]
+        curve = Curve(vertices, [codes[code] for code, _ in path])
+        head = "-|>,head_length=0.35,head_width=0.15"
+        arrow = FancyArrowPatch(path=curve, arrowstyle=head, mutation_scale=10, shrinkA=0, shrinkB=0)
+        arrow.set(color=_LINE, linewidth=0.9)
         axes.add_patch(arrow)
-    for box, (x, y) in zip(graph.boxes, placed.centers, strict=True):
-        patch = FancyBboxPatch(
-            (x - box.width / 2, y - box.height / 2),
-            box.width,
-            box.height,
-            boxstyle="round,pad=0,rounding_size=0.06",
-            facecolor=COLORS[box.group],
-            edgecolor="#555555",
-            linewidth=0.8,
-            clip_on=False,
-        )
-        axes.add_patch(patch)
-        axes.text(x, y, box.text, ha="center", va="center", fontsize=8.5, fontfamily="DejaVu Sans", linespacing=1.25)
+    for box, (x, y), (wide, high) in zip(graph.boxes, placed.centers, placed.sizes, strict=True):
+        x, y = corner[0] + x, corner[1] + y
+        shape = FancyBboxPatch((x - wide / 2, y - high / 2), wide, high, "round,pad=0,rounding_size=0.06")
+        shape.set(facecolor=COLORS[box.group], edgecolor=_LINE, linewidth=0.8)
+        axes.add_patch(shape)
+        axes.text(x, y, box.text, ha="center", va="center", linespacing=1.2)

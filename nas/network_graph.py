@@ -1,131 +1,214 @@
-"""The graph of a whole network, its modules as boxes: exported by torch, then folded to a depth."""
+"""The graph of a whole network, its modules as boxes: traced, then folded to a depth."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-import torch
-from torch import fx, nn
+from torch import nn
 
+from nas.cell import CellModule
 from nas.errors import NasValueError, explain
 from nas.graph_picture import Graph, Group
+from nas.meta_run import Example
+from nas.mutables import ChosenInputs
+from nas.network_trace import Call, Step, trace
 
-BOXES = 60
+BOXES = 32
 """How many a drawing has at most where the user names no depth."""
 
 _GROUPS: tuple[tuple[str, Group], ...] = (
     ("conv", "convolution"),
     ("linear", "linear"),
+    ("embedding", "linear"),
     ("pool", "pool"),
+    ("mean", "pool"),
     ("norm", "norm"),
     ("identity", "identity"),
     ("dropout", "identity"),
     ("add", "join"),
-    ("cat", "join"),
+    ("concat", "join"),
+    ("stack", "join"),
     ("mul", "join"),
     ("sum", "join"),
-    *((name, "activation") for name in ("relu", "sigmoid", "tanh", "swish", "silu", "elu", "softmax")),  # type: ignore[misc]  # literals
+    ("relu", "activation"),
+    ("gelu", "activation"),
+    ("silu", "activation"),
+    ("elu", "activation"),
+    ("swish", "activation"),
+    ("sigmoid", "activation"),
+    ("softmax", "activation"),
+    ("tanh", "activation"),
 )
-_HIDDEN = {"getitem", "_assert_tensor_metadata", "sym_size", "contiguous", "detach", "alias", "_to_copy"}
+_NAMES = {"cat": "concat", "iadd": "add", "add_": "add", "imul": "mul", "adaptive_avg_pool2d": "average pool"}
 
 
-def network_graph(model: nn.Module, example_input: Any, depth: int | None) -> Graph:
+def network_graph(model: nn.Module, example_input: Example, *, depth: int | None, title: str) -> Graph:
     """Boxes for the modules and functions that a forward pass in evaluation mode runs, and what flows between them.
 
+    Args:
+        model: is not touched.
+        example_input: a tensor, a tuple of tensors, or the shape of one float tensor.
+        depth: of calls of modules in modules, each its own box. Where it is None: as deep as `BOXES` allow, cells
+            and short rows of layers whole, and equal modules in a row as one box.
+        title: of the graph.
+
     Raises:
-        NasValueError: torch cannot export the model with this input, or a depth below 1.
+        NasValueError: the forward pass fails, or a depth below 1.
     """
     if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1):
         raise NasValueError(explain("depth must be an int above 0", got=depth, where="draw"))
-    inputs = example_input if isinstance(example_input, tuple) else (example_input,)
-    try:
-        exported = torch.export.export(copy.deepcopy(model).eval(), inputs, strict=False)
-    except Exception as error:
-        raise NasValueError(explain(f"torch could not export {type(model).__name__}: {error}", where="draw")) from error
-    users = set(exported.graph_signature.user_inputs)
-    nodes = [n for n in exported.graph.nodes if n.op in ("call_function", "output") or n.name in users]
+    modules = dict(model.named_modules())
+    steps = trace(model, example_input)
     if depth is not None:
-        return _fold(model, nodes, depth)
-    graph = _fold(model, nodes, 1)
-    for deeper in range(2, 12):
-        finer = _fold(model, nodes, deeper)
-        if len(finer.boxes) > BOXES:
+        return _graph(_folded(modules, steps, depth, whole=False), title)
+    found = _rows(_folded(modules, steps, 1, whole=True))
+    for deeper in range(2, 1 + max(len(step.calls) for step in steps)):
+        finer = _rows(_folded(modules, steps, deeper, whole=True))
+        if len(finer) > BOXES:
             break
-        graph = finer
-    return graph
+        found = finer
+    return _graph(found, title)
 
 
-def _fold(model: nn.Module, nodes: Sequence[fx.Node], depth: int) -> Graph:
-    """One box for all nodes of one call of a module that deep."""
-    owner: dict[fx.Node, str] = {}
-    members: dict[str, list[fx.Node]] = {}
-    for node in nodes:
-        name = node.target.__name__.split(".")[0] if callable(node.target) else ""
-        sources = [s for s in node.all_input_nodes if s in owner]
-        if name in _HIDDEN and sources:
-            owner[node] = owner[sources[0]]
-            continue
-        owner[node] = _owner(model, node, depth)
-        members.setdefault(owner[node], []).append(node)
-    graph, numbers = Graph(title=type(model).__name__), dict[str, int]()
-    for key, inside in members.items():
-        before = dict.fromkeys(owner[s] for n in inside for s in n.all_input_nodes if s in owner)
-        numbers[key] = graph.add(*_box(model, key, inside), *(numbers[b] for b in before if b != key and b in numbers))
-    return graph
+@dataclass(kw_only=True)
+class _Part:
+    """What becomes a box: one function, or a call of a module."""
+
+    text: str
+    group: Group
+    kind: str
+    """What equal modules have in common; empty for others."""
+    shape: str = ""
+    sources: dict[int, None] = field(default_factory=dict)
+    """Positions of the parts whose tensors it takes."""
+    times: int = 1
 
 
-def _calls(node: fx.Node) -> list[tuple[str, str]]:
-    """The calls that a node lies in, outermost first: (unique key, path of the module)."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return [(str(key), path) for key, (path, _) in stack.items() if path]
+def _folded(modules: Mapping[str, nn.Module], steps: Sequence[Step], depth: int, *, whole: bool) -> list[_Part]:
+    """One part for all steps of one call of a module that deep; `whole`: cells and short rows of layers are one."""
+    parts: list[_Part] = []
+    numbers: dict[object, int] = {}  # a call, or the position of a step by itself -> its part
+    part_of: list[int] = []
+    for position, step in enumerate(steps):
+        call = _owner(modules, step, depth, whole)
+        key: object = position if call is None else call
+        if key not in numbers:
+            numbers[key] = len(parts)
+            text, group = _function(step) if call is None else _module(modules[call[1]], call[1])
+            kind = repr(modules[call[1]]) if call is not None and _is_composite(modules[call[1]]) else ""
+            parts.append(_Part(text=text, group=group, kind=kind))
+        part_of.append(numbers[key])
+        part = parts[numbers[key]]
+        part.sources |= {part_of[s]: None for s in step.sources if part_of[s] != numbers[key]}
+        part.shape = "" if step.name == "output" else "x".join(map(str, step.shape[1:]))
+    return parts
 
 
-def _owner(model: nn.Module, node: fx.Node, depth: int) -> str:
-    calls = _calls(node)
-    if not calls:
-        return f"node:{node.name}"
-    key, path = calls[min(depth, len(calls)) - 1]
-    leaf = not any(True for _ in _module(model, path).children())
-    return f"call:{key}:{path}" if len(calls) >= depth or leaf else f"node:{node.name}"
-
-
-def _module(model: nn.Module, path: str) -> nn.Module:
-    return model.get_submodule(path.split("@")[0])
-
-
-def _box(model: nn.Module, key: str, inside: list[fx.Node]) -> tuple[str, Group]:
-    last = inside[-1]
-    if last.op == "output":
-        return "output", "data"
-    shape = _shape(last)
-    if last.op == "placeholder":
-        return f"input\n{shape}", "data"
-    if key.startswith("call:"):
-        path = _calls(inside[0])
-        named = next(p for k, p in path if key == f"call:{k}:{p}")
-        text = _describe(_module(model, named), named)
+def _owner(modules: Mapping[str, nn.Module], step: Step, depth: int, whole: bool) -> Call | None:
+    """The call that a step is shown as, if not as itself. Chosen inputs count as no level where they only pass on."""
+    calls: list[Call] = []
+    for call in step.calls:
+        module = modules[call[1]]
+        if not isinstance(module, ChosenInputs) or call == step.calls[-1]:
+            calls.append(call)
+        if whole and (isinstance(module, CellModule) or _is_short(module)):
+            break
     else:
-        text = str(getattr(last.target, "__name__", last.target)).split(".")[0].strip("_")
-        text = {"cat": "concat"}.get(text, text)
-    return f"{text}\n{shape}".rstrip(), _group(text)
+        last = modules[calls[-1][1]] if calls else None
+        if len(calls) < depth and last is not None and _is_composite(last) and not isinstance(last, ChosenInputs):
+            return None
+    return calls[min(depth, len(calls)) - 1] if calls else None
 
 
-def _shape(node: fx.Node) -> str:
-    value = node.meta.get("val")
-    return "x".join(str(n) for n in value.shape[1:]) if isinstance(value, torch.Tensor) else ""
+def _rows(parts: Sequence[_Part]) -> list[_Part]:
+    """Equal modules, each of which reads the one before it and at most what that one reads, as one part."""
+    rows: list[_Part] = []
+    row_of: list[int] = []
+    for part in parts:
+        last = len(rows) - 1
+        sources = {row_of[s]: None for s in part.sources}
+        if part.kind and last in sources and part.kind == rows[last].kind:
+            others = sources.keys() - {last}
+            if part.shape == rows[last].shape and others <= rows[last].sources.keys():
+                rows[last].times += 1
+                row_of.append(last)
+                continue
+        row_of.append(len(rows))
+        rows.append(replace(part, sources=sources))
+    return rows
 
 
-def _describe(module: nn.Module, path: str) -> str:
-    name = type(module).__name__
-    if any(True for _ in module.children()):
-        return f"{path}: {name}"
+def _graph(parts: Sequence[_Part], title: str) -> Graph:
+    graph = Graph(title=title)
+    for part in parts:
+        text = f"{part.times} x {part.text}" if part.times > 1 else part.text
+        graph.add(f"{text}\n{part.shape}".rstrip(), part.group, *part.sources)
+    return graph
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return any(True for _ in module.children())
+
+
+def _is_short(module: nn.Module) -> bool:
+    """A convolution with its norm and its activation, say."""
+    return isinstance(module, nn.Sequential) and 0 < len(module) <= 4 and not any(map(_is_composite, module))
+
+
+def _function(step: Step) -> tuple[str, Group]:
+    if step.name in ("input", "output"):
+        return step.name, "data"
+    text = step.name.strip("_")
+    text = _NAMES.get(text, text).replace("_", " ")
+    return text, _group(text)
+
+
+def _module(module: nn.Module, path: str) -> tuple[str, Group]:
+    if isinstance(module, CellModule):
+        return f"{module.label} cell", "composite"
+    if isinstance(module, ChosenInputs):
+        return {"sum": "add"}.get(module.reduction, module.reduction), "join"
+    if isinstance(module, nn.Sequential) and _is_short(module):
+        return _short(module)
+    if _is_composite(module):
+        named = isinstance(module, nn.Sequential) and path.count(".") < 2
+        name = path if named else type(module).__name__.strip("_")
+        return f"{name}\n{_inside(module)}".rstrip(), "composite"
+    return _leaf(module), _group(_leaf(module))
+
+
+def _short(row: nn.Sequential) -> tuple[str, Group]:
+    """What has weights to be chosen on lines of its own."""
+    lines: list[str] = []
+    alone = True
+    for module in row:
+        text = _leaf(module)
+        lines += [text] if alone or " " in text else []
+        if not (alone or " " in text):
+            lines[-1] += f", {text}"
+        alone = " " in text
+    groups = [_group(_leaf(module)) for module in row]
+    return "\n".join(lines), next((group for group in groups if group in ("convolution", "linear")), groups[0])
+
+
+def _inside(module: nn.Module) -> str:
+    """What tells blocks of one kind apart: the kernels above 1x1, and the greatest number of channels."""
+    convolutions = [m for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    kernels = dict.fromkeys("x".join(map(str, m.kernel_size)) for m in convolutions if max(m.kernel_size) > 1)
+    widths = [m.out_channels for m in convolutions]
+    widths += [m.out_features for m in module.modules() if isinstance(m, nn.Linear)]
+    return ", ".join([*kernels, *([f"{max(widths)} wide"] if widths else [])])
+
+
+def _leaf(module: nn.Module) -> str:
+    name = type(module).__name__.strip("_")
     if isinstance(module, nn.modules.conv._ConvNd):
         kernel = "x".join(map(str, module.kernel_size))
+        depthwise = module.groups == module.in_channels > 1
+        channels = f"depthwise {module.in_channels}" if depthwise else f"{module.in_channels} to {module.out_channels}"
         stride = f", stride {module.stride[0]}" if max(module.stride) > 1 else ""
-        depthwise = ", depthwise" if module.groups == module.in_channels > 1 else ""
-        return f"{name} {kernel}, {module.in_channels} to {module.out_channels}{stride}{depthwise}"
+        return f"{name} {kernel}, {channels}{stride}"
     if isinstance(module, nn.Linear):
         return f"{name} {module.in_features} to {module.out_features}"
     return name
