@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
@@ -98,14 +98,25 @@ class TrainingEvaluator(Evaluator):
         return self._data.module(seed=seed, batch_size=BATCH_SIZE if size is None else size, fold=fold)
 
     @final
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What the user gave for the Trainer, searched arguments left out."""
+        return {name: value for name, value in self._settings.fixed.items() if name in TRAINER_ARGUMENTS}
+
+    @final
     def trainer(
-        self, *, directory: Path | None = None, callbacks: Iterable[Callback] = (), **hyperparameters: Answer
+        self,
+        *,
+        directory: Path | None = None,
+        callbacks: Iterable[Callback] = (),
+        changed: Mapping[str, Any] | None = None,
+        **hyperparameters: Answer,
     ) -> Trainer:
         """A new Trainer.
 
         Args:
             directory: for logs and checkpoints; None for neither.
             callbacks: besides the user's.
+            changed: arguments of the Trainer that stand in place of the user's.
             **hyperparameters: answers of the searched ones.
 
         Raises:
@@ -114,7 +125,7 @@ class TrainingEvaluator(Evaluator):
         filled = self._settings.fill(hyperparameters)
         given = {name: filled[name] for name in filled if name in TRAINER_ARGUMENTS}
         try:
-            given = copy.deepcopy(given)  # what a Trainer has used remembers it
+            given = copy.deepcopy(given) | dict(changed or {})  # what a Trainer has used remembers it
             theirs = given.pop("callbacks", None) or []
             own = theirs if isinstance(theirs, list | tuple) else [theirs]
             defaults = _defaults(given, directory)
@@ -242,7 +253,7 @@ def _train(
     launcher = trainer.strategy.launcher
     if launcher is None:
         follow.report, follow.check_time = job.report, job.check_time
-    with _seed_for_others(job.seed), _interruptible(follow):
+    with _seed_for_others(job.seed), interruptible(follow):
         if launcher is None:
             trainer.fit(module, datamodule=data)
             return
@@ -263,8 +274,14 @@ def _train(
                 raise
 
 
+class Follower(Protocol):
+    """A callback that keeps what ended a fit."""
+
+    exception: BaseException | None
+
+
 @contextmanager
-def _interruptible(follow: TrialCallback) -> Iterator[None]:
+def interruptible(follow: Follower) -> Iterator[None]:
     """Ctrl-C ends the search, not the trial alone: Lightning exits or returns instead of passing it on."""
     ours = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if ours else None
