@@ -174,14 +174,13 @@ def pnas(**arguments: Any) -> CellNetwork:
     return cell_network(PNAS, **arguments)
 
 
-def darts(**arguments: Any) -> CellNetwork:
+def darts(*, none: bool = False, **arguments: Any) -> CellNetwork:
     """The space of DARTS (Liu et al. 2019, arXiv 1806.09055): four nodes that read two different states, 7 operations.
 
     1,037,664,180 normal cells and as many reduction cells. Keyword arguments as those of `cell_network`, and
     `none=True`, which adds the "none" of the paper's search: an edge of zeros, which no derived architecture has.
     Differs from the published search in that pooling has no batch norm behind it.
     """
-    none = arguments.pop("none", False)
     family = replace(DARTS, operations=(*DARTS.operations, "none")) if none else DARTS
     return cell_network(family, **arguments)
 

@@ -8,10 +8,11 @@ from typing import Any, final
 
 from torch import nn
 
-from nas import ModelSpace, NasValueError
+from nas import ModelSpace, NasError, NasValueError
 from nas.constraints import Where
 from nas.errors import close_names, explain
 from nas.model_zoo import cell_spaces, nasbench101
+from nas.model_zoo.arguments import check_arguments
 from nas.model_zoo.cell_network import CellNetwork, Dataset
 from nas.model_zoo.general import General
 from nas.model_zoo.genotypes import AMOEBANET_A, DARTS_V1, DARTS_V2, NASNET_A, Genotype, genotype_to_sample
@@ -101,16 +102,22 @@ def space(name: str, /, **arguments: Any) -> ModelSpace:
         **arguments: of the space: what its class takes.
 
     Raises:
-        NasValueError: an unknown name; the message has the close ones.
+        NasValueError: an unknown name, with the close ones in the message, or arguments that no network can have.
+        NasTypeError: arguments that the space does not have.
 
     Example:
         >>> space("lenet", channels=1, image_size=28).size
         93440
     """
-    if name not in SPACES:
-        raise NasValueError(explain(f"unknown model space; {close_names(name, SPACES)}", got=name, where="model_zoo"))
-    entry = SPACES[name]
-    built = ModelSpace(entry.source, **arguments)
+    entry, where = SPACES[_known(name, SPACES, "model space")], f"model space {name!r}"
+    check_arguments(entry.source, arguments, where=where)
+    try:
+        built = ModelSpace(entry.source, **arguments)
+    except NasError:
+        raise
+    except Exception as error:
+        rule = f"no network can be built with these arguments ({type(error).__name__}: {error})"
+        raise NasValueError(explain(rule, got=arguments, where=where)) from error
     return built if entry.where is None else built.where(entry.where)
 
 
@@ -153,18 +160,23 @@ def model(name: str, /, *, dataset: Dataset = "cifar10", **arguments: Any) -> Ce
         **arguments: of `nas.model_zoo.cell_network`: `channels`, `cells`, `classes`, `auxiliary`, `drop_path`.
 
     Raises:
-        NasValueError: an unknown name; the message has the close ones.
+        NasValueError: an unknown name, with the close ones in the message, or arguments that no network can have.
+        NasTypeError: arguments that the network does not have.
 
     Example:
         >>> network = model("darts_v2")
         >>> sum(weight.numel() for name, weight in network.named_parameters() if "auxiliary" not in name)
         3349342
     """
-    if name not in MODELS:
-        raise NasValueError(explain(f"unknown model; {close_names(name, MODELS)}", got=name, where="model_zoo"))
-    entry = MODELS[name]
+    entry = MODELS[_known(name, MODELS, "model")]
     built = space(entry.space, dataset=dataset, **{"auxiliary": True, **arguments}).build(
         genotype_to_sample(entry.genotype, entry.space)
     )
     assert isinstance(built, CellNetwork)
     return built
+
+
+def _known(name: str, names: Mapping[str, object], what: str) -> str:
+    if not isinstance(name, str) or name not in names:
+        raise NasValueError(explain(f"unknown {what}; {close_names(str(name), names)}", got=name, where="model_zoo"))
+    return name

@@ -1,14 +1,15 @@
 """What every space of the zoo promises: any sample validates, is JSON, builds, runs forward and backward."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nas import ModelSpace
-from nas.model_zoo.registry import SPACES, list_spaces, space
+from nas import ModelSpace, NasError, NasTypeError, NasValueError
+from nas.model_zoo.registry import SPACES, list_spaces, model, space
 
 
 @pytest.fixture(scope="module", params=list_spaces())
@@ -44,3 +45,38 @@ def test_the_default_is_what_no_sample_builds(tiny: tuple[str, ModelSpace]) -> N
     assert zoo_space.contains(zoo_space.default())
     assert isinstance(zoo_space.size, int)
     assert zoo_space.size > 1
+
+
+def test_every_space_prints_its_name_and_its_size(tiny: tuple[str, ModelSpace]) -> None:
+    _, zoo_space = tiny
+    first, *_, last = str(zoo_space).splitlines()
+    assert first == zoo_space.name
+    assert "architectures" in last
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "message"),
+    [
+        ("lenett", {}, NasValueError, "did you mean 'lenet'"),
+        (3, {}, NasValueError, "unknown model space; the known names are 'amoebanet'"),
+        ("darts", {"chanels": 4}, NasTypeError, "space 'darts': no such argument; did you mean 'channels'"),
+        ("lenet", {"chanels": 4, "depth": 1}, NasTypeError, "received 'chanels, depth'"),
+        ("resnet", {"width": "a", "classes": 0}, NasValueError, "width must be an int above 0, classes must be an int"),
+        ("darts", {"cells": 2.5}, NasValueError, "cells must be an int above 0; received {'cells': 2.5}"),
+        ("darts", {"auxiliary": 1}, NasValueError, "auxiliary must be True or False"),
+        ("darts", {"drop_path": "a"}, NasValueError, "drop_path must be a number"),
+        ("vision_transformer", {"ranges": 3}, NasValueError, "ranges must be a TransformerRanges"),
+        ("shufflenet_v2", {"widths": 3}, NasValueError, "space 'shufflenet_v2': no network can be built"),
+    ],
+)
+def test_bad_arguments_are_explained(name: Any, arguments: dict[str, Any], error: type[NasError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        space(name, **arguments)
+
+
+def test_defaults_that_are_none_and_arguments_of_one_space_are_taken() -> None:
+    assert space("darts", cells=None, channels=4, none=True).size == (180 * 8**8) ** 2
+    with pytest.raises(NasTypeError, match="no such argument; the known names"):
+        space("nasnet", none=True)
+    with pytest.raises(NasValueError, match="unknown model; the known names are"):
+        model(None)  # type: ignore[arg-type]
