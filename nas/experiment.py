@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
@@ -19,13 +18,15 @@ from nas.header import describe_experiment, refuse_differences
 from nas.history import History
 from nas.mutators import Mutator
 from nas.objectives import Direction
-from nas.progress import Progress, ProgressMode, count_text, make_progress
-from nas.results import Results
+from nas.one_shot import OneShotStrategy, OneShotTask, Supernet, refuse_for_one_shot
+from nas.progress import ProgressMode, make_progress
+from nas.results import Results, conclude
+from nas.retraining import Retrained, retrain
 from nas.search_loop import SearchLoop
 from nas.space import ModelSpace
-from nas.storage import Ledger
+from nas.storage import Ledger, exclusively
 from nas.strategy import Strategy, Task
-from nas.trial import Trial, TrialState
+from nas.trial import Trial
 
 if TYPE_CHECKING:
     import pandas
@@ -101,6 +102,9 @@ class Experiment:
         self.evaluator, self.strategy = evaluator, strategy
         self.path = Path(directory) / name
         self._executor = make_executor(executor)
+        if isinstance(strategy, OneShotStrategy):
+            refuse_for_one_shot(self.objectives, executor=executor, repeats=repeats, early_stopping=early_stopping)
+            strategy.refuse(self.space, evaluator)
         self._header = describe_experiment(self.space, strategy, self.objectives, seed=seed, repeats=repeats)
         self._pruner = check_pruner(early_stopping, self.objectives)
         self._history: History | None = None
@@ -158,7 +162,7 @@ class Experiment:
         """The volume that the COMPLETE trials dominate, as far as a reference point: the worst that matters.
 
         Args:
-            reference: metric -> value, or the values in the order of the objectives.
+            reference: metric -> value, or the values in order.
         """
         return self.objectives.hypervolume(self.trials, reference)
 
@@ -167,10 +171,65 @@ class Experiment:
         return self.results.to_dataframe()
 
     def export_top_models(
-        self, k: int = 1, formatter: str = "dict", *, example_input: Any = None, directory: str | Path | None = None
+        self,
+        k: int = 1,
+        formatter: str = "dict",
+        *,
+        inherit_weights: bool = False,
+        example_input: Any = None,
+        directory: str | Path | None = None,
     ) -> list[Any]:
         """The k best different architectures, best first; see `Results.export_top_models`."""
-        return self.results.export_top_models(k, formatter, example_input=example_input, directory=directory)
+        build = self._supernet.inherit if inherit_weights else None
+        return self.results.export_top_models(
+            k, formatter, example_input=example_input, directory=directory, build=build
+        )
+
+    def retrain(
+        self,
+        rank: int = 1,
+        *,
+        inherit_weights: bool = False,
+        seed: int | None = None,
+        evaluator: Evaluator | None = None,
+    ) -> Retrained:
+        """Trains one of the best architectures alone: the module and its metrics.
+
+        Args:
+            rank: 1 for the best.
+            inherit_weights: whether it begins with the shared weights of one-shot search.
+            seed: of the training; the experiment's where omitted.
+            evaluator: how it is trained, for longer say; the experiment's where omitted.
+        """
+        return retrain(
+            self.results,
+            rank,
+            evaluator=self.evaluator if evaluator is None else evaluator,
+            seed=self.seed if seed is None else seed,
+            inherit=self._supernet.inherit if inherit_weights else None,
+        )
+
+    def one_shot_report(self, k: int = 5, **options: Any) -> Any:
+        """How far the supernet of a one-shot search can be trusted; see `nas.oneshot.trust.trust_report`.
+
+        Args:
+            k: how many architectures are trained alone and compared.
+        """
+        return self._supernet.report(self.trials, k, **options)
+
+    @property
+    def _supernet(self) -> Supernet:
+        return Supernet(
+            self.strategy,
+            OneShotTask(
+                space=self.space,
+                evaluator=self.evaluator,
+                direction=self.objectives.directions[0],
+                objective=self.objectives.names[0],
+                seed=self.seed,
+                directory=self.path / "supernet",
+            ),
+        )
 
     @overload
     @classmethod
@@ -259,33 +318,44 @@ class Experiment:
         check_limits(max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency)
         shown = make_progress(progress)
         begin = time.monotonic()
-        with self._exclusively():
+        with exclusively(self.path):
             history = self._begun(max_trials)
             assert self._ledger is not None
-            loop = SearchLoop(
-                space=self.space,
-                evaluator=self.evaluator,
-                strategy=self.strategy,
-                objectives=self.objectives,
-                executor=self._executor,
-                pruner=self._pruner,
-                history=history,
-                ledger=self._ledger,
-                path=self.path,
-                seed=self.seed,
-                repeats=self.repeats,
-                concurrency=concurrency,
-                max_trial_time=max_trial_time,
-            )
-            shown.begin(max_trials if max_trials is not None else _finite(self.space.size), history.finished)
+            end = None if timeout is None else begin + timeout
             try:
-                ending = loop.run(max_trials, None if timeout is None else begin + timeout, shown)
+                judge: Evaluator | None = self.evaluator
+                total = self.space.size if isinstance(self.space.size, int) else None
+                if isinstance(self.strategy, OneShotStrategy):
+                    judge, total = self._supernet.search(shown, end), None
+                shown.begin(max_trials if max_trials is not None else total, history.finished)
+                ending = "the time is up, before the supernet is trained"
+                if judge is not None:
+                    loop = self._loop(judge, history, concurrency, max_trial_time)
+                    ending = loop.run(max_trials, end, shown)
             except KeyboardInterrupt:
                 ending = "interrupted; run it again (with resume=True in a new process) to go on"
             finally:
                 self._executor.close()
                 shown.end()
-            self._conclude(shown, ending, time.monotonic() - begin)
+            conclude(shown, self.results, ending, time.monotonic() - begin)
+
+    def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:
+        assert self._ledger is not None
+        return SearchLoop(
+            space=self.space,
+            evaluator=judge,
+            strategy=self.strategy,
+            objectives=self.objectives,
+            executor=self._executor,
+            pruner=self._pruner,
+            history=history,
+            ledger=self._ledger,
+            path=self.path,
+            seed=self.seed,
+            repeats=self.repeats,
+            concurrency=concurrency,
+            max_trial_time=max_trial_time,
+        )
 
     def enqueue(self, sample: Mapping[str, Answer]) -> bool:
         """Puts a sample in front of what the strategy proposes: known architectures to begin with.
@@ -302,24 +372,9 @@ class Experiment:
         Raises:
             NasValueError: unknown labels, answers outside their domain, or a sample that is not allowed in the space.
             ExperimentError: another process runs this experiment.
-
-        Example:
-            >>> import tempfile
-            >>> from torch import nn
-            >>> from nas import ValueChoice
-            >>> from nas.evaluators import FunctionalEvaluator
-            >>> from nas.strategies import Random
-            >>> space = lambda: nn.Linear(4, ValueChoice([1, 2, 3], label="width"))
-            >>> experiment = Experiment(space, FunctionalEvaluator(lambda model: model.out_features), Random(),
-            ...     name="warm", directory=tempfile.mkdtemp())
-            >>> experiment.enqueue({"width": 2}), experiment.enqueue({"width": 2})
-            (True, False)
-            >>> experiment.run(max_trials=2, progress="silent")
-            >>> experiment.trials[0].sample
-            {'width': 2}
         """
         whole = self.space.validate(self.space.complete(sample))
-        with self._exclusively():
+        with exclusively(self.path):
             return self._begun().enqueue(whole)
 
     def _begun(self, max_trials: int | None = None) -> History:
@@ -340,34 +395,3 @@ class Experiment:
             seed=self.seed,
             max_trials=max_trials,
         )
-
-    @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        """One process at a time runs an experiment that is kept in a folder."""
-        import filelock
-
-        lock = filelock.FileLock(str(self.path / "running.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise ExperimentError(
-                explain(f"another process runs the experiment {self.name!r}", got=str(self.path), mend="wait for it")
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _conclude(self, shown: Progress, ending: str, seconds: float) -> None:
-        several = len(self.objectives.names) > 1
-        top = self.pareto_front if several else self.results.top(5)
-        trials = self.trials
-        text = f"{count_text(trials)} in {seconds:.1f} s ({ending}). Everything is in {self.path}"
-        failed = [trial for trial in trials if trial.state is TrialState.FAILED]
-        if failed:
-            text += f"\nThe last failure, trial {failed[-1].number}: {failed[-1].error_line}"
-        shown.summary(text, top, self.objectives)
-
-
-def _finite(size: int | float) -> int | None:
-    return size if isinstance(size, int) else None

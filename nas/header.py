@@ -8,6 +8,7 @@ from typing import Any
 
 from nas.errors import ExperimentError, explain
 from nas.objectives import Objectives
+from nas.one_shot import OneShotStrategy
 from nas.space import ModelSpace
 from nas.strategy import Strategy
 
@@ -27,6 +28,7 @@ def describe_experiment(
         "hyperparameters": sorted(space.hyperparameters),
         "seed": seed,
         "repeats": repeats,
+        **({"ranked": True} if isinstance(strategy, OneShotStrategy) else {}),
     }
 
 

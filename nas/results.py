@@ -14,11 +14,12 @@ from torch import nn
 from nas.code import to_code
 from nas.errors import ExperimentError, MissingDependency, NasValueError, close_names, explain
 from nas.objectives import Objectives
+from nas.progress import Progress, count_text
 from nas.random_state import seeded
-from nas.samples import sample_key
+from nas.samples import Sample, sample_key
 from nas.space import ModelSpace
 from nas.storage import Ledger, open_storage
-from nas.trial import Trial
+from nas.trial import Trial, TrialState
 
 if TYPE_CHECKING:
     import pandas
@@ -91,9 +92,15 @@ class Results:
     def top(self, k: int) -> list[Trial]:
         """The k best COMPLETE trials of different samples, best first (front after front for several objectives)."""
         different: dict[str, Trial] = {}
-        for trial in self.objectives.rank(self.trials):
+        for trial in self._ranked():
             different.setdefault(sample_key(trial.sample), trial)
         return list(different.values())[:k]
+
+    def _ranked(self) -> list[Trial]:
+        if not self.header.get("ranked"):
+            return self.objectives.rank(self.trials)
+        # One-shot search proposes its subnets in the order of its own ranking.
+        return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
 
     def to_dataframe(self) -> pandas.DataFrame:
         """A row for each trial: number, state, value (one per objective), metrics, seconds, and answers by label.
@@ -123,6 +130,7 @@ class Results:
         *,
         example_input: Any = None,
         directory: str | Path | None = None,
+        build: Callable[[Sample], nn.Module] | None = None,
     ) -> list[Any]:
         """The k best different architectures, best first.
 
@@ -133,15 +141,20 @@ class Results:
             example_input: for "onnx": a tensor, or a tuple of tensors, batch first; where omitted, one of the shape
                 that the evaluator called the model with.
             directory: where files go; `top` in the experiment's folder where omitted.
+            build: makes the module of a sample, for "model" and "onnx"; with fresh weights where omitted.
 
         Raises:
             NasValueError: an unknown formatter, or k below 1.
             ExperimentError: no trial is COMPLETE; no space was given; or no example input is known.
         """
+
+        def make(trial: Trial) -> nn.Module:
+            return self.build(trial) if build is None else build(trial.sample)
+
         makers: dict[str, Callable[[int, Trial, Path], Any]] = {
             "dict": lambda rank, trial, folder: dict(trial.sample),
-            "model": lambda rank, trial, folder: self._build(trial),
-            "onnx": lambda rank, trial, folder: self._to_onnx(trial, folder / f"{rank}.onnx", example_input),
+            "model": lambda rank, trial, folder: make(trial),
+            "onnx": lambda rank, trial, folder: self._to_onnx(make(trial), folder / f"{rank}.onnx", example_input),
             "code": lambda rank, trial, folder: to_code(
                 self._space, trial.sample, folder / f"{rank}.py", hyperparameters=self._hyperparameters
             ),
@@ -169,12 +182,13 @@ class Results:
         """The evaluator's labels: a space given to `load` does not know of them."""
         return frozenset(self.header.get("hyperparameters", ()))
 
-    def _build(self, trial: Trial) -> nn.Module:
+    def build(self, trial: Trial) -> nn.Module:
+        """The architecture of a trial, with the weights that the trial began with."""
         architecture = {label: answer for label, answer in trial.sample.items() if label not in self._hyperparameters}
         with seeded(trial.seed):
             return self._space.build(architecture)
 
-    def _to_onnx(self, trial: Trial, path: Path, example_input: Any) -> Path:
+    def _to_onnx(self, model: nn.Module, path: Path, example_input: Any) -> Path:
         from nas.export import to_onnx
 
         if example_input is None:
@@ -186,7 +200,7 @@ class Results:
                     )
                 )
             example_input = tuple(_example(spec) for spec in self.inputs)
-        return to_onnx(self._build(trial), example_input, path).path
+        return to_onnx(model, example_input, path).path
 
 
 def _example(spec: dict[str, Any]) -> torch.Tensor:
@@ -198,3 +212,20 @@ def _example(spec: dict[str, Any]) -> torch.Tensor:
         if dtype.is_floating_point
         else torch.zeros(shape, dtype=dtype)
     )
+
+
+def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> None:
+    """Shows what a run came to.
+
+    Args:
+        shown: where.
+        results: after it.
+        ending: why it ended.
+        seconds: that it took.
+    """
+    several = len(results.objectives.names) > 1
+    text = f"{count_text(results.trials)} in {seconds:.1f} s ({ending}). Everything is in {results.path}"
+    failed = [trial for trial in results.trials if trial.state is TrialState.FAILED]
+    if failed:
+        text += f"\nThe last failure, trial {failed[-1].number}: {failed[-1].error_line}"
+    shown.summary(text, results.pareto_front if several else results.top(5), results.objectives)

@@ -288,6 +288,28 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
     )
 
 
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """One process at a time runs an experiment that is kept in a folder.
+
+    Raises:
+        ExperimentError: another one runs it.
+    """
+    import filelock
+
+    lock = filelock.FileLock(str(folder / "running.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ExperimentError(
+            explain(f"another process runs the experiment {folder.name!r}", got=str(folder), mend="wait for it")
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def mend_journal(path: Path) -> int:
     """Cuts off what a killed process or a full disk left of a last line; nothing that was finished is in it.
 
