@@ -86,6 +86,7 @@ class SupervisedEvaluator(TrainingEvaluator):
             metrics=self._metrics,
             optimizer=bound_optimizer(optimizer, values["learning_rate"], values["weight_decay"]),
             scheduler=values["scheduler"],
+            auxiliary_weight=values["auxiliary_weight"],
             match_shapes=self.match_shapes,
         )
 
@@ -109,6 +110,8 @@ class Classification(SupervisedEvaluator):
         weight_decay: of the optimizer; its own where omitted.
         scheduler: a function from the optimizer to a scheduler, stepped each epoch; one that also takes `total_steps`
             (`functools.partial(OneCycleLR, max_lr=0.1)`) is stepped each batch.
+        auxiliary_weight: of the losses of auxiliary heads, 0.4 as in NASNet and DARTS: those of what a model returns
+            behind the scores, as a tuple, in training.
         metrics: name -> a torchmetrics Metric, or a function (scores, target) -> a mean, or one number for each sample;
             the first is searched for. `loss` is always measured too.
         executions: how many times each architecture is trained, with other seeds; the metrics are the means.
@@ -143,6 +146,7 @@ class Classification(SupervisedEvaluator):
         learning_rate: float | Domain = 1e-3,
         weight_decay: float | Domain | None = None,
         scheduler: Callable[..., Any] | Mapping[str, Any] | None = None,
+        auxiliary_weight: float | Domain = 0.4,
         metrics: Mapping[str, MetricLike] | None = None,
         executions: int = 1,
         folds: int | None = None,
@@ -158,6 +162,7 @@ class Classification(SupervisedEvaluator):
                 "learning_rate": learning_rate,
                 "weight_decay": weight_decay,
                 "scheduler": scheduler,
+                "auxiliary_weight": auxiliary_weight,
             },
             metrics={"accuracy": accuracy} if metrics is None else metrics,
             executions=executions,
@@ -197,6 +202,7 @@ class Regression(SupervisedEvaluator):
         learning_rate: float | Domain = 1e-3,
         weight_decay: float | Domain | None = None,
         scheduler: Callable[..., Any] | Mapping[str, Any] | None = None,
+        auxiliary_weight: float | Domain = 0.4,
         metrics: Mapping[str, MetricLike] | None = None,
         executions: int = 1,
         folds: int | None = None,
@@ -212,6 +218,7 @@ class Regression(SupervisedEvaluator):
                 "learning_rate": learning_rate,
                 "weight_decay": weight_decay,
                 "scheduler": scheduler,
+                "auxiliary_weight": auxiliary_weight,
             },
             metrics={"mse": squared_error} if metrics is None else metrics,
             executions=executions,
@@ -287,7 +294,7 @@ def _check_criteria(settings: Settings) -> None:
 def _check_optimizers(settings: Settings) -> None:
     """Makes each of them once, for a lone weight."""
     first = settings.fill({})
-    for name in ("learning_rate", "weight_decay"):
+    for name in ("learning_rate", "weight_decay", "auxiliary_weight"):
         rate = first[name]
         optional = name == "weight_decay" and rate is None
         if not optional and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate >= 0):

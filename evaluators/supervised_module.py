@@ -68,6 +68,7 @@ class SupervisedModule(LightningModule):
         optimizer: makes one of the parameters.
         scheduler: makes one of the optimizer, stepped each epoch; or of it and `total_steps`, stepped each batch.
         match_shapes: whether the prediction takes the shape of the target: (batch, 1) for (batch,).
+        auxiliary_weight: of the losses of what a model returns behind its prediction, as a tuple, in training.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class SupervisedModule(LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         scheduler: Callable[..., Any] | None = None,
         match_shapes: bool = False,
+        auxiliary_weight: float = 0.4,
     ) -> None:
         super().__init__()
         self.model = model
@@ -87,20 +89,23 @@ class SupervisedModule(LightningModule):
         functions = (*metrics.values(), self.criterion)
         self.metrics = nn.ModuleList(copy.deepcopy(m) if isinstance(m, Metric) else MeanOf(m) for m in functions)
         self._optimizer, self._scheduler, self._match_shapes = optimizer, scheduler, match_shapes
+        self._auxiliary_weight = auxiliary_weight
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """What the model says."""
-        prediction: Tensor = self.model(*inputs)
-        return prediction
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the model says: a prediction, or a tuple of it and those of auxiliary heads."""
+        return self.model(*inputs)
 
     def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
-        """The loss of a batch."""
-        prediction, target = self._predict(batch)
-        return self.criterion(prediction, target)
+        """The loss of a batch, and of auxiliary heads a part of theirs."""
+        (prediction, *auxiliary), target = self._predict(batch)
+        loss = self.criterion(prediction, target)
+        for other in auxiliary:
+            loss = loss + self._auxiliary_weight * self.criterion(other, target)
+        return loss
 
     def validation_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> None:
         """Adds a batch to the metrics."""
-        prediction, target = self._predict(batch)
+        (prediction, *_), target = self._predict(batch)
         for metric in self._each_metric():
             metric.update(prediction, target)
 
@@ -138,7 +143,8 @@ class SupervisedModule(LightningModule):
             plan["monitor"] = "loss"
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
-    def _predict(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def _predict(self, batch: Any) -> tuple[list[Tensor], Tensor]:
+        """The predictions, that of the model itself first, and the target."""
         if not isinstance(batch, list | tuple) or len(batch) < 2:
             raise NasTypeError(
                 explain(
@@ -148,7 +154,11 @@ class SupervisedModule(LightningModule):
                 )
             )
         *inputs, target = batch
-        prediction = self(*inputs)
+        said = self(*inputs)
+        predictions = [part for part in said if part is not None] if isinstance(said, tuple) else [said]
+        return [self._matched(prediction, target) for prediction in predictions], target
+
+    def _matched(self, prediction: Tensor, target: Tensor) -> Tensor:
         if self._match_shapes and prediction.shape != target.shape:
             if prediction.numel() != target.numel():
                 raise NasValueError(
@@ -157,8 +167,8 @@ class SupervisedModule(LightningModule):
                         got=f"predictions {tuple(prediction.shape)} for targets {tuple(target.shape)}",
                     )
                 )
-            prediction = prediction.reshape(target.shape)
-        return prediction, target
+            return prediction.reshape(target.shape)
+        return prediction
 
     def _total_steps(self) -> int:
         steps = self.trainer.estimated_stepping_batches

@@ -41,8 +41,7 @@ def check_arguments(source: Callable[..., nn.Module], arguments: Mapping[str, An
 
 def _kinds(source: Callable[..., nn.Module]) -> dict[str, object]:
     """The annotation of each argument."""
-    function = source.__init__ if isinstance(source, type) else source
-    kinds = typing.get_type_hints(function)
+    kinds = typing.get_type_hints(vars(source)["__init__"] if isinstance(source, type) else source)
     kinds.pop("return")
     if kinds.pop("arguments", None) is not None:  # of the cell spaces: those of the component builder
         kinds |= typing.get_type_hints(cell_network)

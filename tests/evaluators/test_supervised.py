@@ -518,3 +518,38 @@ def test_what_is_random_in_the_data_does_not_depend_on_the_trial_that_loads() ->
         assert first == second
         torch.manual_seed(1)
         assert float(torch.rand(())) == drawn != other
+
+
+class TwoHeads(nn.Module):
+    """Returns a tuple in training, as published cell networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.auxiliary = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        return (self.head(x), self.auxiliary(x), None) if self.training else self.head(x)
+
+
+@pytest.mark.parametrize("weight", [0.4, 0.1])
+def test_auxiliary_heads_are_trained_with_a_weight(weight: float) -> None:
+    model = TwoHeads()
+    evaluator = Classification(TRAIN, VALIDATION, auxiliary_weight=weight, max_epochs=2, learning_rate=0.01)
+    batch = (X[:8], Y[:8])
+    main, other, _ = model(X[:8])
+    loss = nn.functional.cross_entropy
+    torch.testing.assert_close(
+        evaluator.module(model).training_step(batch), loss(main, Y[:8]) + weight * loss(other, Y[:8])
+    )
+    before = model.auxiliary.weight.detach().clone()
+    found = evaluator.evaluate(job(lambda: model))
+    assert not torch.equal(model.auxiliary.weight, before)
+    with torch.no_grad():
+        right = model.eval()(X[600:901]).argmax(1) == Y[600:901]
+    assert found["accuracy"] == pytest.approx(float(right.float().mean()), abs=1e-6)
+
+
+def test_auxiliary_weights_can_be_searched_and_are_checked() -> None:
+    assert list(Classification(TRAIN, auxiliary_weight=Real(0.1, 0.5), folds=2).hyperparameters) == ["auxiliary_weight"]
+    with pytest.raises(NasError, match="auxiliary_weight must be a number from 0 on"):
+        Classification(TRAIN, VALIDATION, auxiliary_weight=-1.0)
