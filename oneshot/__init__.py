@@ -1,1 +1,36 @@
-"""Weight-sharing search: a supernet trained once, architectures found in it."""
+"""One-shot search: one supernet is trained, and its subnets are judged by the weights that they share."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.oneshot.curvature import CurvatureStop
+    from nas.oneshot.darts import DARTS, PCDARTS, GumbelDARTS, ProxylessNAS
+    from nas.oneshot.penalty import CostPenalty
+    from nas.oneshot.relax import RelaxedSupernet
+
+_LATE = {
+    "DARTS": "nas.oneshot.darts",
+    "PCDARTS": "nas.oneshot.darts",
+    "CostPenalty": "nas.oneshot.penalty",
+    "CurvatureStop": "nas.oneshot.curvature",
+    "GumbelDARTS": "nas.oneshot.darts",
+    "ProxylessNAS": "nas.oneshot.darts",
+    "RelaxedSupernet": "nas.oneshot.relax",
+}
+
+__all__ = [
+    "DARTS",
+    "PCDARTS",
+    "CostPenalty",
+    "CurvatureStop",
+    "GumbelDARTS",
+    "ProxylessNAS",
+    "RelaxedSupernet",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,223 @@
+"""Differentiable architecture search: DARTS and its kin."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Unpack, final
+
+from nas.errors import NasValueError, explain
+from nas.oneshot.curvature import CurvatureStop
+from nas.oneshot.learner import Learner
+from nas.oneshot.penalty import CostPenalty
+from nas.oneshot.relax import RelaxedSupernet
+from nas.oneshot.relaxed_learner import ArchitectureSteps, RelaxedLearner
+from nas.oneshot.rules import GumbelMixer, Mixer, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
+from nas.space import ModelSpace
+
+
+@final
+class DARTS(SupernetStrategy):
+    """Differentiable architecture search (Liu et al. 2019, arXiv 1806.09055).
+
+    Every choice is a mixture weighted by the softmax of architecture parameters. In each step these take a step on a
+    batch of validation data, and the weights one on a batch of training data. The best samples are those of the
+    strongest candidates; in cells, of the k strongest edges of each node, "none" excluded.
+
+    Args:
+        unrolled: second order: the architecture is judged after one more step of the weights (equation 6, exactly; by
+            the paper's measure somewhat better, and some three times as slow).
+        learning_rate: of the architecture's Adam.
+        weight_decay: of it.
+        betas: of it.
+        warmup_epochs: epochs at first in which the weights alone are trained.
+        penalty: on what architectures cost.
+        stop: ends the search when the curvature grows: `CurvatureStop()`.
+        **settings: see `SupernetSettings`: `epochs`, `checkpoint_every`, `candidates`, `recalibration`.
+
+    Raises:
+        NasValueError, NasTypeError: an argument that makes no sense.
+
+    Example:
+        >>> DARTS(epochs=50, warmup_epochs=5, unrolled=True)
+        DARTS(epochs=50)
+    """
+
+    def __init__(
+        self,
+        unrolled: bool = False,
+        *,
+        learning_rate: float = 3e-4,
+        weight_decay: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
+        warmup_epochs: int = 0,
+        penalty: CostPenalty | None = None,
+        stop: CurvatureStop | None = None,
+        **settings: Unpack[SupernetSettings],
+    ) -> None:
+        super().__init__(**settings)
+        self._steps = ArchitectureSteps(
+            unrolled=unrolled,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            betas=betas,
+            warmup_epochs=warmup_epochs,
+            penalty=penalty,
+            stop=stop,
+        )
+
+    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+        """Mixtures by the softmax."""
+        return _relaxed(space, seed, SoftmaxMixer(), self._steps)
+
+
+@final
+class GumbelDARTS(SupernetStrategy):
+    """DARTS whose mixtures are drawn, by the Gumbel softmax (SNAS, arXiv 1812.09926); or one candidate each (GDAS).
+
+    Args:
+        temperature: of the first and of the last epoch.
+        hard: whether only the drawn candidate of each choice is computed (GDAS, arXiv 1910.04465): a fraction of the
+            time and memory.
+        learning_rate, weight_decay, betas, warmup_epochs, penalty, stop: as for `DARTS`.
+        **settings: see `SupernetSettings`.
+
+    Example:
+        >>> GumbelDARTS(temperature=(10.0, 0.1), hard=True, epochs=240)
+        GumbelDARTS(epochs=240)
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: tuple[float, float] = (5.0, 0.1),
+        hard: bool = False,
+        learning_rate: float = 3e-4,
+        weight_decay: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
+        warmup_epochs: int = 0,
+        penalty: CostPenalty | None = None,
+        stop: CurvatureStop | None = None,
+        **settings: Unpack[SupernetSettings],
+    ) -> None:
+        super().__init__(**settings)
+        if len(temperature) != 2 or not all(t > 0 for t in temperature):
+            raise NasValueError(
+                explain("temperature is a pair of numbers above 0: of the start and of the end", got=temperature)
+            )
+        self._temperature, self._hard = temperature, hard
+        self._steps = ArchitectureSteps(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            betas=betas,
+            warmup_epochs=warmup_epochs,
+            penalty=penalty,
+            stop=stop,
+        )
+
+    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+        """Mixtures by the Gumbel softmax."""
+        start, end = self._temperature
+        return _relaxed(space, seed, GumbelMixer(start=start, end=end, hard=self._hard, seed=seed), self._steps)
+
+
+@final
+class PCDARTS(SupernetStrategy):
+    """DARTS on a part of the channels, with normalised edges (Xu et al. 2020, arXiv 1907.05737).
+
+    For cells: each operation sees 1/K of the channels, the others pass by; the edges of a node have weights of their
+    own. Such a supernet ranks architectures but has no weights for them, so none can be inherited.
+
+    Args:
+        partial_channels: K.
+        learning_rate, weight_decay, betas, penalty, stop: as for `DARTS`.
+        warmup_epochs: 15 in the paper.
+        **settings: see `SupernetSettings`.
+
+    Example:
+        >>> PCDARTS(epochs=50)
+        PCDARTS(epochs=50)
+    """
+
+    def __init__(
+        self,
+        *,
+        partial_channels: int = 4,
+        learning_rate: float = 6e-4,
+        weight_decay: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
+        warmup_epochs: int = 15,
+        penalty: CostPenalty | None = None,
+        stop: CurvatureStop | None = None,
+        **settings: Unpack[SupernetSettings],
+    ) -> None:
+        super().__init__(**settings)
+        self._partial_channels = partial_channels
+        self._steps = ArchitectureSteps(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            betas=betas,
+            warmup_epochs=warmup_epochs,
+            penalty=penalty,
+            stop=stop,
+        )
+
+    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+        """Mixtures on a part of the channels."""
+        return _relaxed(
+            space, seed, SoftmaxMixer(), self._steps, edges="softmax", partial_channels=self._partial_channels
+        )
+
+
+@final
+class ProxylessNAS(SupernetStrategy):
+    """Binarised paths (Cai et al. 2019, arXiv 1812.00332): as much memory as one architecture, and no proxy.
+
+    The weights are trained on paths drawn from the architecture's probabilities; the architecture by the gradient of
+    two candidates of each choice, of which one passes.
+
+    Args:
+        learning_rate: of the architecture's Adam; 6e-3 in the published code.
+        weight_decay, betas, warmup_epochs: of it, as for `DARTS`.
+        penalty: on what architectures cost: latency, say (equation 5).
+        **settings: see `SupernetSettings`.
+
+    Example:
+        >>> ProxylessNAS(epochs=120, warmup_epochs=40)
+        ProxylessNAS(epochs=120)
+    """
+
+    def __init__(
+        self,
+        *,
+        learning_rate: float = 6e-3,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.0, 0.999),
+        warmup_epochs: int = 0,
+        penalty: CostPenalty | None = None,
+        **settings: Unpack[SupernetSettings],
+    ) -> None:
+        super().__init__(**settings)
+        self._steps = ArchitectureSteps(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            betas=betas,
+            warmup_epochs=warmup_epochs,
+            penalty=penalty,
+        )
+
+    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+        """Mixtures of which one candidate passes."""
+        return _relaxed(space, seed, TwoPathMixer(seed=seed), self._steps)
+
+
+def _relaxed(
+    space: ModelSpace,
+    seed: int,
+    mixer: Mixer,
+    steps: ArchitectureSteps,
+    *,
+    edges: Literal["sum", "softmax"] = "sum",
+    partial_channels: int = 1,
+) -> RelaxedLearner:
+    supernet = RelaxedSupernet(space, seed=seed, edges=edges, partial_channels=partial_channels)
+    return RelaxedLearner(supernet, mixer, steps)

@@ -1,0 +1,218 @@
+"""What all one-shot strategies share: a supernet is trained by pytorch-lightning, ranked, and taken apart."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, final
+
+from torch import nn
+
+from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, explain
+from nas.evaluation import Evaluator, Job
+from nas.evaluators.training import TrainingEvaluator
+from nas.one_shot import OneShotStrategy, OneShotTask
+from nas.oneshot.learner import Learner
+from nas.oneshot.measure import Logged, measure, recalibrate, train_step
+from nas.oneshot.ranking import Ranking
+from nas.oneshot.training import Training
+from nas.random_state import seeded
+from nas.samples import Sample
+from nas.space import ModelSpace
+from nas.strategy import Task
+from nas.trial import Trial
+
+if TYPE_CHECKING:
+    pass
+
+
+class SupernetSettings(TypedDict, total=False):
+    """What every one-shot strategy takes besides its own."""
+
+    epochs: int
+    """Of the supernet; the evaluator's `max_epochs` where omitted."""
+    checkpoint_every: int
+    """Training steps from one checkpoint to the next; 100 where omitted."""
+    candidates: int
+    """How many of the best subnets become trials; 10 where omitted."""
+    recalibration: int
+    """Batches of training data for the batch statistics of a subnet; 20 where omitted."""
+
+
+class SupernetStrategy(OneShotStrategy):
+    """Trains a supernet with the evaluator's own steps, optimizers and data.
+
+    Args:
+        **settings: see `SupernetSettings`.
+    """
+
+    def __init__(self, **settings: Unpack[SupernetSettings]) -> None:
+        unknown = settings.keys() - SupernetSettings.__annotations__.keys()
+        if unknown:
+            known = sorted(SupernetSettings.__annotations__)
+            raise NasTypeError(explain(f"a one-shot strategy takes {', '.join(known)}", got=sorted(unknown)))
+        for name, number in settings.items():
+            if isinstance(number, bool) or not isinstance(number, int) or number < (name != "recalibration"):
+                raise NasValueError(explain(f"{name} must be an int from 1 on", got=number))
+        self._settings = settings
+        self._ranking: Ranking | None = None
+        self._training: Training | None = None
+
+    @final
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._settings.items())})"
+
+    @abstractmethod
+    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+        """The algorithm's learner.
+
+        Args:
+            space: without hyperparameters.
+            seed: of all that is random.
+            example: what the evaluator calls the network with.
+        """
+
+    # As a strategy: it proposes what was ranked.
+
+    @final
+    def start(self, task: Task) -> None:
+        """Nothing to begin: the supernet is trained in `search`."""
+
+    @final
+    def ask(self, number: int) -> Sample:
+        """The subnet of this rank.
+
+        Raises:
+            SearchSpaceExhausted: no more were ranked.
+        """
+        ranked = [] if self._ranking is None else self._ranking.samples
+        if number >= len(ranked):
+            raise SearchSpaceExhausted(f"all {len(ranked)} subnets that were ranked are judged")
+        return dict(ranked[number])
+
+    @final
+    def tell(self, trial: Trial) -> None:
+        """Nothing to learn: what is known is in the supernet."""
+
+    # As a one-shot strategy.
+
+    @final
+    def refuse(self, space: ModelSpace, evaluator: Evaluator) -> None:
+        """Raises where the space or the evaluator cannot serve."""
+        name = type(self).__name__
+        if not isinstance(evaluator, TrainingEvaluator):
+            raise NasTypeError(
+                explain(
+                    f"{name} trains a supernet, so it needs an evaluator that says how",
+                    got=evaluator,
+                    mend="Classification, Regression or LightningEvaluator of nas.evaluators",
+                )
+            )
+        if evaluator.hyperparameters:
+            raise NasValueError(
+                explain(
+                    f"{name} trains all architectures at once, so they share the hyperparameters of training",
+                    got={label: repr(domain) for label, domain in evaluator.hyperparameters.items()},
+                    mend="fix them, or search by a multi-trial strategy",
+                )
+            )
+
+    @final
+    def search(self, task: OneShotTask) -> Evaluator | None:
+        """Trains the supernet, or goes on, or finds that it is trained; ranks its subnets."""
+        training = self._begin(task)
+        if not training.finished:
+            training.fit()
+            if not training.finished:
+                return None
+        ranking = Ranking(task.directory / "ranking.json")
+        if ranking.epochs != training.epochs:
+            k = self._settings.get("candidates", 10)
+            ranking.write(training.epochs, training.learner.rank(k, self._judge))
+        self._ranking = ranking
+        return _Subnets(self.inherit, self.measure, training.module.metric)
+
+    @final
+    def restore(self, task: OneShotTask) -> None:
+        """Loads the trained supernet."""
+        training = self._begin(task)
+        if not training.finished:
+            raise ExperimentError(
+                explain("the supernet is not trained yet", got=str(task.directory), mend="experiment.run() first")
+            )
+
+    @final
+    def inherit(self, sample: Sample) -> nn.Module:
+        """The architecture of a sample with its own copy of the shared weights, its batch statistics taken afresh."""
+        training = self._trained
+        model = training.learner.extract(sample)
+        inner = training.evaluator.module(model)
+        Logged().attach(inner)
+        inner.to(training.device)
+        with seeded(training.task.seed):
+            batches = training.batches("train", self._settings.get("recalibration", 20))
+            recalibrate(model, batches, lambda batch: train_step(inner, batch, 0))
+        return model.cpu()
+
+    @final
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """The evaluator's metrics of a model, on all the validation data."""
+        training = self._trained
+        inner = training.evaluator.module(model)
+        logged = Logged()
+        logged.attach(inner)
+        inner.to(training.device)
+        return measure(inner, logged, training.batches("validation", None))
+
+    @final
+    def report(self, trials: list[Trial], *, k: int = 5, **options: Any) -> Any:
+        """How far the supernet can be trusted; see `nas.oneshot.trust`."""
+        raise NotImplementedError
+
+    # Inside.
+
+    def _begin(self, task: OneShotTask) -> Training:
+        if self._training is None or self._training.task.directory != task.directory or not self._training.finished:
+            self._training = Training(
+                task,
+                lambda example: self.make_learner(task.space, seed=task.seed, example=example),
+                epochs=self._settings.get("epochs"),
+                every=self._settings.get("checkpoint_every", 100),
+            )
+        self._training.task = task
+        return self._training
+
+    @property
+    def _trained(self) -> Training:
+        if self._training is None:
+            raise ExperimentError(explain("the supernet is not trained yet", mend="experiment.run() first"))
+        return self._training
+
+    def _judge(self, sample: Sample) -> float:
+        training = self._trained
+        value = self.measure(self.inherit(sample))[training.module.metric]
+        return value if training.task.direction == "maximize" else -value
+
+
+@final
+class _Subnets(Evaluator):
+    """Judges samples by the shared weights.
+
+    Args:
+        inherit: the architecture of a sample with shared weights.
+        measure: the metrics of a model.
+        first: the metric that counts.
+    """
+
+    def __init__(
+        self, inherit: Callable[[Sample], nn.Module], measure: Callable[[nn.Module], dict[str, float]], first: str
+    ) -> None:
+        self._inherit, self._measure, self._first = inherit, measure, first
+
+    def evaluate(self, job: Job) -> dict[str, float]:
+        """The metrics of a sample, the one that counts first."""
+        model = job.model
+        model.load_state_dict(self._inherit(job.sample).state_dict())
+        found = self._measure(model)
+        model.cpu()
+        return {self._first: found[self._first]} | found
