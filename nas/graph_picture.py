@@ -114,7 +114,7 @@ def _own_settings() -> Iterator[None]:
         raise MissingDependency("matplotlib", purpose="drawing", extra="draw") from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "nas", "svg.fonttype": "none", "font.size": _FONT})
+        matplotlib.rcParams.update({"svg.hashsalt": "nas", "svg.fonttype": "path", "font.size": _FONT})
         yield
 
 
