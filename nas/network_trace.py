@@ -92,9 +92,14 @@ class _Tracer(TorchFunctionMode):
             self.number += 1
             self.calls.append((self.number, path))
             try:
-                return forward(*args, **kwargs)
+                out = forward(*args, **kwargs)
+                sources = self._sources((args, kwargs))
+                # What no function was seen to make: by an autograd.Function, or by TorchScript.
+                if sources and any(id(tensor) not in self.made for tensor in tensors_of(out)):
+                    self._note("forward", sources, out)
             finally:
                 self.calls.pop()
+            return out
 
         return watched
 

@@ -145,6 +145,28 @@ def test_what_depends_on_no_input_is_left_out_and_what_is_written_in_place_is_no
     assert {("exp\n2", "setitem\n1"), ("setitem\n1", "output"), ("sigmoid\n1", "output")} <= arrows(graph)
 
 
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0] * 2
+
+
+class Doubling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = Double.apply(x)  # type: ignore[no-untyped-call]  # torch's
+        return y
+
+
+def test_what_no_function_of_torch_yields_comes_from_its_module() -> None:
+    (graph,) = draw(nn.Sequential(Doubling(), nn.ReLU()), example_input=(1, 4)).graphs
+    assert texts(graph) == ["input\n4", "Doubling\n4", "ReLU\n4", "output"]
+    assert len(graph.edges) == 3
+
+
 @pytest.mark.parametrize("ending", ["svg", "png"])
 def test_files(ending: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / f"cells.{ending}"
