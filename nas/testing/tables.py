@@ -49,7 +49,7 @@ def synthetic_table(name: TableName, seed: int = 0) -> Table:
 
     Args:
         name: "flat" (6 choices of 5 operations and 2 of 5 widths: 390,625 samples); "conditional" (a kind of layer
-            with choices of its own, and up to five blocks: 8,736 samples); "deceptive" (flat, 8 choices of 3, where
+            with choices of its own, and up to five blocks: 8,712 samples); "deceptive" (flat, 8 choices of 3, where
             nearly everywhere a better neighbour leads away from the best sample).
         seed: of the effects.
 
