@@ -146,6 +146,10 @@ class Architecture(nn.Module):
         """What the mixtures read: label -> (answers,), for any subset (inputs, 2)."""
         return self._mixing.weights
 
+    @property
+    def _device(self) -> torch.device | None:
+        return next((parameter.device for parameter in self.parameters()), None)
+
     def parameter(self, label: str) -> nn.Parameter:
         """The logits of a label.
 
@@ -186,7 +190,7 @@ class Architecture(nn.Module):
         unknown: list[tuple[str, Tensor]] = []
         for label, choice in mixing.choices.items():
             if not choice.learned:
-                weights = torch.ones(choice.shape, device=mixing.weights[label].device)
+                weights = torch.ones(choice.shape, device=self._device)
                 mixing.weights[label], mixing.active[label] = weights, tuple(range(len(choice.answers)))
                 continue
             logits = self.parameter(label)
@@ -219,7 +223,7 @@ class Architecture(nn.Module):
             sample: of the space; labels that it lacks are not active, and nothing of them is computed.
         """
         for label, choice in self._mixing.choices.items():
-            device = self._mixing.weights[label].device
+            device = self._device
             taken: tuple[int, ...] = ()
             if label in sample:
                 answer = choice.domain.canonical(sample[label])

@@ -13,7 +13,7 @@ from nas.cell import CellModule
 from nas.domains import Answer
 from nas.errors import NasValueError, explain
 from nas.oneshot.mixtures import MixedDepth, MixedInput, MixedLayer
-from nas.oneshot.slicing import region
+from nas.oneshot.slicing import indexed, region
 from nas.samples import Sample
 from nas.space import ModelSpace
 
@@ -113,7 +113,7 @@ def extract(
         for pair in pairs(network, built, sample):
             for name, large, small in pair.tensors():
                 place = region(pair.part, name, tuple(large.shape), full_module=pair.whole)
-                small.copy_(large[place])
+                small.copy_(indexed(large, place))
     return built
 
 

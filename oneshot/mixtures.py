@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, final
 
 import torch
@@ -67,6 +68,8 @@ class MixedInput(nn.Module):
         self.each = nn.ModuleDict({str(i): module for i, module in (each or {}).items()})
         choice = mixing.choices[label]
         self.kind = choice.kind
+        # What is taken then weighs 1, which needs no multiplication.
+        self._adds = not choice.learned and self.reduction == "sum"
         items = [chosen_items(answer) for answer in choice.answers] if choice.kind == "answers" else []
         self._items = items
         counts = [[float(taken.count(i)) for i in range(self.n_candidates)] for taken in items]
@@ -92,6 +95,8 @@ class MixedInput(nn.Module):
         present = [tensor is not None for tensor in passed]
         if not any(present):
             return None
+        if self._adds:
+            return reduce(torch.add, [tensor for tensor in passed if tensor is not None])
         return weighted_sum(passed, self._input_weights(present))
 
     def _taken(self) -> set[int]:

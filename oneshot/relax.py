@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,8 +149,8 @@ class RelaxedSupernet:
                     )
                     raise NasValueError(
                         explain(
-                            f"the relaxed supernet computes something else than the architecture: their outputs differ "
-                            f"by {error:.1g}",
+                            "the relaxed supernet computes something else than the architecture: their outputs "
+                            + ("have other shapes" if math.isinf(error) else f"differ by {error:.1g}"),
                             got={label: sample[label] for label in labels},
                             where=", ".join(f"label {label!r}" for label in labels),
                             mend="make it a LayerChoice of whole layers, or search this space by paths",
@@ -177,7 +178,7 @@ class RelaxedSupernet:
         ours = _tensors(self.model(*inputs))
         theirs = _tensors(self.extract(sample, device=inputs[0].device).eval()(*inputs))
         if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
-            return float("inf")
+            return math.inf
         scale = max((float(tensor.abs().max()) for tensor in theirs if tensor.numel()), default=0.0)
         differences = (float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True) if a.numel())
         return max(differences, default=0.0) / max(scale, 1e-12)

@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from nas.choices import Handler, Question, Select
+from nas.choices import Handler, Question, Select, chosen_items
 from nas.domains import Answer, Subset
 from nas.errors import NasError, NasValueError, explain
 from nas.mutables import ChosenInputs, ChosenInt
@@ -84,8 +84,9 @@ class Relax(Handler):
         label, domain = question.label, question.domain
         picked = select(question.default, {})
         assert isinstance(picked, ChosenInputs)
-        if domain.size == 1:
-            return select(domain.first, {} if each is None else {i: each(i) for i in range(picked.n_candidates)})
+        choice = _input_choice(question, each is not None, self._learn_edges)
+        if domain.size == 1 and choice.kind != "edges":
+            return select(domain.first, {} if each is None else {i: each(i) for i in chosen_items(domain.first)})
         if picked.reduction not in ("sum", "mean"):
             raise NasValueError(
                 explain(
@@ -95,11 +96,11 @@ class Relax(Handler):
                     mend='reduce by "sum" or "mean", or search this space by paths',
                 )
             )
-        self.mixing.add(_input_choice(question, each is not None, self._learn_edges))
+        self.mixing.add(choice)
         passed: dict[int, nn.Module] | None = None
         if each is not None:
             on_edge, on_input = self._on_edge, self._on_input
-            self._on_edge, self._on_input = self.mixing.choices[label].kind == "edges", True
+            self._on_edge, self._on_input = choice.kind == "edges", True
             passed = {i: each(i) for i in range(picked.n_candidates)}
             self._on_edge, self._on_input = on_edge, on_input
         return MixedInput(self.mixing, label, picked, passed)

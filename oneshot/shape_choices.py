@@ -11,10 +11,10 @@ from typing import Any, TypeAlias, final
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.parameter import is_lazy
 
 from nas.domains import Answer
 from nas.errors import NasError, NasValueError, explain
-from nas.meta_run import is_torch_leaf
 from nas.oneshot.relaxing import Relax, relaxed_on_meta
 from nas.samples import Sample
 from nas.space import ModelSpace
@@ -146,6 +146,16 @@ class ShapeChoices:
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise NasValueError(
+            explain(
+                "lazy layers have no weights to share before a first forward pass",
+                got=lazy,
+                where="RelaxedSupernet",
+                mend="give them their sizes, or run an example through the model at the end of its constructor",
+            )
+        )
     return {name: tuple(tensor.shape) for name, tensor in tensors}
 
 
@@ -174,8 +184,8 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
 
 def _leaf_difference(module: nn.Module, twin: nn.Module) -> str | None:
     """Why masks cannot turn a layer of torch into the other."""
-    if not is_torch_leaf(module):
-        return None
+    if not type(module).__module__.startswith("torch.nn.") or (module._modules and not module._parameters):
+        return None  # a layer of the user's, or a container
     ours, theirs = _attributes(module), _attributes(twin)
     changed = [name for name in ours if ours[name] != theirs.get(name)]
     if not changed:
