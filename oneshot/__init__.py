@@ -6,26 +6,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nas.oneshot.curvature import CurvatureStop
     from nas.oneshot.darts import DARTS, PCDARTS, GumbelDARTS, ProxylessNAS
+    from nas.oneshot.enas import ENAS
+    from nas.oneshot.paths import PathSupernet
     from nas.oneshot.penalty import CostPenalty
+    from nas.oneshot.random_paths import RandomOneShot
     from nas.oneshot.relax import RelaxedSupernet
 
 _LATE = {
     "DARTS": "nas.oneshot.darts",
+    "ENAS": "nas.oneshot.enas",
     "PCDARTS": "nas.oneshot.darts",
     "CostPenalty": "nas.oneshot.penalty",
     "CurvatureStop": "nas.oneshot.curvature",
     "GumbelDARTS": "nas.oneshot.darts",
+    "PathSupernet": "nas.oneshot.paths",
     "ProxylessNAS": "nas.oneshot.darts",
+    "RandomOneShot": "nas.oneshot.random_paths",
     "RelaxedSupernet": "nas.oneshot.relax",
 }
 
 __all__ = [
     "DARTS",
+    "ENAS",
     "PCDARTS",
     "CostPenalty",
     "CurvatureStop",
     "GumbelDARTS",
+    "PathSupernet",
     "ProxylessNAS",
+    "RandomOneShot",
     "RelaxedSupernet",
 ]
 

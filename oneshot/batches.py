@@ -71,8 +71,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """What is left, in order."""
-        train = self._stream(self._train, 0)
-        validation = None if self._validation is None else self._stream(self._validation, 1)
+        train = cycled(self._train, derive_seed(self._seed, 0))
+        validation = None if self._validation is None else cycled(self._validation, derive_seed(self._seed, 1))
         for position in range(self._length):
             batch = {"train": next(train)}
             if validation is not None:
@@ -80,19 +80,20 @@ class Batches:
             if position >= self._begin:
                 yield batch
 
-    def _stream(self, load: Load, which: int) -> Iterator[Any]:
-        """Batches without end, loaded under random numbers of their own."""
-        for cycle in itertools.count():
-            seed = derive_seed(self._seed, which, cycle)
-            stream, yielded = RandomStream(seed), False
+
+def cycled(load: Load, seed: int) -> Iterator[Any]:
+    """The batches of one loader after the other, without end, loaded under random numbers of their own."""
+    for cycle in itertools.count():
+        following = derive_seed(seed, cycle)
+        stream, yielded = RandomStream(following), False
+        with stream.active():
+            iterator = iter(load(following))
+        while True:
             with stream.active():
-                iterator = iter(load(seed))
-            while True:
-                with stream.active():
-                    batch = next(iterator, _END)
-                if batch is _END:
-                    break
-                yielded = True
-                yield batch
-            if not yielded:
-                raise NasValueError(explain("the data must have at least one batch", got="none"))
+                batch = next(iterator, _END)
+            if batch is _END:
+                break
+            yielded = True
+            yield batch
+        if not yielded:
+            raise NasValueError(explain("the data must have at least one batch", got="none"))

@@ -54,17 +54,22 @@ class Logged:
             self._log(name, value, *args, **options)
 
 
-def measure(inner: LightningModule, logged: Logged, batches: Iterable[Any]) -> dict[str, float]:
+def measure(
+    inner: LightningModule, logged: Logged, batches: Iterable[Any], *, batch_statistics: nn.Module | None = None
+) -> dict[str, float]:
     """The metrics that a module logs in validation, over some batches, in eval mode and without gradients.
 
     Args:
         inner: logs to `logged`.
         logged: catches.
         batches: on the module's device.
+        batch_statistics: a part of it that is left in training mode, for the statistics of each batch.
     """
     takes = len(inspect.signature(inner.validation_step).parameters)
     modes = [(module, module.training) for module in inner.modules()]
     inner.eval()
+    if batch_statistics is not None:
+        batch_statistics.train()
     try:
         with logged.catching() as caught, torch.no_grad():
             inner.on_validation_epoch_start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, final
 
 from pytorch_lightning import LightningModule
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.objectives import Direction
 from nas.oneshot.distributed import average_gradients, broadcast_buffers
 from nas.oneshot.learner import Learner
-from nas.oneshot.measure import Logged, measure, size_of, train_step
+from nas.oneshot.measure import Logged, measure, size_of, to_device, train_step
 from nas.oneshot.optimizers import Plan, read_plan
 
 _REFUSED = (
@@ -38,14 +39,22 @@ class SearchModule(LightningModule):
         learner: of the algorithm.
         clip: `gradient_clip_val` and `gradient_clip_algorithm` of the weights.
         metric: that subnets are ranked by.
+        direction: of it.
     """
 
     def __init__(
-        self, inner: LightningModule, learner: Learner, *, clip: tuple[float | None, str | None], metric: str
+        self,
+        inner: LightningModule,
+        learner: Learner,
+        *,
+        clip: tuple[float | None, str | None],
+        metric: str,
+        direction: Direction,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.inner, self.learner, self.metric = inner, learner, metric
+        self.inner, self.learner, self.metric, self.direction = inner, learner, metric, direction
+        self.validation: Callable[[int], Iterator[Any]] | None = None
         self.after_epoch: Callable[[], None] = _nothing
         self._clip = clip
         self.done = 0
@@ -70,10 +79,21 @@ class SearchModule(LightningModule):
             )
         return loss
 
-    def metrics(self, batches: Iterable[Any]) -> dict[str, float]:
-        """The evaluator's validation metrics over some batches, under whatever the model is at the moment."""
+    def metrics(self, batches: Iterable[Any], *, batch_statistics: nn.Module | None = None) -> dict[str, float]:
+        """The evaluator's validation metrics over some batches, under whatever the model is at the moment.
+
+        Args:
+            batches: of validation data.
+            batch_statistics: a module whose batch normalisation goes by the statistics of each batch.
+        """
         with self.trainer.precision_plugin.val_step_context():
-            return measure(self.inner, self._logged, batches)
+            return measure(self.inner, self._logged, batches, batch_statistics=batch_statistics)
+
+    def validation_batches(self, seed: int) -> Iterator[Any]:
+        """Batches of validation data without end, on the device, in an order of the seed."""
+        assert self.validation is not None, "set before training"
+        for batch in self.validation(seed):
+            yield to_device(batch, self.device)
 
     def zero_weights(self) -> None:
         """Forgets the gradients of the weights."""

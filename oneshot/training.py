@@ -17,7 +17,7 @@ from nas.errors import NasValueError, explain
 from nas.evaluators.training import TrainingEvaluator, interruptible
 from nas.evaluators.trial_callback import silenced
 from nas.one_shot import OneShotTask
-from nas.oneshot.batches import Batches
+from nas.oneshot.batches import Batches, cycled
 from nas.oneshot.checkpoints import Checkpoints, read_checkpoint
 from nas.oneshot.distributed import Share, choose_strategy
 from nas.oneshot.learner import Learner
@@ -54,7 +54,9 @@ class Training:
             inner = self.evaluator.module(self.learner.model)
             refuse_module(inner)
             clip = (given.get("gradient_clip_val"), given.get("gradient_clip_algorithm"))
-            self.module = SearchModule(inner, self.learner, clip=clip, metric=task.objective or self.evaluator.metric)
+            self.module = SearchModule(
+                inner, self.learner, clip=clip, metric=task.objective or self.evaluator.metric, direction=task.direction
+            )
         if found is None:
             self.learner.check(self.example)
         self._load(found)
@@ -87,6 +89,9 @@ class Training:
         for batch in islice(loader, number):
             yield to_device(batch, device)
 
+    def _validation(self, seed: int) -> Iterator[Any]:
+        return cycled(lambda cycle: _shuffled(self.evaluator, cycle), seed)
+
     def fit(self) -> None:
         """Trains until the end, or until the time is up."""
         task, given = self.task, self.evaluator.trainer_arguments()
@@ -107,6 +112,7 @@ class Training:
             trainer = self.evaluator.trainer(directory=task.directory, callbacks=[follow, checkpoints], changed=changed)
             progress: Any = trainer.fit_loop.epoch_progress.current
             progress.ready = progress.started = progress.processed = progress.completed = self.epoch
+            self.module.validation = self._validation
             self.module.after_epoch = _AfterEpoch(self.module, checkpoints)
             data = SearchData(self, self.module)
             with interruptible(follow), suppress(_TimeUp):
