@@ -113,6 +113,8 @@ def softmax(label: str, logits: Tensor) -> Tensor:
 class Architecture(nn.Module):
     """One parameter for each label of a relaxed supernet; none of them is a parameter of the model.
 
+    The weights lie where the logits lay when they were last mixed: mix again after moving them to another device.
+
     Args:
         mixing: what the supernet asked; the weights are written there.
         seed: of the initial logits, 1e-3 times normal noise as in DARTS.

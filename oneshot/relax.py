@@ -135,7 +135,8 @@ class RelaxedSupernet:
             NasValueError: candidates with outputs of different shapes, or an architecture whose output differs from
                 that of the supernet (by 1e-5, relative to the largest number in it); the labels are named.
         """
-        inputs = real_example(example_inputs)
+        device = next((tensor.device for tensor in self.model.parameters()), None)
+        inputs = tuple(tensor.to(device) for tensor in real_example(example_inputs))
         with self._undisturbed(), torch.no_grad():
             self.architecture.mix()
             self.model(*inputs)

@@ -55,11 +55,7 @@ class ShapeChoices:
     def __init__(self, space: ModelSpace, handler: MakeHandler) -> None:
         self._space, self._handler = space, handler
         self._networks: dict[tuple[tuple[str, Answer], ...], Network] = {}
-        try:
-            module, relax = relaxed_on_meta(space, lambda: handler(None))
-        except NasError as error:
-            error.add_note("nas: while making the relaxed supernet, every ValueChoice at its default")
-            raise
+        module, relax = relaxed_on_meta(space, lambda: handler(None))
         self._default = Network(module=module, shapes=_shapes(module))
         self.questions = {label: question for label, question in relax.values.items() if question.domain.size > 1}
         self._networks[()] = self._default
@@ -131,7 +127,14 @@ class ShapeChoices:
             )
         changed = False
         for answer in domain.values():
-            network = self.network({label: answer})
+            try:
+                network = self.network({label: answer})
+            except NasError as error:
+                return False, explain(
+                    f"for {answer!r}, all others at their defaults, nothing can be built ({error})",
+                    where=where,
+                    mend="search this space by paths",
+                )
             problem = _difference(self._default.module, network.module)
             if problem is not None:
                 return False, explain(f"for {answer!r} {problem[0]}", where=where, mend=problem[1])
