@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas.errors import NasValueError, explain
 from nas.oneshot.architecture import Architecture
-
-if TYPE_CHECKING:
-    from nas.oneshot.search_module import SearchModule
 
 
 @final
@@ -49,25 +46,31 @@ class CurvatureStop:
 
 
 def largest_eigenvalue(
-    search: SearchModule, architecture: Architecture, batch: Any, *, iterations: int = 20, tolerance: float = 1e-3
+    loss: Callable[[Any], Tensor],
+    network: nn.Module,
+    architecture: Architecture,
+    batch: Any,
+    *,
+    iterations: int = 20,
+    tolerance: float = 1e-3,
 ) -> float:
     """The largest eigenvalue (by magnitude) of the Hessian of a batch's loss, by power iteration.
 
     Args:
-        search: has the loss.
+        loss: of a batch.
+        network: is put into eval mode meanwhile.
         architecture: in whose logits.
         batch: of validation data.
         iterations: at most.
         tolerance: relative change at which it ends.
     """
     parameters = list(architecture.parameters())
-    was_training = [(module, module.training) for module in search.inner.modules()]
-    search.inner.eval()  # the statistics of training would be moved
+    was_training = [(module, module.training) for module in network.modules()]
+    network.eval()  # the statistics of training would be moved
     try:
         with torch.enable_grad():
             architecture.mix()
-            loss = search.loss(batch)
-            gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(loss(batch), parameters, create_graph=True, allow_unused=True)
             return _power_iteration(parameters, gradients, iterations, tolerance)
     finally:
         for module, training in was_training:

@@ -77,6 +77,15 @@ class Learner(nn.Module, ABC):
     def rank(self, k: int, judge: Judge) -> list[Sample]:
         """The k best samples, best first; fewer where there are not so many."""
 
+    @property
+    @abstractmethod
+    def has_weights(self) -> bool:
+        """Whether its architectures can take its weights along."""
+
+    @abstractmethod
+    def select(self, sample: Sample) -> None:
+        """Makes the model compute one architecture."""
+
     @abstractmethod
     def extract(self, sample: Sample) -> nn.Module:
         """The architecture of a sample with its own copy of the weights."""

@@ -158,13 +158,23 @@ class PathLearner(Learner):
         """The chooser's."""
         return self._chooser.rank(k, judge)
 
+    @property
+    def has_weights(self) -> bool:
+        """Yes."""
+        return True
+
+    def select(self, sample: Sample) -> None:
+        """Makes the model compute one architecture."""
+        self.supernet.select(sample)
+
     def extract(self, sample: Sample) -> nn.Module:
         """The architecture of a sample with its own copy of the weights."""
         return self.supernet.extract(sample)
 
     def check(self, example: tuple[Any, ...]) -> None:
         """Compares paths with the architectures that they stand for."""
-        self.supernet.check(example)
+        space = self.supernet.space
+        self.supernet.check(example, [space.default(), *(space.sample(seed) for seed in range(3))])
 
 
 def soft_cross_entropy(scores: Tensor, teacher: Tensor) -> Tensor:

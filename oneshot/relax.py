@@ -95,6 +95,11 @@ class RelaxedSupernet:
         if partial_channels == 1:
             self._check_shapes()
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether its architectures can take its weights along: not those of partial channels."""
+        return self._partial_channels == 1
+
     def discretise(self, k: int = 1) -> list[Sample]:
         """The k best samples, best first: see `nas.oneshot.discretisation.discretise` for what is best.
 

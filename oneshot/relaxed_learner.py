@@ -162,7 +162,7 @@ class RelaxedLearner(Learner):
 
     def curvature(self, search: SearchModule, batch: Any) -> float:
         """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters."""
-        return largest_eigenvalue(search, self.architecture, batch)
+        return largest_eigenvalue(search.loss, search.inner, self.architecture, batch)
 
     def logged(self) -> dict[str, float]:
         """The probability of each answer, and the entropy of each label."""
@@ -180,6 +180,15 @@ class RelaxedLearner(Learner):
     def rank(self, k: int, judge: Judge) -> list[Sample]:
         """The likeliest samples, as the papers derive them; they are not validated."""
         return self.supernet.discretise(k)
+
+    @property
+    def has_weights(self) -> bool:
+        """Where the channels are whole."""
+        return self.supernet.has_weights
+
+    def select(self, sample: Sample) -> None:
+        """Makes the model compute one architecture."""
+        self.architecture.one_hot(sample)
 
     def extract(self, sample: Sample) -> nn.Module:
         """The architecture of a sample with its own copy of the weights."""

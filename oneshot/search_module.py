@@ -89,6 +89,10 @@ class SearchModule(LightningModule):
         with self.trainer.precision_plugin.val_step_context():
             return measure(self.inner, self._logged, batches, batch_statistics=batch_statistics)
 
+    def measured(self, batches: Iterable[Any]) -> dict[str, float]:
+        """The same without a Trainer."""
+        return measure(self.inner, self._logged, batches)
+
     def validation_batches(self, seed: int) -> Iterator[Any]:
         """Batches of validation data without end, on the device, in an order of the seed."""
         assert self.validation is not None, "set before training"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, final
+from typing import Any, TypedDict, Unpack, final
 
 from torch import nn
 
@@ -14,16 +14,14 @@ from nas.evaluators.training import TrainingEvaluator
 from nas.one_shot import OneShotStrategy, OneShotTask
 from nas.oneshot.learner import Learner
 from nas.oneshot.measure import Logged, measure, recalibrate, train_step
-from nas.oneshot.ranking import Ranking
+from nas.oneshot.ranking import Judged, Ranking
 from nas.oneshot.training import Training
+from nas.oneshot.trust import TrustReport, trust_report
 from nas.random_state import seeded
 from nas.samples import Sample
 from nas.space import ModelSpace
 from nas.strategy import Task
 from nas.trial import Trial
-
-if TYPE_CHECKING:
-    pass
 
 
 class SupernetSettings(TypedDict, total=False):
@@ -85,7 +83,7 @@ class SupernetStrategy(OneShotStrategy):
         Raises:
             SearchSpaceExhausted: no more were ranked.
         """
-        ranked = [] if self._ranking is None else self._ranking.samples
+        ranked = (None if self._ranking is None else self._ranking.samples) or []
         if number >= len(ranked):
             raise SearchSpaceExhausted(f"all {len(ranked)} subnets that were ranked are judged")
         return dict(ranked[number])
@@ -125,12 +123,12 @@ class SupernetStrategy(OneShotStrategy):
             training.fit()
             if not training.finished:
                 return None
-        ranking = Ranking(task.directory / "ranking.json")
-        if ranking.epochs != training.epochs:
-            k = self._settings.get("candidates", 10)
-            ranking.write(training.epochs, training.learner.rank(k, self._judge))
+        ranking = Ranking(task.directory / "ranking.json", training.epochs)
+        if ranking.samples is None:
+            judged = Judged(task.directory / "judged.jsonl", training.epochs, self._judge)
+            ranking.write(training.learner.rank(self._settings.get("candidates", 10), judged))
         self._ranking = ranking
-        return _Subnets(self.inherit, self.measure, training.module.metric)
+        return _Subnets(self._evaluate)
 
     @final
     def restore(self, task: OneShotTask) -> None:
@@ -165,9 +163,9 @@ class SupernetStrategy(OneShotStrategy):
         return measure(inner, logged, training.batches("validation", None))
 
     @final
-    def report(self, trials: list[Trial], *, k: int = 5, **options: Any) -> Any:
-        """How far the supernet can be trusted; see `nas.oneshot.trust`."""
-        raise NotImplementedError
+    def report(self, trials: list[Trial], *, k: int, **options: Any) -> TrustReport:
+        """How far the supernet can be trusted; see `nas.oneshot.trust.trust_report`."""
+        return trust_report(self._trained, self._judge, trials, k=k, **options)
 
     # Inside.
 
@@ -190,8 +188,28 @@ class SupernetStrategy(OneShotStrategy):
 
     def _judge(self, sample: Sample) -> float:
         training = self._trained
-        value = self.measure(self.inherit(sample))[training.module.metric]
+        value = self._metrics(sample, None)[training.module.metric]
         return value if training.task.direction == "maximize" else -value
+
+    def _evaluate(self, job: Job) -> dict[str, float]:
+        """The metrics of a trial's sample, the one that counts first."""
+        found = self._metrics(job.sample, job.model)
+        first = self._trained.module.metric
+        return {first: found[first]} | found
+
+    def _metrics(self, sample: Sample, model: nn.Module | None) -> dict[str, float]:
+        """The metrics of a sample by the shared weights; `model` is given them, where they can be taken along."""
+        training = self._trained
+        if not training.learner.has_weights:
+            return training.measure(sample)
+        inherited = self.inherit(sample)
+        if model is None:
+            model = inherited
+        else:
+            model.load_state_dict(inherited.state_dict())
+        found = self.measure(model)
+        model.cpu()
+        return found
 
 
 @final
@@ -199,20 +217,12 @@ class _Subnets(Evaluator):
     """Judges samples by the shared weights.
 
     Args:
-        inherit: the architecture of a sample with shared weights.
-        measure: the metrics of a model.
-        first: the metric that counts.
+        judge: the metrics of a job.
     """
 
-    def __init__(
-        self, inherit: Callable[[Sample], nn.Module], measure: Callable[[nn.Module], dict[str, float]], first: str
-    ) -> None:
-        self._inherit, self._measure, self._first = inherit, measure, first
+    def __init__(self, judge: Callable[[Job], dict[str, float]]) -> None:
+        self._judge = judge
 
     def evaluate(self, job: Job) -> dict[str, float]:
-        """The metrics of a sample, the one that counts first."""
-        model = job.model
-        model.load_state_dict(self._inherit(job.sample).state_dict())
-        found = self._measure(model)
-        model.cpu()
-        return {self._first: found[self._first]} | found
+        """The metrics of a sample."""
+        return self._judge(job)

@@ -19,11 +19,14 @@ from nas.evaluators.trial_callback import silenced
 from nas.one_shot import OneShotTask
 from nas.oneshot.batches import Batches, cycled
 from nas.oneshot.checkpoints import Checkpoints, read_checkpoint
+from nas.oneshot.curvature import largest_eigenvalue
 from nas.oneshot.distributed import Share, choose_strategy
 from nas.oneshot.learner import Learner
 from nas.oneshot.measure import Logged, to_device, train_step
+from nas.oneshot.relaxed_learner import RelaxedLearner
 from nas.oneshot.search_module import SearchModule, refuse_module
 from nas.random_state import derive_seed, seeded
+from nas.samples import Sample
 
 MakeLearner: TypeAlias = Callable[[tuple[Any, ...]], Learner]
 """Makes a learner, given what the network is called with."""
@@ -88,6 +91,21 @@ class Training:
         device = self.device
         for batch in islice(loader, number):
             yield to_device(batch, device)
+
+    def measure(self, sample: Sample) -> dict[str, float]:
+        """The metrics of a sample as the supernet itself computes it, for those whose weights cannot be taken along."""
+        self.module.to(self.device)
+        self.learner.select(sample)
+        return self.module.measured(self.batches("validation", None))
+
+    def curvature(self) -> float | None:
+        """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, on one batch."""
+        learner = self.learner
+        if not isinstance(learner, RelaxedLearner):
+            return None
+        self.module.to(self.device)
+        batch = next(iter(self.batches("validation", 1)))
+        return largest_eigenvalue(self.module.loss, self.module.inner, learner.architecture, batch)
 
     def _validation(self, seed: int) -> Iterator[Any]:
         return cycled(lambda cycle: _shuffled(self.evaluator, cycle), seed)
