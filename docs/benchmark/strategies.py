@@ -27,6 +27,7 @@ import torch
 from rich.progress import track
 
 from nas import Categorical, Integer, ModelSpace, Sample, Strategy, Task, Trial, TrialState
+from nas.evaluators import Run, Tabular
 from nas.strategies import (
     BANANAS,
     PPO,
@@ -66,12 +67,20 @@ SLOW = {"Optuna GP": 150}
 
 @functools.cache
 def digits() -> Table:
-    """The mean accuracy of the two seeds of each architecture in `digits.json.gz`."""
+    """The mean accuracy of the two trainings of each architecture in `digits.json.gz`, looked up by `Tabular`."""
     sys.path.insert(0, str(HERE))
     from digits_table import Digits
 
     rows = json.loads(gzip.decompress((HERE / "digits.json.gz").read_bytes()))["rows"]
-    values = [(row["sample"], statistics.fmean(curve[-1] for curve in row["accuracy"])) for row in rows]
+    trainings = [
+        (
+            row["sample"],
+            [Run(metrics={"accuracy": curve[-1]}, curve=dict(enumerate(curve))) for curve in row["accuracy"]],
+        )
+        for row in rows
+    ]
+    evaluator = Tabular.of(trainings, runs="mean")
+    values = [(sample, evaluator.run(sample, 0).metrics["accuracy"]) for sample, _ in trainings]
     return table_of("digits", ModelSpace(Digits).search_space, values)
 
 
