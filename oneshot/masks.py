@@ -97,21 +97,27 @@ def find_masks(shapes: ShapeChoices) -> Masks:
     """
     largest = shapes.largest()
     full = shapes.network(largest)
-    found: dict[str, TensorMask] = {}
-    known: dict[object, MaskPart] = {}
+    by_labels: dict[tuple[str, ...], list[tuple[str, tuple[int, ...]]]] = {}
     for name, by_dim in shapes.dependence.items():
-        shape = full.shapes[name]
-        parts = tuple(_part(shapes, full, name, group, known) for group in _groups(by_dim, list(shapes.questions)))
-        found[name] = TensorMask(name=name, shape=shape, parts=parts)
-    labels = {
-        label for by_dim in shapes.dependence.values() for found_labels in by_dim.values() for label in found_labels
-    }
+        for dims, labels in _groups(by_dim, list(shapes.questions)):
+            by_labels.setdefault(labels, []).append((name, dims))
+    parts: dict[str, list[MaskPart]] = {name: [] for name in shapes.dependence}
+    known: dict[object, MaskPart] = {}
+    for labels, places in by_labels.items():
+        networks = shapes.joint(labels)
+        for name, dims in places:
+            part = _part(networks, full, name, dims, labels)
+            # Tensors that the same boxes are cut out of share the mask.
+            alike = labels, dims, *((tuple(i.shape), i.numpy().tobytes()) for i in part.indicators)
+            parts[name].append(known.setdefault(alike, part))
+    tensors = {name: TensorMask(name=name, shape=full.shapes[name], parts=tuple(parts[name])) for name in parts}
+    masked_labels = {label for labels in by_labels for label in labels}
     choices = tuple(
         RelaxedChoice(label=label, domain=question.domain, kind="answers")
         for label, question in shapes.questions.items()
-        if label in labels
+        if label in masked_labels
     )
-    return Masks(largest=largest, choices=choices, tensors=found)
+    return Masks(largest=largest, choices=choices, tensors=tensors)
 
 
 def _groups(by_dim: Mapping[int, set[str]], order: Sequence[str]) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
@@ -130,18 +136,17 @@ def _groups(by_dim: Mapping[int, set[str]], order: Sequence[str]) -> list[tuple[
 
 
 def _part(
-    shapes: ShapeChoices,
+    networks: Mapping[tuple[Answer, ...], Network],
     full: Network,
     name: str,
-    group: tuple[tuple[int, ...], tuple[str, ...]],
-    known: dict[object, MaskPart],
+    dims: tuple[int, ...],
+    labels: tuple[str, ...],
 ) -> MaskPart:
-    dims, labels = group
+    """What some dimensions of a tensor are under all joint answers."""
     shape = full.shapes[name]
     sizes: dict[tuple[Answer, ...], tuple[int, ...]] = {}
     places: list[tuple[tuple[int, int], ...]] = []
-    for joint in shapes.joint_answers(labels):
-        network = shapes.network(dict(zip(labels, joint, strict=True)))
+    for joint, network in networks.items():
         small = network.shapes[name]
         if any(small[dim] > shape[dim] for dim in dims):
             raise NasValueError(
@@ -157,11 +162,8 @@ def _part(
         place = region(next(modules), tensor, shape, full_module=next(modules))
         places.append(tuple(_bounds(place[dim], shape[dim], name, labels) for dim in dims))
         sizes[joint] = tuple(small[dim] for dim in dims)
-    key = (labels, dims, tuple(places), tuple(shape[dim] for dim in dims))
-    if key not in known:
-        indicators = tuple(_indicator([place[i] for place in places], shape[dim]) for i, dim in enumerate(dims))
-        known[key] = MaskPart(labels=labels, dims=dims, sizes=sizes, indicators=indicators)
-    return known[key]
+    indicators = tuple(_indicator([place[i] for place in places], shape[dim]) for i, dim in enumerate(dims))
+    return MaskPart(labels=labels, dims=dims, sizes=sizes, indicators=indicators)
 
 
 def _bounds(place: object, size: int, name: str, labels: Sequence[str]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -20,6 +20,8 @@ from nas.samples import Sample
 from nas.space import ModelSpace
 
 MakeHandler: TypeAlias = Callable[[Mapping[str, Answer] | None], Relax]
+Place: TypeAlias = tuple[str, int]
+"""A parameter or buffer, and one of its dimensions."""
 
 _MOST_ANSWERS = 1024
 _MEND = "make it a LayerChoice of whole layers, or search this space by paths"
@@ -54,51 +56,114 @@ class ShapeChoices:
 
     def __init__(self, space: ModelSpace, handler: MakeHandler) -> None:
         self._space, self._handler = space, handler
-        self._networks: dict[tuple[tuple[str, Answer], ...], Network] = {}
         module, relax = relaxed_on_meta(space, lambda: handler(None))
         self._default = Network(module=module, shapes=_shapes(module))
         self.questions = {label: question for label, question in relax.values.items() if question.domain.size > 1}
-        self._networks[()] = self._default
-        self.dependence: dict[str, dict[int, set[str]]] = {}
-        problems = []
-        for label in self.questions:
-            changed, problem = self._try(label)
-            if problem is None and not changed and label not in relax.depth_labels:
-                problem = explain(
-                    "its answers change no shape of a parameter, so that there is nothing to mix",
-                    got=self.questions[label].domain,
-                    where=f"ValueChoice {label!r}",
-                    mend=_MEND,
-                )
-            problems += [] if problem is None else [problem]
+        # Networks with one answer each, in which sizes that depend on its label are not changed by other labels.
+        self._varied: dict[tuple[str, Answer], Network] = {}
+        self._touched: dict[str, set[Place]] = {}
+        problems = self._explore()
+        problems += [
+            explain(
+                "its answers change no shape of a parameter, so that there is nothing to mix",
+                got=self.questions[label].domain,
+                where=f"ValueChoice {label!r}",
+                mend=_MEND,
+            )
+            for label, places in self._touched.items()
+            if not places and label not in relax.depth_labels
+        ]
         if problems:
             raise NasValueError("\n".join(problems))
+        self.dependence: dict[str, dict[int, set[str]]] = {}
+        for label, places in self._touched.items():
+            for name, dim in sorted(places):
+                self.dependence.setdefault(name, {}).setdefault(dim, set()).add(label)
 
     def network(self, answers: Mapping[str, Answer]) -> Network:
         """The supernet for these answers, all others the default."""
-        key = tuple(
-            (label, answers[label])
-            for label, question in self.questions.items()
-            if label in answers and answers[label] != question.default
-        )
-        if key not in self._networks:
-            module, _ = relaxed_on_meta(self._space, lambda: self._handler(dict(key)))
-            self._networks[key] = Network(module=module, shapes=_shapes(module))
-        return self._networks[key]
+        module, _ = relaxed_on_meta(self._space, lambda: self._handler(answers))
+        return Network(module=module, shapes=_shapes(module))
 
     def largest(self) -> Sample:
-        """For each label the answer with the most numbers in all parameters."""
+        """For each label the answer whose sizes are largest."""
 
-        def numbers(label: str, answer: Answer) -> int:
-            return sum(math.prod(shape) for shape in self.network({label: answer}).shapes.values())
+        def sizes(label: str, answer: Answer) -> int:
+            shapes = self._varied.get((label, answer), self._default).shapes
+            return sum(shapes[name][dim] for name, dim in self._touched[label])
 
         return {
-            label: max(question.domain.values(), key=lambda answer: numbers(label, answer))
+            label: max(question.domain.values(), key=lambda answer: sizes(label, answer))
             for label, question in self.questions.items()
         }
 
-    def joint_answers(self, labels: Sequence[str]) -> Iterator[tuple[Answer, ...]]:
-        """All joint answers of some labels.
+    def _explore(self) -> list[str]:
+        """Finds what each label touches, then varies labels together that touch different sizes; what is wrong."""
+        problems = []
+        for label, question in self.questions.items():
+            if question.domain.size > _MOST_ANSWERS:
+                problems.append(
+                    explain(
+                        f"a choice of more than {_MOST_ANSWERS} answers is not relaxed",
+                        got=question.domain,
+                        where=f"ValueChoice {label!r}",
+                        mend="give it a larger step",
+                    )
+                )
+                continue
+            _, touched, problem = self._try({label: self._others(label)[-1]})
+            if problem is None:
+                self._touched[label] = touched
+            else:
+                problems.append(problem)
+        for group in _disjoint(self._touched):
+            problems += self._vary(group)
+        return problems
+
+    def _vary(self, labels: Sequence[str]) -> list[str]:
+        """Notes networks for all answers of some labels, in as many builds as one of them has answers."""
+        others = [self._others(label) for label in labels]
+        expected = set[Place]().union(*(self._touched[label] for label in labels))
+        for number in range(max(map(len, others))):
+            answers = {label: found[min(number, len(found) - 1)] for label, found in zip(labels, others, strict=True)}
+            network, touched, problem = self._try(answers)
+            if len(labels) > 1 and (network is None or problem is not None or not touched <= expected):
+                return [found for label in labels for found in self._vary([label])]
+            if network is None or problem is not None:
+                return [str(problem)]
+            for label, answer in answers.items():
+                self._varied[label, answer] = network
+            if len(labels) == 1:
+                self._touched[labels[0]] |= touched
+        return []
+
+    def _others(self, label: str) -> list[Answer]:
+        """The answers beside the default."""
+        question = self.questions[label]
+        return [answer for answer in question.domain.values() if answer != question.default]
+
+    def _try(self, answers: Mapping[str, Answer]) -> tuple[Network | None, set[Place], str | None]:
+        """The network of some answers, the sizes in it that differ from the default, and what is wrong with it."""
+        where = ", ".join(f"ValueChoice {label!r}" for label in answers)
+        given = ", ".join(map(repr, answers.values()))
+        try:
+            network = self.network(answers)
+        except NasError as error:
+            text = f"for {given}, all others at their defaults, nothing can be built ({error})"
+            return None, set(), explain(text, where=where, mend="search this space by paths")
+        problem = _difference(self._default.module, network.module)
+        if problem is not None:
+            return None, set(), explain(f"for {given} {problem[0]}", where=where, mend=problem[1])
+        touched = {
+            (name, dim)
+            for name, shape in network.shapes.items()
+            for dim, size in enumerate(shape)
+            if size != self._default.shapes[name][dim]
+        }
+        return network, touched, None
+
+    def joint(self, labels: Sequence[str]) -> dict[tuple[Answer, ...], Network]:
+        """All joint answers of some labels, each with a network that has them.
 
         Raises:
             NasValueError: too many.
@@ -113,38 +178,24 @@ class ShapeChoices:
                     mend="let each size depend on fewer choices, or give these fewer answers",
                 )
             )
-        return itertools.product(*(domain.values() for domain in domains))
+        if len(labels) == 1:
+            return {(answer,): self._varied.get((labels[0], answer), self._default) for answer in domains[0].values()}
+        answers = itertools.product(*(domain.values() for domain in domains))
+        return {joint: self.network(dict(zip(labels, joint, strict=True))) for joint in answers}
 
-    def _try(self, label: str) -> tuple[bool, str | None]:
-        """Whether some shape depends on a label, and what is wrong with it, if anything."""
-        where, domain = f"ValueChoice {label!r}", self.questions[label].domain
-        if domain.size > _MOST_ANSWERS:
-            return False, explain(
-                f"a choice of more than {_MOST_ANSWERS} answers is not relaxed",
-                got=domain,
-                where=where,
-                mend="give it a larger step",
-            )
-        changed = False
-        for answer in domain.values():
-            try:
-                network = self.network({label: answer})
-            except NasError as error:
-                return False, explain(
-                    f"for {answer!r}, all others at their defaults, nothing can be built ({error})",
-                    where=where,
-                    mend="search this space by paths",
-                )
-            problem = _difference(self._default.module, network.module)
-            if problem is not None:
-                return False, explain(f"for {answer!r} {problem[0]}", where=where, mend=problem[1])
-            for name, shape in network.shapes.items():
-                usual = self._default.shapes[name]
-                for dim, (size, other) in enumerate(zip(usual, shape, strict=True)):
-                    if size != other:
-                        changed = True
-                        self.dependence.setdefault(name, {}).setdefault(dim, set()).add(label)
-        return changed, None
+
+def _disjoint(touched: Mapping[str, set[Place]]) -> list[list[str]]:
+    """The labels in groups within which no two touch the same size."""
+    groups: list[tuple[list[str], set[Place]]] = []
+    for label, places in touched.items():
+        for labels, taken in groups:
+            if taken.isdisjoint(places):
+                labels.append(label)
+                taken |= places
+                break
+        else:
+            groups.append(([label], set(places)))
+    return [labels for labels, _ in groups]
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -40,7 +40,7 @@ REFUSALS: dict[str, str] = {
     "nasbench101": r"ValueChoice 'edge_0_1': for 0, all others at their defaults, nothing can be built \(NAS-Bench",
     "nasnet": "Cell '(normal|reduce)': the loose ends of a cell cannot be relaxed",
     "nasnet_simple": "Cell '(normal|reduce)': the loose ends of a cell cannot be relaxed",
-    "nats_bench_size": "ValueChoice 'channels_1': for 16 there is Sequential at 'layers.2.edges.0_3' where else is",
+    "nats_bench_size": "ValueChoice 'channels_1': for 64 there is Sequential at 'layers.2.edges.0_3' where else is",
     "resnet": "ValueChoice 'pool': for 3 MaxPool2d 'pool' has another kernel_size, which is no shape of a parameter",
     "transformer_lm": "ValueChoice 'width': for 16 LayerNorm .* works across the dimension that normalized_shape decid",
     "vision_transformer": "ValueChoice 'width': for 16 LayerNorm .* works across the dimension that normalized_shape d",
