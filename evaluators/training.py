@@ -97,6 +97,12 @@ class TrainingEvaluator(Evaluator):
         size = self._settings.fill(hyperparameters).get("batch_size")
         return self._data.module(seed=seed, batch_size=BATCH_SIZE if size is None else size, fold=fold)
 
+    @property
+    @final
+    def folds(self) -> int | None:
+        """Of the cross-validation on the training data; None where validation data was given."""
+        return self._folds
+
     @final
     def trainer_arguments(self) -> dict[str, Any]:
         """What the user gave for the Trainer, searched arguments left out."""

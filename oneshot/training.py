@@ -107,6 +107,14 @@ class Training:
         batch = next(iter(self.batches("validation", 1)))
         return largest_eigenvalue(self.module.loss, self.module.inner, learner.architecture, batch)
 
+    def _split(self) -> str:
+        """Which data does what, in words."""
+        data, folds = self.evaluator.data(seed=self.task.seed), self.evaluator.folds
+        train, validation = (_length(loader) for loader in (data.train_dataloader(), data.val_dataloader()))
+        whose = "the validation data that was given" if folds is None else f"fold 1 of {folds} of the training data"
+        use = "the architecture is trained and judged" if self.learner.needs_validation else "architectures are judged"
+        return f"supernet: weights are trained on {train} batches an epoch, {use} on {validation} of {whose}"
+
     def _validation(self, seed: int) -> Iterator[Any]:
         return cycled(lambda cycle: _shuffled(self.evaluator, cycle), seed)
 
@@ -127,6 +135,7 @@ class Training:
         if given.get("devices", 1) not in (1, "1", [0]):
             changed["strategy"] = choose_strategy(given.get("strategy"))
         with silenced(), seeded(task.seed):
+            task.note(self._split())
             trainer = self.evaluator.trainer(directory=task.directory, callbacks=[follow, checkpoints], changed=changed)
             progress: Any = trainer.fit_loop.epoch_progress.current
             progress.ready = progress.started = progress.processed = progress.completed = self.epoch
@@ -218,6 +227,13 @@ def _shuffled(evaluator: TrainingEvaluator, seed: int) -> Any:
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context,
     )
+
+
+def _length(loader: Any) -> str:
+    try:
+        return str(len(loader))
+    except TypeError:
+        return "an unknown number of"
 
 
 @final
