@@ -15,7 +15,7 @@ from nas.errors import (
     SearchSpaceExhausted,
     TrialPruned,
 )
-from nas.evaluation import Evaluator, Job, report
+from nas.evaluation import Evaluator, Job, report, trial_directory
 from nas.experiment import Experiment
 from nas.mutables import ChosenInputs, InputChoice, LayerChoice, Repeat, ValueChoice
 from nas.mutators import Mutator, replace_module
@@ -79,4 +79,5 @@ __all__ = [
     "replace_module",
     "report",
     "save_sample",
+    "trial_directory",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nas.early_stopping import EarlyStopping
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.evaluation import Evaluator
-from nas.execution import Executor, InlineExecutor
+from nas.execution import Executor, InlineExecutor, ProcessExecutor
 from nas.objectives import Direction, Objectives, usual_direction
 from nas.storage import open_storage
 from nas.strategy import Strategy
@@ -81,15 +81,17 @@ def make_executor(executor: object) -> Executor:
     """The executor of a name, or the one given."""
     if isinstance(executor, Executor):
         return executor
-    if executor != "inline":
-        raise NasValueError(
-            explain(
-                'the executor is "inline", or an instance of nas.execution.Executor',
-                got=executor,
-                mend='executor="inline"',
-            )
+    if executor == "inline":
+        return InlineExecutor()
+    if executor == "process":
+        return ProcessExecutor()
+    raise NasValueError(
+        explain(
+            'the executor is "inline", "process" or "ray", or an instance of nas.execution.Executor',
+            got=executor,
+            mend='executor="process"',
         )
-    return InlineExecutor()
+    )
 
 
 def check_pruner(early_stopping: object, objectives: Objectives) -> BasePruner | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -192,6 +193,20 @@ def report(value: float, step: int | None = None) -> None:
     job = _JOB.get()
     if job is not None:
         job.report(value, step)
+
+
+def trial_directory() -> Path:
+    """The folder of the trial that runs: what an evaluator saves there stays with the trial.
+
+    Outside a trial it is a new temporary folder, so that the same function serves retraining.
+
+    Example:
+        >>> trial_directory().is_dir()
+        True
+    """
+    job = _JOB.get()
+    directory = None if job is None else job.directory
+    return Path(tempfile.mkdtemp(prefix="nas-trial-")) if directory is None else directory
 
 
 def as_number(value: object, where: str) -> float:

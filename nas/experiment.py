@@ -22,7 +22,7 @@ from nas.one_shot import OneShotStrategy, OneShotTask, Supernet, refuse_for_one_
 from nas.progress import ProgressMode, make_progress
 from nas.results import Results, conclude
 from nas.retraining import Retrained, retrain
-from nas.search_loop import SearchLoop
+from nas.search_loop import INTERRUPTED, SearchLoop
 from nas.space import ModelSpace
 from nas.storage import Ledger, exclusively
 from nas.strategy import Strategy, Task
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
 
-ExecutorName: TypeAlias = Literal["inline"]
+ExecutorName: TypeAlias = Literal["inline", "process", "ray"]
 
 
 @final
@@ -50,7 +50,8 @@ class Experiment:
             metric, or "maximize" where it has none.
         seed: all random numbers of the search come from it.
         mutators: changes to the space from outside.
-        executor: where trials run; "inline" is this process.
+        executor: where trials run: "inline" is this process, "process" worker processes, "ray" a Ray cluster; or one
+            of `nas.execution` with arguments of its own, as ProcessExecutor(gpus_per_trial=0.5).
         repeats: evaluations of each sample, with seeds of their own; the metrics are their means.
         early_stopping: asked at each `nas.report`: MedianStop, SuccessiveHalving, Hyperband, Patience of
             `nas.early_stopping`, or any Optuna pruner.
@@ -297,24 +298,26 @@ class Experiment:
         max_trials: int | None = None,
         *,
         timeout: float | None = None,
-        concurrency: int = 1,
+        concurrency: int | None = None,
         max_trial_time: float | None = None,
         progress: ProgressMode = "auto",
     ) -> None:
         """Searches, until there are `max_trials` trials, the time is up, or the strategy has nothing left to propose.
 
         Ctrl-C ends the search in good order; calling `run` again (or `resume=True` in a new process) goes on with it.
+        Trials in other processes are let finish first; a second Ctrl-C breaks them off, and they run again next time.
 
         Args:
             max_trials: of the whole experiment, those of earlier runs counted in; None for no limit.
             timeout: seconds after which no new trial starts.
-            concurrency: trials at a time, as far as the executor can.
+            concurrency: trials at a time, as far as the executor can; where omitted, as many as it has workers.
             max_trial_time: seconds after which a trial is FAILED.
             progress: "auto" (a live line on a terminal, plain lines elsewhere), "rich", "plain" or "silent".
 
         Raises:
             ExperimentError: the first 10 trials all failed, or another process runs this experiment.
         """
+        concurrency = self._executor.usual_concurrency if concurrency is None else concurrency
         check_limits(max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency)
         shown = make_progress(progress)
         begin = time.monotonic()
@@ -333,7 +336,7 @@ class Experiment:
                     loop = self._loop(judge, history, concurrency, max_trial_time)
                     ending = loop.run(max_trials, end, shown)
             except KeyboardInterrupt:
-                ending = "interrupted; run it again (with resume=True in a new process) to go on"
+                ending = INTERRUPTED
             finally:
                 self._executor.close()
                 shown.end()

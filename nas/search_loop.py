@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, final
 
 from nas.errors import ExperimentError, NasError, SearchSpaceExhausted
 from nas.evaluation import Evaluator
-from nas.execution import Assignment, Executor, answer_again
+from nas.execution import Assignment, Executor, Outcome, Plan, answer_again
 from nas.history import History
+from nas.interrupts import Interrupts
 from nas.objectives import Objectives
 from nas.progress import Progress
 from nas.random_state import derive_seed
@@ -20,10 +22,12 @@ from nas.space import ModelSpace
 from nas.storage import Ledger
 from nas.strategy import Strategy
 from nas.trial import Trial, TrialState
+from nas.trial_folder import folder_of, write_outcome, write_sample
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
+INTERRUPTED = "interrupted; run it again (with resume=True in a new process) to go on"
 _HOPELESS = 10
 """So many failures before any success end a search: it is the evaluator then, not the architecture."""
 
@@ -64,12 +68,19 @@ class SearchLoop:
         Raises:
             ExperimentError: the first 10 trials all failed, or the strategy proposed the impossible.
         """
+        self.executor.start(self._plan(), self.concurrency)
+        with Interrupts(patient=self.executor.is_isolated) as interrupts:
+            return self._search(max_trials, end, shown, interrupts)
+
+    def _search(self, max_trials: int | None, end: float | None, shown: Progress, interrupts: Interrupts) -> str:
         history = self.history
         unfinished = [trial for _, trial in sorted(history.trials.items()) if not trial.state.is_finished]
         under_way, failures, ending = 0, 0, ""
         while True:
             while under_way < self.concurrency and not ending:
-                if end is not None and time.monotonic() >= end:
+                if interrupts.asked:
+                    ending = INTERRUPTED
+                elif end is not None and time.monotonic() >= end:
                     ending = "the time is up"
                 elif not unfinished and max_trials is not None and len(history.trials) >= max_trials:
                     ending = "all trials done"
@@ -81,13 +92,14 @@ class SearchLoop:
                         continue
                     known = history.known(trial.sample)
                     if known is not None:
-                        shown.finished(history.finish(trial.number, answer_again(known)), history.best)
+                        shown.finished(self._finish(trial.number, answer_again(known)), history.best)
                         continue
+                    write_sample(folder_of(self.path, trial.number), trial.sample)
                     self.executor.submit(self._assign(trial))
                     under_way += 1
             if not under_way:
                 return ending
-            trial = history.finish(*self.executor.collect())
+            trial = self._finish(*self.executor.collect())
             under_way -= 1
             failures += trial.state is TrialState.FAILED
             shown.finished(trial, history.best)
@@ -98,6 +110,11 @@ class SearchLoop:
                     f"The first {failures} trials all failed, so the fault is not in the architectures; the last one "
                     f"with:\n{trial.error}All of them are in {self.path}. Mend the evaluator and run it again."
                 )
+
+    def _finish(self, number: int, outcome: Outcome) -> Trial:
+        """Writes an outcome down: the folder first, so that what the ledger calls finished has all its files."""
+        write_outcome(folder_of(self.path, number), outcome)
+        return self.history.finish(number, outcome)
 
     def _propose(self) -> Trial:
         """Takes a sample from the queue or asks the strategy, and writes the new trial down before it runs."""
@@ -118,18 +135,22 @@ class SearchLoop:
         except NasError as error:
             raise ExperimentError(f"{name} proposed an impossible sample: {error}") from error
 
-    def _assign(self, trial: Trial) -> Assignment:
-        return Assignment(
-            number=trial.number,
-            sample=trial.sample,
-            seed=trial.seed,
+    def _plan(self) -> Plan:
+        return Plan(
             evaluator=self.evaluator,
             objectives=self.objectives,
             build=self.space.build_completed,
             hyperparameters=frozenset(self.evaluator.hyperparameters),
             repeats=self.repeats,
             max_trial_time=self.max_trial_time,
-            directory=self.path / "trials" / str(trial.number),
+        )
+
+    def _assign(self, trial: Trial) -> Assignment:
+        return Assignment(
+            number=trial.number,
+            sample=trial.sample,
+            seed=trial.seed,
+            directory=Path(os.path.abspath(folder_of(self.path, trial.number))),
             on_report=lambda step, value: self._on_report(trial.number, step, value),
         )
 

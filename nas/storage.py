@@ -257,9 +257,7 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
     if storage is None:
         path = folder / "journal.log"
         folder.mkdir(parents=True, exist_ok=True)
-        from optuna.storages.journal import JournalFileBackend
-
-        from nas.journal_lock import JournalLock
+        from nas.journal import JournalFile, JournalLock
 
         lock = JournalLock(f"{path}.lock")
         lock.acquire()
@@ -267,8 +265,7 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
             mend_journal(path)
         finally:
             lock.release()
-        backend = JournalFileBackend(str(path), lock_obj=lock)
-        return optuna.storages.JournalStorage(backend)
+        return optuna.storages.JournalStorage(JournalFile(str(path), lock))
     if isinstance(storage, str):
         try:
             with quiet_optuna():

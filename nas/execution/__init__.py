@@ -1,7 +1,17 @@
 """Where trials run: the executors and the one function that runs a trial."""
 
-from nas.execution.execute import Assignment, Outcome, answer_again, execute
+from nas.execution.execute import Assignment, Outcome, Plan, answer_again, execute
 from nas.execution.executor import Executor
 from nas.execution.inline import InlineExecutor
+from nas.execution.process import ProcessExecutor
 
-__all__ = ["Assignment", "Executor", "InlineExecutor", "Outcome", "answer_again", "execute"]
+__all__ = [
+    "Assignment",
+    "Executor",
+    "InlineExecutor",
+    "Outcome",
+    "Plan",
+    "ProcessExecutor",
+    "answer_again",
+    "execute",
+]

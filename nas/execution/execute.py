@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +59,9 @@ def answer_again(trial: Trial) -> Outcome:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What an executor needs to run one trial."""
+class Plan:
+    """What all trials of a run share: it travels to a worker once."""
 
-    number: int
-    sample: Sample
-    seed: int
     evaluator: Evaluator
     objectives: Objectives
     build: Callable[[Sample, int], Any]
@@ -72,53 +69,75 @@ class Assignment:
     repeats: int = 1
     max_trial_time: float | None = None
     """Seconds."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One trial to run."""
+
+    number: int
+    sample: Sample
+    seed: int
     on_report: Callable[[int, float], bool] | None = None
+    """Is told (step, value) of each report, and says whether the trial should stop."""
     directory: Path | None = None
     """The trial's folder, not made yet."""
 
-    def job(self, repeat: int, deadline: float | None) -> Job:
-        """The job of one repeat; the curve and early stopping belong to the first."""
-        return Job(
-            number=self.number,
+    def failed(self, error: str, *, duration: float = 0.0, curve: Mapping[int, float] | None = None) -> Outcome:
+        """The outcome of a trial that could not end by itself."""
+        return Outcome(
+            state=TrialState.FAILED,
             sample=self.sample,
-            seed=self.seed if repeat == 0 else derive_seed(self.seed, repeat),
-            build=self.build,
-            hyperparameters=self.hyperparameters,
-            on_report=self.on_report if repeat == 0 else None,
-            deadline=deadline,
-            directory=self._folder(repeat),
-            objective=self.objectives.names[0] if len(self.objectives.names) == 1 else None,
+            values=None,
+            metrics={},
+            repeats=(),
+            intermediate=dict(curve or {}),
+            duration=duration,
+            error=error if error.endswith("\n") else error + "\n",
+            inputs=[],
         )
 
-    def _folder(self, repeat: int) -> Path | None:
-        if self.directory is None or self.repeats == 1:
-            return self.directory
-        return self.directory / f"repeat-{repeat}"
+
+def _job(plan: Plan, assignment: Assignment, repeat: int, deadline: float | None) -> Job:
+    """The job of one repeat; the curve and early stopping belong to the first."""
+    folder = assignment.directory
+    return Job(
+        number=assignment.number,
+        sample=assignment.sample,
+        seed=assignment.seed if repeat == 0 else derive_seed(assignment.seed, repeat),
+        build=plan.build,
+        hyperparameters=plan.hyperparameters,
+        on_report=assignment.on_report if repeat == 0 else None,
+        deadline=deadline,
+        directory=folder if folder is None or plan.repeats == 1 else folder / f"repeat-{repeat}",
+        objective=plan.objectives.names[0] if len(plan.objectives.names) == 1 else None,
+    )
 
 
-def execute(assignment: Assignment) -> Outcome:
+def execute(plan: Plan, assignment: Assignment) -> Outcome:
     """Evaluates a sample; only an interrupt leaves this function as an exception."""
     begin = time.monotonic()
-    deadline = None if assignment.max_trial_time is None else begin + assignment.max_trial_time
+    deadline = None if plan.max_trial_time is None else begin + plan.max_trial_time
     found: list[dict[str, float]] = []
-    job = assignment.job(0, deadline)
+    job = _job(plan, assignment, 0, deadline)
     state, error, values, metrics = TrialState.FAILED, None, None, {}
     curve = job.reports
     try:
-        with _time_limit(assignment.max_trial_time):
-            for repeat in range(assignment.repeats):
+        with _time_limit(plan.max_trial_time):
+            for repeat in range(plan.repeats):
                 # The first build completes the sample; the others build the same architecture.
-                sample, job = job.sample, job if repeat == 0 else assignment.job(repeat, deadline)
+                sample, job = job.sample, job if repeat == 0 else _job(plan, assignment, repeat, deadline)
                 job.sample = sample
-                found.append(_evaluate_once(assignment.evaluator, job))
+                found.append(_evaluate_once(plan.evaluator, job))
         common = [name for name in found[0] if all(name in m for m in found)]
         metrics = as_metrics({name: sum(m[name] for m in found) / len(found) for name in common})
-        values = assignment.objectives.values(metrics)
+        values = plan.objectives.values(metrics)
         state = TrialState.COMPLETE
     except TrialPruned:
         state = TrialState.STOPPED
         last = curve[max(curve)] if curve else None
-        values = (last,) if last is not None and len(assignment.objectives.names) == 1 else None
+        values = (last,) if last is not None and len(plan.objectives.names) == 1 else None
     except (Exception, SystemExit):
         error = traceback.format_exc()
     return Outcome(
@@ -126,7 +145,7 @@ def execute(assignment: Assignment) -> Outcome:
         sample=job.sample,
         values=values,
         metrics=metrics,
-        repeats=tuple(found) if assignment.repeats > 1 else (),
+        repeats=tuple(found) if plan.repeats > 1 else (),
         intermediate=dict(curve),
         duration=time.monotonic() - begin,
         error=error,

@@ -16,7 +16,7 @@ import torch
 
 from nas.domains import Domain
 from nas.evaluation import Evaluator
-from nas.execution import Assignment, Outcome, execute
+from nas.execution import Assignment, Outcome, Plan, execute
 from nas.objectives import Objectives
 from nas.space import ModelSpace
 from nas.trial import TrialState
@@ -69,17 +69,19 @@ class EvaluatorContract(ABC):
         )
         with tempfile.TemporaryDirectory() as folder:
             return execute(
-                Assignment(
-                    number=0,
-                    sample=whole.default(),
-                    seed=seed,
+                Plan(
                     evaluator=evaluator,
                     objectives=Objectives(evaluator.direction or "maximize"),
                     build=whole.build_completed,
                     hyperparameters=frozenset(evaluator.hyperparameters),
+                ),
+                Assignment(
+                    number=0,
+                    sample=whole.default(),
+                    seed=seed,
                     on_report=on_report,
                     directory=directory or Path(folder) / "trials" / "0",
-                )
+                ),
             )
 
     def test_metrics_are_finite(self) -> None:

@@ -277,7 +277,7 @@ def test_resuming_something_else_says_what_differs(
         ({"name": "a/b"}, "name of its folder"),
         ({"seed": "x"}, "the seed must be an int"),
         ({"repeats": 0}, "repeats must be an int from 1 on"),
-        ({"executor": "cloud"}, 'the executor is "inline"'),
+        ({"executor": "cloud"}, 'the executor is "inline", "process"'),
         ({"early_stopping": 3}, "or an Optuna pruner"),
         ({"space": nn.Linear(2, 2)}, "at least one choice"),
         ({"values": {"width": Real(0, 1)}}, "takes an unexpected|unexpected keyword"),

@@ -9,7 +9,7 @@ from torch import nn
 
 from nas import Experiment, Sample, Strategy, Task, Trial, ValueChoice
 from nas.evaluators import FunctionalEvaluator
-from nas.execution import Assignment, Executor, Outcome, execute
+from nas.execution import Assignment, Executor, Outcome, Plan, execute
 
 
 class OutOfOrder(Executor):
@@ -23,6 +23,17 @@ class OutOfOrder(Executor):
     def max_concurrency(self) -> int:
         return 8
 
+    @property
+    def usual_concurrency(self) -> int:
+        return 1
+
+    @property
+    def is_isolated(self) -> bool:
+        return False
+
+    def start(self, plan: Plan, concurrency: int) -> None:
+        self.plan = plan
+
     def submit(self, assignment: Assignment) -> None:
         self.waiting.append(assignment)
 
@@ -31,7 +42,7 @@ class OutOfOrder(Executor):
             raise KeyboardInterrupt
         self.die_after = None if self.die_after is None else self.die_after - 1
         assignment = self.waiting.pop(self.rng.randrange(len(self.waiting)))
-        return assignment.number, execute(assignment)
+        return assignment.number, execute(self.plan, assignment)
 
     def close(self) -> None:
         self.waiting.clear()

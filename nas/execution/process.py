@@ -1,0 +1,144 @@
+"""The executor that runs trials in worker processes, which may die without harm."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import final
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.execution.devices import environments
+from nas.execution.execute import Assignment, Outcome, Plan
+from nas.execution.executor import Executor
+from nas.execution.pickled import dump_plan
+from nas.execution.worker_process import WorkerProcess
+
+_MOST = 512
+_GRACE = 5.0
+
+
+@final
+class ProcessExecutor(Executor):
+    """Runs trials in processes that stay warm from trial to trial.
+
+    A process that dies, or does not end when its time is up, fails its own trial and is replaced. The processes are
+    spawned by loky, one pool of one for each worker, so that each has its own environment and none can take another
+    down with it.
+
+    Args:
+        workers: how many; None for as many as `Experiment.run(concurrency=...)` asks for.
+        threads: CPU threads for each; None divides the cores among them (or leaves OMP_NUM_THREADS as it is set).
+        gpus_per_trial: GPUs that each sees, or the fraction of one that it shares; None gives each one GPU, in turn,
+            where there are any.
+        grace: seconds that a trial may go on after `max_trial_time` before its process is killed.
+
+    Raises:
+        NasError: a number that makes no sense.
+
+    Example:
+        >>> ProcessExecutor(workers=4, gpus_per_trial=0.5).max_concurrency
+        4
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        threads: int | None = None,
+        gpus_per_trial: float | None = None,
+        grace: float = _GRACE,
+    ) -> None:
+        for name, number in (("workers", workers), ("threads", threads)):
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+                raise NasTypeError(explain(f"{name} must be an int, or None", got=number))
+            if number is not None and number < 1:
+                raise NasValueError(explain(f"{name} must be at least 1", got=number))
+        check_gpus(gpus_per_trial)
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace < 1e6:
+            raise NasValueError(explain("grace must be a number of seconds", got=grace))
+        self._workers, self._threads, self._gpus, self._grace = workers, threads, gpus_per_trial, float(grace)
+        self._processes: list[WorkerProcess] = []
+        self._folder: Path | None = None
+
+    @property
+    def max_concurrency(self) -> int:
+        """The number of workers."""
+        return _MOST if self._workers is None else self._workers
+
+    @property
+    def usual_concurrency(self) -> int:
+        """All its workers; one where nobody said how many there are."""
+        return self._workers or 1
+
+    @property
+    def is_isolated(self) -> bool:
+        """Yes."""
+        return True
+
+    def start(self, plan: Plan, concurrency: int) -> None:
+        """Makes the workers, each in its environment; a process is spawned when it gets its first trial.
+
+        Raises:
+            NasTypeError: the evaluator or the space cannot be pickled.
+            NasValueError: there are too few GPUs.
+        """
+        import loky
+
+        self.close()
+        cores = loky.cpu_count()
+        divided = environments(cores=cores, workers=concurrency, threads=self._threads, gpus_per_trial=self._gpus)
+        pickled = dump_plan(plan)
+        self._folder = Path(tempfile.mkdtemp(prefix="nas-"))
+        path = self._folder / "plan.pickle"
+        path.write_bytes(pickled)
+        self._processes = [
+            WorkerProcess(path, environment, max_trial_time=plan.max_trial_time, grace=self._grace)
+            for environment in divided
+        ]
+
+    def submit(self, assignment: Assignment) -> None:
+        """Hands a trial to an idle worker."""
+        idle = next((process for process in self._processes if process.assignment is None), None)
+        assert idle is not None, "no more trials than the concurrency that was started with"
+        idle.assign(assignment)
+
+    def collect(self) -> tuple[int, Outcome]:
+        """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
+        while True:
+            busy = [process for process in self._processes if process.assignment is not None]
+            assert busy, "submit comes before collect"
+            deadlines = [process.deadline for process in busy if process.deadline is not None]
+            ends = {end: process for process in busy for end in (process.line, process.death) if end is not None}
+            ready = wait(ends, max(0.0, min(deadlines) - time.monotonic()) if deadlines else None)
+            for process in dict.fromkeys(ends[end] for end in ready):  # type: ignore[index]  # what was waited for
+                assert process.assignment is not None
+                number = process.assignment.number
+                outcome = process.receive()
+                if outcome is not None:
+                    return number, outcome
+            for process in busy:
+                if process.deadline is not None and time.monotonic() > process.deadline:
+                    assert process.assignment is not None
+                    return process.assignment.number, process.end_overdue()
+
+    def close(self) -> None:
+        """Kills the workers and their children."""
+        for process in self._processes:
+            process.close()
+        self._processes = []
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+
+def check_gpus(number: object) -> None:
+    """Refuses a number of GPUs that makes no sense."""
+    if number is None:
+        return
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise NasTypeError(explain("gpus_per_trial must be a number, or None", got=number))
+    if not number >= 0 or (number > 1 and number != int(number)):
+        raise NasValueError(explain("gpus_per_trial must be a whole number, or a fraction of one GPU", got=number))
