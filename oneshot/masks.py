@@ -232,7 +232,7 @@ class MaskedNetwork(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network takes and yields."""
-        device = next(self.network.parameters()).device
+        device = self.get_buffer("indicator_0_0").device
         changed: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
             made = [self._mask(i, part) for i, part in enumerate(self._parts)]

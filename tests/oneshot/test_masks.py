@@ -137,6 +137,27 @@ def test_parameters_of_the_users_own_layers_are_masked() -> None:
     relaxed(Scale).check(torch.tensor([[0, 3], [6, 1]]))
 
 
+def test_tied_parameters_are_masked_and_extracted_as_one() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width = ValueChoice([2, 5], label="width")
+            self.embed = nn.Embedding(7, width)
+            self.head = nn.Linear(width, 7)
+            self.head.weight = self.embed.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.embed(x))
+            return y
+
+    net = relaxed(Tied)
+    net.check(torch.tensor([[0, 3], [6, 1]]))
+    built = net.extract({"width": 2})
+    assert built.get_parameter("head.weight") is built.get_parameter("embed.weight")
+    net.model(torch.tensor([1, 2])).sum().backward()
+    assert len(list(net.model.parameters())) == 2
+
+
 def test_frozen_and_missing_parameters_stay_so() -> None:
     class Frozen(nn.Module):
         def __init__(self) -> None:
