@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any, Literal, Unpack, final
 
 from nas.errors import NasValueError, explain
@@ -15,6 +16,31 @@ from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
 from nas.space import ModelSpace
 
 
+class ArchitectureSettings(SupernetSettings, total=False):
+    """What the differentiable strategies take: how the architecture parameters are optimised, by Adam."""
+
+    learning_rate: float
+    """3e-4 where omitted."""
+    weight_decay: float
+    """1e-3 where omitted."""
+    betas: tuple[float, float]
+    """(0.5, 0.999) where omitted."""
+    warmup_epochs: int
+    """Epochs at first in which the weights alone are trained; 0 where omitted."""
+    penalty: CostPenalty | None
+    """On what architectures cost."""
+    stop: CurvatureStop | None
+    """Ends the search when the curvature grows: `CurvatureStop()`."""
+
+
+def split_settings(settings: ArchitectureSettings, **defaults: Any) -> tuple[ArchitectureSteps, SupernetSettings]:
+    """Those of the architecture, what is omitted by its default, and those of every supernet."""
+    names = {field.name for field in fields(ArchitectureSteps)}
+    own = defaults | {name: value for name, value in settings.items() if name in names}
+    rest: Any = {name: value for name, value in settings.items() if name not in names}
+    return ArchitectureSteps(**own), rest
+
+
 @final
 class DARTS(SupernetStrategy):
     """Differentiable architecture search (Liu et al. 2019, arXiv 1806.09055).
@@ -26,13 +52,8 @@ class DARTS(SupernetStrategy):
     Args:
         unrolled: second order: the architecture is judged after one more step of the weights (equation 6, exactly; by
             the paper's measure somewhat better, and some three times as slow).
-        learning_rate: of the architecture's Adam.
-        weight_decay: of it.
-        betas: of it.
-        warmup_epochs: epochs at first in which the weights alone are trained.
-        penalty: on what architectures cost.
-        stop: ends the search when the curvature grows: `CurvatureStop()`.
-        **settings: see `SupernetSettings`: `epochs`, `checkpoint_every`, `candidates`, `recalibration`.
+        **settings: see `ArchitectureSettings` (`learning_rate`, `weight_decay`, `betas`, `warmup_epochs`, `penalty`,
+            `stop`) and `SupernetSettings` (`epochs`, `checkpoint_every`, `candidates`, `recalibration`).
 
     Raises:
         NasValueError, NasTypeError: an argument that makes no sense.
@@ -45,25 +66,11 @@ class DARTS(SupernetStrategy):
     def __init__(
         self,
         unrolled: bool = False,
-        *,
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
-        warmup_epochs: int = 0,
-        penalty: CostPenalty | None = None,
-        stop: CurvatureStop | None = None,
-        **settings: Unpack[SupernetSettings],
+        **settings: Unpack[ArchitectureSettings],
     ) -> None:
-        super().__init__(**settings)
-        self._steps = ArchitectureSteps(
-            unrolled=unrolled,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            betas=betas,
-            warmup_epochs=warmup_epochs,
-            penalty=penalty,
-            stop=stop,
-        )
+        steps, rest = split_settings(settings)
+        super().__init__(**rest)
+        self._steps = replace(steps, unrolled=unrolled)
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures by the softmax."""
@@ -78,8 +85,7 @@ class GumbelDARTS(SupernetStrategy):
         temperature: of the first and of the last epoch.
         hard: whether only the drawn candidate of each choice is computed (GDAS, arXiv 1910.04465): a fraction of the
             time and memory.
-        learning_rate, weight_decay, betas, warmup_epochs, penalty, stop: as for `DARTS`.
-        **settings: see `SupernetSettings`.
+        **settings: as for `DARTS`.
 
     Example:
         >>> GumbelDARTS(temperature=(10.0, 0.1), hard=True, epochs=240)
@@ -91,28 +97,15 @@ class GumbelDARTS(SupernetStrategy):
         *,
         temperature: tuple[float, float] = (5.0, 0.1),
         hard: bool = False,
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
-        warmup_epochs: int = 0,
-        penalty: CostPenalty | None = None,
-        stop: CurvatureStop | None = None,
-        **settings: Unpack[SupernetSettings],
+        **settings: Unpack[ArchitectureSettings],
     ) -> None:
-        super().__init__(**settings)
+        self._steps, rest = split_settings(settings)
+        super().__init__(**rest)
         if len(temperature) != 2 or not all(t > 0 for t in temperature):
             raise NasValueError(
                 explain("temperature is a pair of numbers above 0: of the start and of the end", got=temperature)
             )
         self._temperature, self._hard = temperature, hard
-        self._steps = ArchitectureSteps(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            betas=betas,
-            warmup_epochs=warmup_epochs,
-            penalty=penalty,
-            stop=stop,
-        )
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures by the Gumbel softmax."""
@@ -129,9 +122,7 @@ class PCDARTS(SupernetStrategy):
 
     Args:
         partial_channels: K.
-        learning_rate, weight_decay, betas, penalty, stop: as for `DARTS`.
-        warmup_epochs: 15 in the paper.
-        **settings: see `SupernetSettings`.
+        **settings: as for `DARTS`; a learning rate of 6e-4 and 15 epochs of warm-up where omitted, as in the paper.
 
     Example:
         >>> PCDARTS(epochs=50)
@@ -142,24 +133,11 @@ class PCDARTS(SupernetStrategy):
         self,
         *,
         partial_channels: int = 4,
-        learning_rate: float = 6e-4,
-        weight_decay: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
-        warmup_epochs: int = 15,
-        penalty: CostPenalty | None = None,
-        stop: CurvatureStop | None = None,
-        **settings: Unpack[SupernetSettings],
+        **settings: Unpack[ArchitectureSettings],
     ) -> None:
-        super().__init__(**settings)
+        self._steps, rest = split_settings(settings, learning_rate=6e-4, warmup_epochs=15)
+        super().__init__(**rest)
         self._partial_channels = partial_channels
-        self._steps = ArchitectureSteps(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            betas=betas,
-            warmup_epochs=warmup_epochs,
-            penalty=penalty,
-            stop=stop,
-        )
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures on a part of the channels."""
@@ -176,10 +154,8 @@ class ProxylessNAS(SupernetStrategy):
     two candidates of each choice, of which one passes.
 
     Args:
-        learning_rate: of the architecture's Adam; 6e-3 in the published code.
-        weight_decay, betas, warmup_epochs: of it, as for `DARTS`.
-        penalty: on what architectures cost: latency, say (equation 5).
-        **settings: see `SupernetSettings`.
+        **settings: as for `DARTS`; a learning rate of 6e-3, no weight decay and betas of (0, 0.999) where omitted, as
+            in the published code. A `penalty` is its latency loss (equation 5).
 
     Example:
         >>> ProxylessNAS(epochs=120, warmup_epochs=40)
@@ -188,22 +164,10 @@ class ProxylessNAS(SupernetStrategy):
 
     def __init__(
         self,
-        *,
-        learning_rate: float = 6e-3,
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.0, 0.999),
-        warmup_epochs: int = 0,
-        penalty: CostPenalty | None = None,
-        **settings: Unpack[SupernetSettings],
+        **settings: Unpack[ArchitectureSettings],
     ) -> None:
-        super().__init__(**settings)
-        self._steps = ArchitectureSteps(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            betas=betas,
-            warmup_epochs=warmup_epochs,
-            penalty=penalty,
-        )
+        self._steps, rest = split_settings(settings, learning_rate=6e-3, weight_decay=0.0, betas=(0.0, 0.999))
+        super().__init__(**rest)
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures of which one candidate passes."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, TypedDict, Unpack, final
+from typing import Any, TypedDict, Unpack, final, get_args, get_type_hints
 
 from torch import nn
 
-from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, explain
+from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.evaluation import Evaluator, Job
 from nas.evaluators.training import TrainingEvaluator
 from nas.one_shot import OneShotStrategy, OneShotTask
@@ -45,10 +45,13 @@ class SupernetStrategy(OneShotStrategy):
     """
 
     def __init__(self, **settings: Unpack[SupernetSettings]) -> None:
-        unknown = settings.keys() - SupernetSettings.__annotations__.keys()
-        if unknown:
-            known = sorted(SupernetSettings.__annotations__)
-            raise NasTypeError(explain(f"a one-shot strategy takes {', '.join(known)}", got=sorted(unknown)))
+        for name in settings.keys() - SupernetSettings.__annotations__.keys():
+            raise NasTypeError(
+                explain(
+                    f"{type(self).__name__} has no argument {name!r}; {close_names(name, _arguments(type(self)))}",
+                    got=settings[name],  # type: ignore[literal-required]  # it is no key of theirs
+                )
+            )
         for name, number in settings.items():
             if isinstance(number, bool) or not isinstance(number, int) or number < (name != "recalibration"):
                 raise NasValueError(explain(f"{name} must be an int from 1 on", got=number))
@@ -210,6 +213,14 @@ class SupernetStrategy(OneShotStrategy):
         found = self.measure(model)
         model.cpu()
         return found
+
+
+def _arguments(kind: type) -> list[str]:
+    """The names of a strategy's arguments, those of its settings too."""
+    hints = get_type_hints(kind.__init__)  # type: ignore[misc]  # of the class that is being made
+    hints.pop("return")
+    settings: Any = get_args(hints.pop("settings"))[0]
+    return [*hints, *get_type_hints(settings)]
 
 
 @final
