@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nas.early_stopping import EarlyStopping
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.evaluation import Evaluator
-from nas.execution import Executor, InlineExecutor, ProcessExecutor
+from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
 from nas.objectives import Direction, Objectives, usual_direction
 from nas.storage import open_storage
 from nas.strategy import Strategy
@@ -85,6 +85,8 @@ def make_executor(executor: object) -> Executor:
         return InlineExecutor()
     if executor == "process":
         return ProcessExecutor()
+    if executor == "ray":
+        return RayExecutor()
     raise NasValueError(
         explain(
             'the executor is "inline", "process" or "ray", or an instance of nas.execution.Executor',

@@ -44,8 +44,8 @@ class JournalFile(BaseJournalBackend):
     """Optuna's journal file, which all of Optuna's tools open.
 
     What differs is how it is written: a record that does not fit on the disk leaves nothing behind, and the disk is
-    waited for once for each trial instead of three times. A kill loses nothing; a power failure nothing that was told to
-    be finished, for the records before it are on the disk when the last one of a trial is.
+    waited for once for each trial instead of three times. A kill loses nothing; a power failure nothing that was said
+    to be finished, for the records before it are on the disk when the last one of a trial is.
 
     Args:
         path: of the file.

@@ -27,7 +27,7 @@ def write_sample(folder: Path, sample: Sample) -> None:
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """`metrics.json`, where the trial reported `intermediate.json`, and the sample again, which may be more complete."""
+    """`metrics.json`, where the trial reported `intermediate.json`, and the sample again, by now complete."""
     write_sample(folder, outcome.sample)
     found = {
         "state": str(outcome.state),

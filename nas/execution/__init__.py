@@ -4,6 +4,7 @@ from nas.execution.execute import Assignment, Outcome, Plan, answer_again, execu
 from nas.execution.executor import Executor
 from nas.execution.inline import InlineExecutor
 from nas.execution.process import ProcessExecutor
+from nas.execution.ray import RayExecutor
 
 __all__ = [
     "Assignment",
@@ -12,6 +13,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "ProcessExecutor",
+    "RayExecutor",
     "answer_again",
     "execute",
 ]

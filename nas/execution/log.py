@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO, final
 
 LOG = "log.txt"
+_QUOTED = 4000
+"""Characters."""
 
 
 @contextmanager
@@ -71,6 +73,14 @@ def read_log(folder: Path, last: int | None = None) -> str:
     except OSError:
         return ""
     return text if last is None else text[-last:]
+
+
+def quote_log(folder: Path | None) -> str:
+    """The end of a trial's log, for the error of a trial that could not speak for itself."""
+    if folder is None:
+        return ""
+    lines = [line for line in read_log(folder, _QUOTED).splitlines() if not line.startswith("Extension modules:")]
+    return "".join(["The end of its log:\n", *(f"  {line}\n" for line in lines)]) if lines else ""
 
 
 def _flush(stream: TextIO) -> None:

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, final
 
 from nas.execution.execute import Assignment, Outcome
-from nas.execution.log import read_log
+from nas.execution.log import quote_log
 from nas.execution.worker import prepare, serve
 
-_SHOWN = 4000
-"""Characters of a dead trial's log that join its error."""
 _STARTS = 3
 """So many workers may die before they come to a trial at all."""
 
@@ -124,10 +122,7 @@ class WorkerProcess:
         duration = 0.0 if self._began is None else time.monotonic() - self._began
         curve = self._curve
         self.close()
-        log = "" if assignment.directory is None else read_log(assignment.directory, _SHOWN)
-        log = "\n".join(line for line in log.split("\n") if not line.startswith("Extension modules:"))
-        printed = f"The end of its log:\n  {log.rstrip().replace(chr(10), chr(10) + '  ')}\n" if log.strip() else ""
-        return assignment.failed(f"{printed}{kind}: {reason}", duration=duration, curve=curve)
+        return assignment.failed(f"{quote_log(assignment.directory)}{kind}: {reason}", duration=duration, curve=curve)
 
     def _reason(self) -> str:
         assert self._serving is not None

@@ -1,6 +1,7 @@
 """Contract suites: the checks that every implementation of a protocol passes, ours and third parties' alike."""
 
 from nas.testing.evaluators import EvaluatorContract
+from nas.testing.one_shot import OneShotContract
 from nas.testing.strategies import StrategyContract
 
-__all__ = ["EvaluatorContract", "StrategyContract"]
+__all__ = ["EvaluatorContract", "OneShotContract", "StrategyContract"]

@@ -1,0 +1,165 @@
+"""The executor that runs trials on a Ray cluster."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, final
+
+from nas.errors import ExperimentError, MissingDependency, NasTypeError, NasValueError, explain
+from nas.execution.execute import Assignment, Outcome, Plan
+from nas.execution.executor import Executor
+from nas.execution.pickled import dump_plan
+from nas.execution.ray_worker import Mailbox, RayWorker
+
+_MOST = 4096
+_GRACE = 5.0
+
+
+@final
+class RayExecutor(Executor):
+    """Runs trials in actors of Ray, which places them, and gives each the GPUs it asks for.
+
+    An actor stays warm from trial to trial. One that dies, or does not end when its time is up, fails its own trial and
+    is replaced; when its whole node is lost, the trial is run again on another one.
+
+    Args:
+        workers: how many at most; None for as many as `Experiment.run(concurrency=...)` asks for.
+        resources_per_trial: what each trial needs, by Ray's names, as {"CPU": 2, "GPU": 0.5}; one CPU where omitted.
+        address: of a cluster, as `ray.init` takes it; None for the one this process is connected to, or one that is
+            started here and ended with the run.
+        grace: seconds that a trial may go on after `max_trial_time` before its actor is killed.
+
+    Raises:
+        NasError: a number that makes no sense.
+
+    Example:
+        >>> RayExecutor(workers=4, resources_per_trial={"CPU": 2}).max_concurrency
+        4
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        resources_per_trial: Mapping[str, float] | None = None,
+        address: str | None = None,
+        grace: float = _GRACE,
+    ) -> None:
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise NasValueError(explain("workers must be an int from 1 on, or None", got=workers))
+        self._resources = {"CPU": 1.0} if resources_per_trial is None else dict(resources_per_trial)
+        for name, amount in self._resources.items():
+            if not isinstance(name, str) or isinstance(amount, bool) or not isinstance(amount, int | float):
+                raise NasTypeError(explain("resources_per_trial is a dict name -> number", got=resources_per_trial))
+            if not 0 <= amount < math.inf:
+                raise NasValueError(explain("a trial needs 0 or more of a resource", got=amount, where=repr(name)))
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace < 1e6:
+            raise NasValueError(explain("grace must be a number of seconds", got=grace))
+        self._limit, self._address, self._grace = workers, address, float(grace)
+        self._workers: list[RayWorker] = []
+        self._mailbox: Any = None
+        self._letter: Any = None
+        self._is_ours = False
+
+    @property
+    def max_concurrency(self) -> int:
+        """The number of workers."""
+        return _MOST if self._limit is None else self._limit
+
+    @property
+    def usual_concurrency(self) -> int:
+        """All its workers; one where nobody said how many there are."""
+        return self._limit or 1
+
+    @property
+    def is_isolated(self) -> bool:
+        """Yes."""
+        return True
+
+    def start(self, plan: Plan, concurrency: int) -> None:
+        """Connects to the cluster; actors are made when they get their first trial.
+
+        Raises:
+            MissingDependency: Ray is not installed.
+            ExperimentError: no node of the cluster has what a trial needs.
+            NasTypeError: the evaluator or the space cannot be pickled.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingDependency("ray", purpose="RayExecutor", extra="ray") from error
+        self.close()
+        pickled = dump_plan(plan)
+        if not ray.is_initialized():
+            ray.init(address=self._address, include_dashboard=False, log_to_driver=False, logging_level="error")
+            self._is_ours = True
+        self._check_resources(ray.nodes())
+        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
+        reference = ray.put(pickled)
+        self._workers = [
+            RayWorker(reference, self._mailbox, self._resources, limit=plan.max_trial_time, grace=self._grace)
+            for _ in range(concurrency)
+        ]
+
+    def _check_resources(self, nodes: list[dict[str, Any]]) -> None:
+        offers = [node["Resources"] for node in nodes if node["Alive"]]
+        if not any(all(offer.get(name, 0) >= need for name, need in self._resources.items()) for offer in offers):
+            have = [{name: offer.get(name, 0) for name in self._resources} for offer in offers]
+            problem = explain(
+                "no node of the cluster has what a trial needs",
+                got=self._resources,
+                mend=f"ask for less in resources_per_trial; the nodes have {have}",
+            )
+            self.close()
+            raise ExperimentError(problem)
+
+    def submit(self, assignment: Assignment) -> None:
+        """Hands a trial to an idle actor."""
+        idle = next((worker for worker in self._workers if worker.assignment is None), None)
+        assert idle is not None, "no more trials than the concurrency that was started with"
+        idle.assign(assignment)
+
+    def collect(self) -> tuple[int, Outcome]:
+        """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
+        import ray
+
+        while True:
+            busy = {worker.number: worker for worker in self._workers if worker.assignment is not None}
+            assert busy, "submit comes before collect"
+            if self._letter is None:
+                self._letter = self._mailbox.next.remote()
+            awaited = {reference: worker for worker in busy.values() for reference in worker.awaited}
+            deadlines = [worker.deadline for worker in busy.values() if worker.deadline is not None]
+            timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+            ready, _ = ray.wait([*awaited, self._letter], timeout=timeout)
+            if self._letter in ready:
+                number, step, value = ray.get(self._letter)
+                self._letter = None
+                if number in busy:  # Else it is a last word of a trial that has been ended.
+                    self._mailbox.answer.remote(number, busy[number].report(step, value))
+            for reference in ready:
+                if reference in awaited:
+                    worker = awaited[reference]
+                    number, outcome = worker.number, worker.receive(reference)
+                    if outcome is not None:
+                        return number, outcome
+            for number, worker in busy.items():
+                if worker.deadline is not None and time.monotonic() > worker.deadline:
+                    return number, worker.end_overdue()
+
+    def close(self) -> None:
+        """Kills the actors, and ends Ray where it was started here."""
+        if self._mailbox is None and not self._is_ours:
+            return
+        import ray
+
+        if ray.is_initialized():
+            for worker in self._workers:
+                worker.close()
+            if self._mailbox is not None:
+                ray.kill(self._mailbox)
+            if self._is_ours:
+                ray.shutdown()
+        self._workers, self._mailbox, self._letter, self._is_ours = [], None, None, False

@@ -1,0 +1,424 @@
+"""The contract of executors, as a pytest suite: subclass it, say how to make one, and run pytest."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
+from torch import nn
+
+from nas.evaluation import Evaluator, Job
+from nas.execution import Assignment, Executor, Outcome, Plan
+from nas.mutables import ValueChoice
+from nas.objectives import Objectives
+from nas.space import ModelSpace
+from nas.trial import TrialState
+
+_PATIENCE = 120.0
+"""Seconds: machines that run tests are busy."""
+
+_SCRIPT = """
+import sys, time
+from pathlib import Path
+import cloudpickle
+from torch import nn
+from nas import Evaluator, Experiment, Real, ValueChoice
+from nas.strategies import Random
+
+folder = Path(sys.argv[1])
+
+class Waits(Evaluator):
+    hyperparameters = {"rate": Real(0, 1)}
+    def evaluate(self, job):
+        (folder / f"begun-{job.number}").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        return job.number
+
+experiment = Experiment(lambda: nn.Linear(2, ValueChoice([1, 2], label="width")), Waits(), Random(), name="interrupted",
+                        directory=folder, resume=True, executor=cloudpickle.loads((folder / "executor").read_bytes()))
+experiment.run(6, progress="silent")
+print([trial.state.name for trial in experiment.trials], flush=True)
+"""
+
+
+@final
+class _Calls(Evaluator):
+    """Calls a function with the job: what an executor is to run."""
+
+    def __init__(self, function: Callable[[Job], float]) -> None:
+        self.function = function
+
+    def evaluate(self, job: Job) -> float:
+        return self.function(job)
+
+
+class ExecutorContract(ABC):
+    """What an experiment relies on. Subclass it in a test file under a name that begins with `Test`.
+
+    Example:
+        >>> from nas.execution import InlineExecutor
+        >>> class TestInline(ExecutorContract):
+        ...     def make(self):
+        ...         return InlineExecutor()
+        >>> TestInline().test_metrics_and_numbers_come_back(Path("."))
+    """
+
+    @abstractmethod
+    def make(self) -> Executor:
+        """A new executor; with two workers, where it runs trials in other processes. It must survive cloudpickle."""
+
+    # How the tests below use it.
+
+    def _plan(self, function: Callable[[Job], float], **options: Any) -> Plan:
+        space = ModelSpace(lambda: nn.Linear(2, ValueChoice(list(range(1, 9)), label="width")))
+        return Plan(
+            evaluator=_Calls(function),
+            objectives=Objectives("maximize"),
+            build=space.build_completed,
+            hyperparameters=frozenset(),
+            **options,
+        )
+
+    def _assignment(self, number: int, folder: Path | None = None, **options: Any) -> Assignment:
+        directory = None if folder is None else folder / str(number)
+        return Assignment(number=number, sample={"width": 1 + number % 8}, seed=number, directory=directory, **options)
+
+    def _run(
+        self,
+        function: Callable[[Job], float],
+        count: int = 1,
+        *,
+        folder: Path | None = None,
+        executor: Executor | None = None,
+        on_report: Callable[[int, float], bool] | None = None,
+        **options: Any,
+    ) -> dict[int, Outcome]:
+        """Outcomes by number, in the order in which they came."""
+        executor = self.make() if executor is None else executor
+        found: dict[int, Outcome] = {}
+        try:
+            executor.start(self._plan(function, **options), executor.usual_concurrency)
+            waiting = [self._assignment(number, folder, on_report=on_report) for number in range(count)]
+            under_way = 0
+            while waiting or under_way:
+                while waiting and under_way < executor.usual_concurrency:
+                    executor.submit(waiting.pop(0))
+                    under_way += 1
+                number, outcome = executor.collect()
+                assert number not in found
+                found[number] = outcome
+                under_way -= 1
+        finally:
+            executor.close()
+        return found
+
+    def test_metrics_and_numbers_come_back(self, tmp_path: Path) -> None:
+        """Each outcome belongs to its assignment: number, sample, seed and model."""
+
+        def evaluate(job: Job) -> float:
+            layer: Any = job.model
+            return float(1000 * job.number + 10 * layer.out_features + (job.seed == job.number))
+
+        found = self._run(evaluate, 5)
+        assert {n: outcome.values for n, outcome in found.items()} == {
+            n: (1000.0 * n + 10 * (1 + n % 8) + 1,) for n in range(5)
+        }
+        assert all(outcome.state is TrialState.COMPLETE for outcome in found.values())
+        assert found[3].sample == {"width": 4}
+        assert all(outcome.duration > 0 for outcome in found.values())
+
+    def test_outcomes_come_as_trials_end(self, tmp_path: Path) -> None:
+        """A trial that ends first is collected first; one after the other they come in order."""
+        executor = self.make()
+        over = tmp_path / "over"
+
+        def evaluate(job: Job) -> float:
+            end = time.monotonic() + _PATIENCE
+            while job.number == 0 and not over.exists() and time.monotonic() < end:
+                time.sleep(0.01)
+            return 1.0
+
+        if executor.usual_concurrency == 1:
+            over.touch()
+            assert list(self._run(evaluate, 3, executor=executor)) == [0, 1, 2]
+            return
+        try:
+            executor.start(self._plan(evaluate), 2)
+            executor.submit(self._assignment(0))
+            executor.submit(self._assignment(1))
+            assert executor.collect()[0] == 1
+            over.touch()
+            assert executor.collect()[0] == 0
+        finally:
+            executor.close()
+
+    def test_errors_have_the_traceback_of_where_they_were_raised(self, tmp_path: Path) -> None:
+        """The function that raised is named, and the message is there; the next trial is not touched by it."""
+
+        def raises_here(job: Job) -> float:
+            if job.number == 0:
+                raise ValueError("a peculiar message")
+            return 1.0
+
+        found = self._run(raises_here, 3)
+        assert found[0].state is TrialState.FAILED
+        assert "raises_here" in (found[0].error or "")
+        assert (found[0].error or "").rstrip().endswith("ValueError: a peculiar message")
+        assert found[1].state is found[2].state is TrialState.COMPLETE
+
+    def test_prints_are_kept_with_their_trial(self, tmp_path: Path) -> None:
+        """Each trial's standard output and error are in the log of its folder, whatever became of it."""
+
+        def evaluate(job: Job) -> float:
+            print(f"to the output, {job.number}")
+            print(f"to the error, {job.number}", file=sys.stderr)
+            if job.number == 2:
+                raise ValueError
+            return 1.0
+
+        self._run(evaluate, 3, folder=tmp_path)
+        for number in range(3):
+            text = (tmp_path / str(number) / "log.txt").read_text()
+            assert sorted(text.splitlines()) == [f"to the error, {number}", f"to the output, {number}"]
+
+    def test_files_go_to_the_folder_of_the_trial(self, tmp_path: Path) -> None:
+        """What an evaluator saves in `job.directory` is there afterwards."""
+
+        def evaluate(job: Job) -> float:
+            assert job.directory is not None
+            (job.directory / "saved.txt").write_text(str(job.number))
+            return 1.0
+
+        self._run(evaluate, 2, folder=tmp_path)
+        assert [(tmp_path / str(n) / "saved.txt").read_text() for n in range(2)] == ["0", "1"]
+
+    def test_reports_reach_the_experiment_and_stop_the_trial(self, tmp_path: Path) -> None:
+        """Each report is passed on at once, in the process of the experiment; the trial stops when it is told to."""
+        seen: list[tuple[int, float, int]] = []
+
+        def evaluate(job: Job) -> float:
+            for step in range(5):
+                job.report(0.5 * step, step)
+            return 1.0
+
+        def stop_at_two(step: int, value: float) -> bool:
+            seen.append((step, value, os.getpid()))
+            return step == 2
+
+        outcome = self._run(evaluate, on_report=stop_at_two)[0]
+        assert seen == [(step, 0.5 * step, os.getpid()) for step in range(3)]
+        assert outcome.state is TrialState.STOPPED, outcome.error
+        assert outcome.intermediate == {0: 0.0, 1: 0.5, 2: 1.0}
+        assert outcome.values == (1.0,)
+
+    def test_a_trial_ends_when_its_time_is_up(self, tmp_path: Path) -> None:
+        """It is FAILED with the reason; the others are not touched."""
+
+        def evaluate(job: Job) -> float:
+            time.sleep(_PATIENCE if job.number == 0 else 0)
+            return 1.0
+
+        found = self._run(evaluate, 3, max_trial_time=1.0)
+        assert found[0].state is TrialState.FAILED
+        assert "max_trial_time" in (found[0].error or "")
+        assert 1.0 <= found[0].duration < _PATIENCE / 2
+        assert found[1].state is found[2].state is TrialState.COMPLETE
+
+    def test_it_can_be_started_again(self, tmp_path: Path) -> None:
+        """After `close`, which may be called at any time, with another plan."""
+        executor = self.make()
+        executor.close()
+        for value in (1.0, 2.0):
+            assert self._run(lambda job, value=value: value, 2, executor=executor)[1].values == (value,)  # type: ignore[misc]
+        executor.close()
+
+    # What only trials in other processes can survive.
+
+    def test_a_trial_that_kills_its_process_fails_alone(self, tmp_path: Path) -> None:
+        """By a segmentation fault, a kill, an exit, or for want of memory: FAILED with the reason, and replaced."""
+        if not self.make().is_isolated:
+            return
+
+        def evaluate(job: Job) -> float:
+            print("its last words", flush=True)
+            if job.number == 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if job.number == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if job.number == 3:
+                os._exit(7)
+            if job.number == 4:
+                import resource
+
+                used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                before = resource.getrlimit(resource.RLIMIT_AS)
+                resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, before[1]))
+                try:
+                    bytearray(2**30)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_AS, before)
+            return 1.0
+
+        found = self._run(evaluate, 7, folder=tmp_path)
+        states = {number: outcome.state.name for number, outcome in sorted(found.items())}
+        assert states == {n: "FAILED" if 1 <= n <= 4 else "COMPLETE" for n in range(7)}, found
+        assert all("its last words" in (found[n].error or "") for n in (1, 2, 3))
+        assert all("WorkerDied" in (found[n].error or "").splitlines()[-1] for n in (1, 2, 3))
+        assert "MemoryError" in (found[4].error or "")
+
+    def test_close_ends_what_runs(self, tmp_path: Path) -> None:
+        """Cancellation: the processes of running trials are gone, and those that they have started."""
+        if not self.make().is_isolated:
+            return
+
+        def evaluate(job: Job) -> float:
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+            draft = tmp_path / f"draft-{job.number}"
+            draft.write_text(f"{os.getpid()}")
+            draft.rename(tmp_path / f"pid-{job.number}")
+            child.wait()
+            return 1.0
+
+        executor = self.make()
+        try:
+            executor.start(self._plan(evaluate), 2)
+            executor.submit(self._assignment(0))
+            executor.submit(self._assignment(1))
+            _wait(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+        finally:
+            executor.close()
+        pids = [int(path.read_text()) for path in tmp_path.glob("pid-*")]
+        _wait(lambda: not any(map(_is_alive, pids)))
+
+    def test_a_trial_that_ignores_all_signals_is_killed(self, tmp_path: Path) -> None:
+        """Its process does not end by itself, so it is ended, and replaced."""
+        if not self.make().is_isolated:
+            return
+
+        def evaluate(job: Job) -> float:
+            if job.number == 0:
+                for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
+                (tmp_path / "pid").write_text(str(os.getpid()))
+                end = time.monotonic() + 10 * _PATIENCE
+                while time.monotonic() < end:
+                    time.sleep(1)
+            return 1.0
+
+        found = self._run(evaluate, 4, max_trial_time=1.0)
+        assert [found[n].state.name for n in range(4)] == ["FAILED", "COMPLETE", "COMPLETE", "COMPLETE"]
+        assert "max_trial_time" in (found[0].error or "").splitlines()[-1]
+        assert "killed" in (found[0].error or "").splitlines()[-1]
+        pid = int((tmp_path / "pid").read_text())
+        _wait(lambda: not _is_alive(pid))
+
+    def test_ctrl_c_once_and_twice(self, tmp_path: Path) -> None:
+        """Once: running trials are let finish (those in this very process break off). Twice: they are broken off."""
+        (tmp_path / "script.py").write_text(_SCRIPT)
+        (tmp_path / "executor").write_bytes(cloudpickle.dumps(self.make()))
+        count, isolated = self.make().usual_concurrency, self.make().is_isolated
+
+        process = self._script(tmp_path, count)
+        process.send_signal(signal.SIGINT)
+        if isolated:
+            time.sleep(0.5)
+            assert process.poll() is None, "it did not wait for its trials"
+            (tmp_path / "go").touch()
+        out = _finish(process)
+        assert out.count("COMPLETE" if isolated else "RUNNING") == out.count("'") // 2 == count, out
+
+        (tmp_path / "go").unlink(missing_ok=True)
+        for path in tmp_path.glob("begun-*"):
+            path.unlink()
+        process = self._script(tmp_path, count)
+        process.send_signal(signal.SIGINT)
+        if isolated:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+        out = _finish(process)
+        assert out.count("RUNNING") == count, out
+
+        (tmp_path / "go").touch()
+        out = _finish(self._script(tmp_path, 0))
+        assert out.count("COMPLETE") == out.count("'") // 2 == 6, out
+
+    def _script(self, folder: Path, begun: int) -> subprocess.Popen[str]:
+        command = [sys.executable, str(folder / "script.py"), str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        _wait(lambda: process.poll() is not None or len(list(folder.glob("begun-*"))) >= begun)
+        assert begun == 0 or process.poll() is None, process.communicate()
+        return process
+
+    def test_many_trials_leave_nothing_behind(self, tmp_path: Path) -> None:
+        """500 trivial trials: memory, file handles, threads and processes stay what they were, here and in workers."""
+        here: list[tuple[int, int]] = []
+        there: dict[int, list[tuple[int, int]]] = {}
+
+        def evaluate(job: Job) -> float:
+            assert job.model is not None
+            job.report(1.0, 0)
+            return _pack(os.getpid(), *_held())
+
+        def note(step: int, value: float) -> bool:
+            here.append(_held())
+            return False
+
+        found = self._run(evaluate, 500, on_report=note)
+        for outcome in found.values():
+            assert outcome.values is not None, outcome.error
+            pid, files, memory = _unpack(outcome.values[0])
+            there.setdefault(pid, []).append((files, memory))
+        assert len(there) <= 2, "workers were not kept warm"
+        for held in (here, *there.values()):
+            early, late = held[len(held) // 5], held[-1]
+            assert late[0] <= early[0] + 3, f"file handles went from {early[0]} to {late[0]}"
+            assert late[1] <= early[1] + 20, f"memory went from {early[1]} to {late[1]} MiB"
+        gc.collect()
+        assert not any(_is_alive(pid) for pid in there if pid != os.getpid())
+        assert sum(thread.is_alive() and "loky" in thread.name.lower() for thread in threading.enumerate()) == 0
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def _finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 0, out + err
+    return out.splitlines()[-1]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def _held() -> tuple[int, int]:
+    """Open files of this process, and its memory in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return len(os.listdir("/proc/self/fd")), pages * os.sysconf("SC_PAGESIZE") // 2**20
+
+
+def _pack(pid: int, files: int, memory: int) -> float:
+    return float((pid * 2**14 + files) * 2**15 + memory)
+
+
+def _unpack(value: float) -> tuple[int, int, int]:
+    rest, memory = divmod(int(value), 2**15)
+    return (*divmod(rest, 2**14), memory)

@@ -1,0 +1,15 @@
+"""The executors keep their contract."""
+
+
+from nas.execution import Executor, InlineExecutor, ProcessExecutor
+from nas.testing import ExecutorContract
+
+
+class TestInline(ExecutorContract):
+    def make(self) -> Executor:
+        return InlineExecutor()
+
+
+class TestProcess(ExecutorContract):
+    def make(self) -> Executor:
+        return ProcessExecutor(workers=2, grace=1)
