@@ -139,6 +139,8 @@ class Training:
             trainer = self.evaluator.trainer(directory=task.directory, callbacks=[follow, checkpoints], changed=changed)
             progress: Any = trainer.fit_loop.epoch_progress.current
             progress.ready = progress.started = progress.processed = progress.completed = self.epoch
+            # So that the curves of a search that goes on begin where they ended; there is no public way.
+            trainer.fit_loop.epoch_loop._batches_that_stepped = self.module.done
             self.module.validation = self._validation
             self.module.after_epoch = _AfterEpoch(self.module, checkpoints)
             data = SearchData(self, self.module)
