@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal, TypeAlias, final
 
@@ -76,7 +77,7 @@ class Training:
         """Whether nothing is left to train."""
         return self.epoch >= self.epochs or self.learner.stopped
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where subnets are judged: the Trainer's first device."""
         with silenced():
