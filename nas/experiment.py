@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 from nas.arguments import check_limits, check_parts, check_pruner, choose_objectives, make_executor, open_folder
 from nas.domains import Answer
 from nas.early_stopping import EarlyStopping
-from nas.errors import ExperimentError, explain
 from nas.evaluation import Evaluator
 from nas.execution import Executor
-from nas.header import describe_experiment, refuse_differences
+from nas.header import describe_experiment
 from nas.history import History
 from nas.mutators import Mutator
 from nas.objectives import Direction
@@ -23,9 +22,9 @@ from nas.progress import ProgressMode, make_progress
 from nas.results import Results, conclude
 from nas.retraining import Retrained, retrain
 from nas.search_loop import INTERRUPTED, SearchLoop
+from nas.session import Session
 from nas.space import ModelSpace
-from nas.storage import Ledger, exclusively
-from nas.strategy import Strategy, Task
+from nas.strategy import Strategy
 from nas.trial import Trial
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ class Experiment:
             `nas.early_stopping`, or any Optuna pruner.
         storage: an Optuna storage or its URL; None keeps a journal in the experiment's folder.
         resume: go on with the experiment of this name where there is one.
+        accept_changes: go on with it though the code, the space or the strategy has changed since; else that is
+            refused, with a list of what has.
 
     Raises:
         NasError: an experiment of this name exists, another one is to be resumed, or an argument is of the wrong kind.
@@ -92,6 +93,7 @@ class Experiment:
         early_stopping: EarlyStopping | BasePruner | None = None,
         storage: str | BaseStorage | None = None,
         resume: bool = False,
+        accept_changes: bool = False,
     ) -> None:
         check_parts(evaluator, strategy, name, seed, repeats)
         self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
@@ -106,32 +108,26 @@ class Experiment:
         if isinstance(strategy, OneShotStrategy):
             refuse_for_one_shot(self.objectives, executor=executor, repeats=repeats, early_stopping=early_stopping)
             strategy.refuse(self.space, evaluator)
-        self._header = describe_experiment(self.space, strategy, self.objectives, seed=seed, repeats=repeats)
         self._pruner = check_pruner(early_stopping, self.objectives)
-        self._history: History | None = None
-        self._storage = open_folder(storage, self.path)
-        self._ledger = Ledger.find(self._storage, name)
-        if self._ledger is not None:
-            if not resume:
-                raise ExperimentError(
-                    explain(
-                        f"an experiment named {name!r} exists already",
-                        got=str(self.path),
-                        mend="go on with it by resume=True, or take another name",
-                    )
-                )
-            refuse_differences(self._ledger.header, self._header, name)
-            self._history = self._relive(self._ledger)
-        else:
-            # What a strategy cannot do (several objectives, say) it refuses here, before anything is written.
-            strategy.start(Task(space=self.space.search_space, directions=self.objectives.directions, seed=self.seed))
+        self._session = Session(
+            open_folder(storage, self.path),
+            self.path,
+            describe_experiment(self.space, evaluator, strategy, self.objectives, seed=seed, repeats=repeats),
+            space=self.space,
+            strategy=strategy,
+            objectives=self.objectives,
+            seed=seed,
+            resume=resume,
+            accept_changes=accept_changes,
+        )
 
     # Results.
 
     @property
     def trials(self) -> list[Trial]:
         """All trials, by number."""
-        return [] if self._history is None else [trial for _, trial in sorted(self._history.trials.items())]
+        history = self._session.history
+        return [] if history is None else [trial for _, trial in sorted(history.trials.items())]
 
     @property
     def results(self) -> Results:
@@ -141,8 +137,8 @@ class Experiment:
             objectives=self.objectives,
             path=self.path,
             space=self.space,
-            header=self._header,
-            inputs=[] if self._history is None else self._history.inputs,
+            header=self._session.header,
+            inputs=[] if self._session.history is None else self._session.history.inputs,
         )
 
     @property
@@ -321,9 +317,8 @@ class Experiment:
         check_limits(max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency)
         shown = make_progress(progress)
         begin = time.monotonic()
-        with exclusively(self.path):
-            history = self._begun(max_trials)
-            assert self._ledger is not None
+        with self._session.writing():
+            history = self._session.begun(max_trials)
             end = None if timeout is None else begin + timeout
             try:
                 judge: Evaluator | None = self.evaluator
@@ -343,7 +338,7 @@ class Experiment:
             conclude(shown, self.results, ending, time.monotonic() - begin)
 
     def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:
-        assert self._ledger is not None
+        assert self._session.ledger is not None
         return SearchLoop(
             space=self.space,
             evaluator=judge,
@@ -352,7 +347,7 @@ class Experiment:
             executor=self._executor,
             pruner=self._pruner,
             history=history,
-            ledger=self._ledger,
+            ledger=self._session.ledger,
             path=self.path,
             seed=self.seed,
             repeats=self.repeats,
@@ -364,7 +359,8 @@ class Experiment:
         """Puts a sample in front of what the strategy proposes: known architectures to begin with.
 
         The queue is part of the ledger. A sample that was enqueued or tried before is not enqueued again, so a script
-        that is run again with `resume=True` may say the same once more.
+        that is run again with `resume=True` may say the same once more. It may be called while another process runs the
+        experiment.
 
         Args:
             sample: label -> answer; what it lacks takes its default.
@@ -374,27 +370,6 @@ class Experiment:
 
         Raises:
             NasValueError: unknown labels, answers outside their domain, or a sample that is not allowed in the space.
-            ExperimentError: another process runs this experiment.
         """
         whole = self.space.validate(self.space.complete(sample))
-        with exclusively(self.path):
-            return self._begun().enqueue(whole)
-
-    def _begun(self, max_trials: int | None = None) -> History:
-        """The history as the ledger knows it, whatever struck since: a Ctrl-C, or another process."""
-        if self._ledger is None:
-            self._ledger = Ledger.create(
-                self._storage, name=self.name, directions=self.objectives.describe(), header=self._header
-            )
-        self._history = self._relive(self._ledger, max_trials)
-        return self._history
-
-    def _relive(self, ledger: Ledger, max_trials: int | None = None) -> History:
-        return History(
-            ledger,
-            space=self.space.search_space,
-            strategy=self.strategy,
-            objectives=self.objectives,
-            seed=self.seed,
-            max_trials=max_trials,
-        )
+        return self._session.enqueue(whole)

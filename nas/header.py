@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.errors import ExperimentError, explain
+from nas.evaluation import Evaluator
+from nas.fingerprint import changed_code, fingerprint
 from nas.objectives import Objectives
 from nas.one_shot import OneShotStrategy
 from nas.space import ModelSpace
@@ -14,7 +16,7 @@ from nas.strategy import Strategy
 
 
 def describe_experiment(
-    space: ModelSpace, strategy: Strategy, objectives: Objectives, *, seed: int, repeats: int
+    space: ModelSpace, evaluator: Evaluator, strategy: Strategy, objectives: Objectives, *, seed: int, repeats: int
 ) -> dict[str, Any]:
     """All that the sequence of samples and their results depend on, as JSON."""
     constraint = space.search_space.constraint
@@ -28,27 +30,65 @@ def describe_experiment(
         "hyperparameters": sorted(space.hyperparameters),
         "seed": seed,
         "repeats": repeats,
+        "code": fingerprint(space.source, *space.mutators, evaluator, strategy),
         **({"ranked": True} if isinstance(strategy, OneShotStrategy) else {}),
     }
 
 
-def refuse_differences(ledger: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
-    """Raises an ExperimentError that lists what differs, unless the two are the same."""
-    differences = [
-        f"{key}: {ledger.get(key)!r} then, {now.get(key)!r} now"
-        for key in dict.fromkeys([*now, *(["constraint"] if "constraint" in ledger else [])])
+_FIXED = ("objective", "named", "seed", "ranked")
+"""What the recorded values and the order of the samples mean: never changed under the same name."""
+
+
+def refuse_differences(
+    ledger: Mapping[str, Any], now: Mapping[str, Any], name: str, *, accept: bool = False
+) -> list[str]:
+    """Lists what differs between the experiment in the ledger and this one, where that may be and is accepted.
+
+    Args:
+        ledger: the header in the ledger.
+        now: this experiment's.
+        name: of both.
+        accept: whether another code, space or strategy is accepted.
+
+    Raises:
+        ExperimentError: they differ.
+    """
+    fixed: list[str] = []
+    changes: list[str] = []
+    for key in dict.fromkeys([*now, *(["constraint"] if "constraint" in ledger else [])]):
         # As text, for the order counts too: that of the objectives is the order of `Trial.values`.
-        if key != "space" and json.dumps(ledger.get(key)) != json.dumps(now.get(key))
-    ]
+        if key not in ("space", "code") and json.dumps(ledger.get(key)) != json.dumps(now.get(key)):
+            line = f"{key}: {ledger.get(key)!r} then, {now.get(key)!r} now"
+            (fixed if key in _FIXED else changes).append(line)
     then, new = ledger.get("space", {}), now["space"]
     for label in dict.fromkeys([*then, *new]):
         if then.get(label) != new.get(label):
-            differences.append(f"label {label!r}: {then.get(label, 'absent')} then, {new.get(label, 'absent')} now")
-    if differences:
-        lines = "\n".join(f"  - {line}" for line in differences)
+            changes.append(f"label {label!r}: {then.get(label, 'absent')} then, {new.get(label, 'absent')} now")
+    if "code" in ledger:
+        changes += changed_code(ledger["code"], now["code"])
+    if fixed or (changes and not accept):
+        lines = "\n".join(f"  - {line}" for line in (*fixed, *changes))
+        way = "" if fixed else ", or go on all the same by accept_changes=True (nas resume --accept-changes)"
         raise ExperimentError(
             explain(
-                f"the experiment {name!r} in the ledger is another one than this:\n{lines}\nSo it cannot be resumed",
-                mend="restore what differs, or take another name",
+                f"the experiment {name!r} in the ledger is another one than this:\n{lines}\nSo it is not resumed",
+                mend=f"restore what differs, or take another name{way}",
             )
         )
+    return changes
+
+
+def amend(ledger: Mapping[str, Any], now: Mapping[str, Any], changes: list[str]) -> dict[str, Any]:
+    """The header to go on with: this experiment's, and what has been changed on the way here.
+
+    Optuna lets no parameter of a study change its candidates, so a label of another domain gets a parameter of its own.
+    """
+    history = list(ledger.get("changes", []))
+    renamed = dict(ledger.get("renamed", {}))
+    if changes:
+        history.append(changes)
+    for label, domain in now["space"].items():
+        if label in ledger["space"] and ledger["space"][label] != domain:
+            renamed[label] = f"{label} ({len(history) + 1})"
+    kept = {"changes": history} if history else {}
+    return {**now, **kept, **({"renamed": renamed} if renamed else {})}

@@ -13,12 +13,13 @@ from torch import nn
 
 from nas.code import to_code
 from nas.errors import ExperimentError, MissingDependency, NasValueError, close_names, explain
+from nas.ledger import Ledger
 from nas.objectives import Objectives
 from nas.progress import Progress, count_text
 from nas.random_state import seeded
 from nas.samples import Sample, sample_key
 from nas.space import ModelSpace
-from nas.storage import Ledger, open_storage
+from nas.storage import open_storage
 from nas.trial import Trial, TrialState
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from nas.evaluation import Evaluator
 from nas.execution import Assignment, Executor, Outcome, Plan, answer_again
 from nas.history import History
 from nas.interrupts import Interrupts
+from nas.ledger import Ledger
 from nas.objectives import Objectives
 from nas.progress import Progress
 from nas.random_state import derive_seed
 from nas.samples import Sample
 from nas.space import ModelSpace
-from nas.storage import Ledger
 from nas.strategy import Strategy
 from nas.trial import Trial, TrialState
 from nas.trial_folder import folder_of, write_outcome, write_sample
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
 INTERRUPTED = "interrupted; run it again (with resume=True in a new process) to go on"
+STOPPED = "stopped by request; resume it to go on"
+ALL_DONE = "all trials done"
+_POLL = 0.5
+"""Seconds between looks at what other processes do, when there is nothing else to do."""
 _HOPELESS = 10
 """So many failures before any success end a search: it is the evaluator then, not the architecture."""
 
@@ -69,38 +73,44 @@ class SearchLoop:
             ExperimentError: the first 10 trials all failed, or the strategy proposed the impossible.
         """
         self.executor.start(self._plan(), self.concurrency)
-        with Interrupts(patient=self.executor.is_isolated) as interrupts:
-            return self._search(max_trials, end, shown, interrupts)
+        try:
+            with Interrupts(patient=self.executor.is_isolated) as interrupts:
+                return self._search(max_trials, end, shown, interrupts)
+        finally:
+            self.ledger.sharing.end()
 
     def _search(self, max_trials: int | None, end: float | None, shown: Progress, interrupts: Interrupts) -> str:
-        history = self.history
-        unfinished = [trial for _, trial in sorted(history.trials.items()) if not trial.state.is_finished]
-        under_way, failures, ending = 0, 0, ""
+        history, stops = self.history, self.history.stops
+        under_way: set[int] = set()
+        failures, ending = 0, ""
         while True:
-            while under_way < self.concurrency and not ending:
-                if interrupts.asked:
-                    ending = INTERRUPTED
-                elif end is not None and time.monotonic() >= end:
-                    ending = "the time is up"
-                elif not unfinished and max_trials is not None and len(history.trials) >= max_trials:
-                    ending = "all trials done"
-                else:
-                    try:
-                        trial = unfinished.pop(0) if unfinished else self._propose()
-                    except SearchSpaceExhausted as error:
-                        ending = str(error)
-                        continue
-                    known = history.known(trial.sample)
-                    if known is not None:
-                        shown.finished(self._finish(trial.number, answer_again(known)), history.best)
-                        continue
-                    write_sample(folder_of(self.path, trial.number), trial.sample)
-                    self.executor.submit(self._assign(trial))
-                    under_way += 1
+            while len(under_way) < self.concurrency and not ending:
+                with history.turn():
+                    if interrupts.asked:
+                        ending = INTERRUPTED
+                    elif history.stops > stops:
+                        ending = STOPPED
+                    elif end is not None and time.monotonic() >= end:
+                        ending = "the time is up"
+                    else:
+                        trial, ending = self._next(max_trials, under_way)
+                if ending or trial is None:
+                    break
+                known = history.known(trial.sample)
+                if known is not None:
+                    shown.finished(self._finish(trial.number, answer_again(known)), history.best)
+                    continue
+                write_sample(folder_of(self.path, trial.number), trial.sample)
+                self.executor.submit(self._assign(trial))
+                under_way.add(trial.number)
             if not under_way:
-                return ending
-            trial = self._finish(*self.executor.collect())
-            under_way -= 1
+                if ending:
+                    return ending
+                time.sleep(_POLL)
+                continue
+            number, outcome = self.executor.collect()
+            trial = self._finish(number, outcome)
+            under_way.discard(number)
             failures += trial.state is TrialState.FAILED
             shown.finished(trial, history.best)
             if failures >= _HOPELESS and not any(
@@ -111,10 +121,25 @@ class SearchLoop:
                     f"with:\n{trial.error}All of them are in {self.path}. Mend the evaluator and run it again."
                 )
 
+    def _next(self, max_trials: int | None, under_way: set[int]) -> tuple[Trial | None, str]:
+        """The next trial to run, or why there is none; neither where others still run what may become this one's."""
+        adopted = self.history.adopt()
+        if adopted is not None:
+            return adopted, ""
+        if max_trials is None or len(self.history.trials) < max_trials:
+            try:
+                return self._propose(), ""
+            except SearchSpaceExhausted as error:
+                ending = str(error)
+        else:
+            ending = ALL_DONE
+        return None, "" if self.history.running - under_way else ending
+
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Writes an outcome down: the folder first, so that what the ledger calls finished has all its files."""
         write_outcome(folder_of(self.path, number), outcome)
-        return self.history.finish(number, outcome)
+        with self.history.turn():
+            return self.history.finish(number, outcome)
 
     def _propose(self) -> Trial:
         """Takes a sample from the queue or asks the strategy, and writes the new trial down before it runs."""

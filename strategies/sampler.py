@@ -14,10 +14,11 @@ import numpy
 from nas.domains import Answer, Categorical, Domain, Subset
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.numeric_domains import Integer, Real
+from nas.optuna_parameters import from_scalar, to_optuna
 from nas.random_state import derive_seed
 from nas.samples import Sample
 from nas.search_space import SearchSpace
-from nas.storage import from_scalar, quiet_optuna, to_optuna
+from nas.storage import quiet_optuna
 from nas.strategies.novelty import Novelty
 from nas.strategy import Strategy, Task
 from nas.tree import Choice
@@ -180,7 +181,7 @@ def _around(space: SearchSpace, sample: Sample, rng: random.Random) -> Iterator[
 
 
 def _suggest(trial: optuna.Trial, choice: Choice) -> Answer:
-    """Asks for an answer under the names and distributions that `nas.storage.to_optuna` writes."""
+    """Asks for an answer under the names and distributions that `nas.optuna_parameters.to_optuna` writes."""
     label, domain = choice.label, choice.domain
     match domain:
         case Categorical():

@@ -29,7 +29,8 @@ class Mailbox:
 
     async def ask(self, number: int, step: int, value: float) -> bool:
         """Called by a trial: reports, and waits for whether to stop."""
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
         await self._letters.put((number, step, value))
         return await answer
 

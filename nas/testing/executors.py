@@ -22,34 +22,8 @@ from nas.execution import Assignment, Executor, Outcome, Plan
 from nas.mutables import ValueChoice
 from nas.objectives import Objectives
 from nas.space import ModelSpace
+from nas.testing.processes import INTERRUPTED_SCRIPT, PATIENCE, is_alive, last_line, pack, unpack, wait_until
 from nas.trial import TrialState
-
-_PATIENCE = 120.0
-"""Seconds: machines that run tests are busy."""
-
-_SCRIPT = """
-import sys, time
-from pathlib import Path
-import cloudpickle
-from torch import nn
-from nas import Evaluator, Experiment, Real, ValueChoice
-from nas.strategies import Random
-
-folder = Path(sys.argv[1])
-
-class Waits(Evaluator):
-    hyperparameters = {"rate": Real(0, 1)}
-    def evaluate(self, job):
-        (folder / f"begun-{job.number}").touch()
-        while not (folder / "go").exists():
-            time.sleep(0.01)
-        return job.number
-
-experiment = Experiment(lambda: nn.Linear(2, ValueChoice([1, 2], label="width")), Waits(), Random(), name="interrupted",
-                        directory=folder, resume=True, executor=cloudpickle.loads((folder / "executor").read_bytes()))
-experiment.run(6, progress="silent")
-print([trial.state.name for trial in experiment.trials], flush=True)
-"""
 
 
 @final
@@ -144,7 +118,7 @@ class ExecutorContract(ABC):
         over = tmp_path / "over"
 
         def evaluate(job: Job) -> float:
-            end = time.monotonic() + _PATIENCE
+            end = time.monotonic() + PATIENCE
             while job.number == 0 and not over.exists() and time.monotonic() < end:
                 time.sleep(0.01)
             return 1.0
@@ -226,13 +200,13 @@ class ExecutorContract(ABC):
         """It is FAILED with the reason; the others are not touched."""
 
         def evaluate(job: Job) -> float:
-            time.sleep(_PATIENCE if job.number == 0 else 0)
+            time.sleep(PATIENCE if job.number == 0 else 0)
             return 1.0
 
         found = self._run(evaluate, 3, max_trial_time=1.0)
         assert found[0].state is TrialState.FAILED
         assert "max_trial_time" in (found[0].error or "")
-        assert 1.0 <= found[0].duration < _PATIENCE / 2
+        assert 1.0 <= found[0].duration < PATIENCE / 2
         assert found[1].state is found[2].state is TrialState.COMPLETE
 
     def test_it_can_be_started_again(self, tmp_path: Path) -> None:
@@ -295,11 +269,11 @@ class ExecutorContract(ABC):
             executor.start(self._plan(evaluate), 2)
             executor.submit(self._assignment(0))
             executor.submit(self._assignment(1))
-            _wait(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+            wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
         finally:
             executor.close()
         pids = [int(path.read_text()) for path in tmp_path.glob("pid-*")]
-        _wait(lambda: not any(map(_is_alive, pids)))
+        wait_until(lambda: not any(map(is_alive, pids)))
 
     def test_a_trial_that_ignores_all_signals_is_killed(self, tmp_path: Path) -> None:
         """Its process does not end by itself, so it is ended, and replaced."""
@@ -311,7 +285,7 @@ class ExecutorContract(ABC):
                 for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
                 (tmp_path / "pid").write_text(str(os.getpid()))
-                end = time.monotonic() + 10 * _PATIENCE
+                end = time.monotonic() + 10 * PATIENCE
                 while time.monotonic() < end:
                     time.sleep(1)
             return 1.0
@@ -321,11 +295,11 @@ class ExecutorContract(ABC):
         assert "max_trial_time" in (found[0].error or "").splitlines()[-1]
         assert "killed" in (found[0].error or "").splitlines()[-1]
         pid = int((tmp_path / "pid").read_text())
-        _wait(lambda: not _is_alive(pid))
+        wait_until(lambda: not is_alive(pid))
 
     def test_ctrl_c_once_and_twice(self, tmp_path: Path) -> None:
         """Once: running trials are let finish (those in this very process break off). Twice: they are broken off."""
-        (tmp_path / "script.py").write_text(_SCRIPT)
+        (tmp_path / "script.py").write_text(INTERRUPTED_SCRIPT)
         (tmp_path / "executor").write_bytes(cloudpickle.dumps(self.make()))
         count, isolated = self.make().usual_concurrency, self.make().is_isolated
 
@@ -335,7 +309,7 @@ class ExecutorContract(ABC):
             time.sleep(0.5)
             assert process.poll() is None, "it did not wait for its trials"
             (tmp_path / "go").touch()
-        out = _finish(process)
+        out = last_line(process)
         assert out.count("COMPLETE" if isolated else "RUNNING") == out.count("'") // 2 == count, out
 
         (tmp_path / "go").unlink(missing_ok=True)
@@ -346,17 +320,17 @@ class ExecutorContract(ABC):
         if isolated:
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
-        out = _finish(process)
+        out = last_line(process)
         assert out.count("RUNNING") == count, out
 
         (tmp_path / "go").touch()
-        out = _finish(self._script(tmp_path, 0))
+        out = last_line(self._script(tmp_path, 0))
         assert out.count("COMPLETE") == out.count("'") // 2 == 6, out
 
     def _script(self, folder: Path, begun: int) -> subprocess.Popen[str]:
         command = [sys.executable, str(folder / "script.py"), str(folder)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        _wait(lambda: process.poll() is not None or len(list(folder.glob("begun-*"))) >= begun)
+        wait_until(lambda: process.poll() is not None or len(list(folder.glob("begun-*"))) >= begun)
         assert begun == 0 or process.poll() is None, process.communicate()
         return process
 
@@ -368,57 +342,22 @@ class ExecutorContract(ABC):
         def evaluate(job: Job) -> float:
             assert job.model is not None
             job.report(1.0, 0)
-            return _pack(os.getpid(), *_held())
+            return pack(os.getpid(), *held())
 
         def note(step: int, value: float) -> bool:
-            here.append(_held())
+            here.append(held())
             return False
 
         found = self._run(evaluate, 500, on_report=note)
         for outcome in found.values():
             assert outcome.values is not None, outcome.error
-            pid, files, memory = _unpack(outcome.values[0])
+            pid, files, memory = unpack(outcome.values[0])
             there.setdefault(pid, []).append((files, memory))
         assert len(there) <= 2, "workers were not kept warm"
-        for held in (here, *there.values()):
-            early, late = held[len(held) // 5], held[-1]
+        for course in (here, *there.values()):
+            early, late = course[len(course) // 5], course[-1]
             assert late[0] <= early[0] + 3, f"file handles went from {early[0]} to {late[0]}"
             assert late[1] <= early[1] + 20, f"memory went from {early[1]} to {late[1]} MiB"
         gc.collect()
-        assert not any(_is_alive(pid) for pid in there if pid != os.getpid())
+        assert not any(is_alive(pid) for pid in there if pid != os.getpid())
         assert sum(thread.is_alive() and "loky" in thread.name.lower() for thread in threading.enumerate()) == 0
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def _finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=_PATIENCE)
-    assert process.returncode == 0, out + err
-    return out.splitlines()[-1]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except OSError:
-        return False
-
-
-def _held() -> tuple[int, int]:
-    """Open files of this process, and its memory in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return len(os.listdir("/proc/self/fd")), pages * os.sysconf("SC_PAGESIZE") // 2**20
-
-
-def _pack(pid: int, files: int, memory: int) -> float:
-    return float((pid * 2**14 + files) * 2**15 + memory)
-
-
-def _unpack(value: float) -> tuple[int, int, int]:
-    rest, memory = divmod(int(value), 2**15)
-    return (*divmod(rest, 2**14), memory)

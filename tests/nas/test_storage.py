@@ -8,7 +8,8 @@ from torch import nn
 
 from nas import Categorical, Experiment, ExperimentError, Integer, Real, Subset, TrialState, ValueChoice
 from nas.evaluators import FunctionalEvaluator
-from nas.storage import mend_journal, to_optuna
+from nas.optuna_parameters import to_optuna
+from nas.storage import mend_journal
 from nas.strategies import Random
 
 LINE = b'{"op_code":0}\n'
@@ -84,7 +85,9 @@ def test_wherever_the_journal_is_cut_the_search_comes_to_the_same_end(tmp_path: 
         evaluator = FunctionalEvaluator(
             lambda model, rate, seen=seen: seen.append(model.out_features) or model.out_features * rate, rate=Real(0, 1)
         )
-        again = Experiment(space, evaluator, Random(), name="ledger", directory=tmp_path, resume=True)
+        again = Experiment(
+            space, evaluator, Random(), name="ledger", directory=tmp_path, resume=True, accept_changes=True
+        )
         finished = [t for t in again.trials if t.state is TrialState.COMPLETE]
         # In the journal of optuna, operation 6 sets the state of a trial.
         kept = content[:cut].rpartition(b"\n")[0].count(b'"op_code":6')

@@ -1,0 +1,202 @@
+"""What a user's code is, as digests by name: so that a search that is gone on with can say what has changed in it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType
+from typing import Any, final
+
+VERSION = "Python"
+"""The entry that says which Python the digests are of: another one compiles the same code to something else."""
+
+
+def fingerprint(*roots: object) -> dict[str, str]:
+    """Digests of the functions and methods of the user's that these objects are made of, and of settings in plain text.
+
+    Functions are followed into those that they call by name, classes into their methods and bases. What is installed,
+    and this package, is left out. Comments, formatting and line numbers do not count.
+
+    Example:
+        >>> def train(model):
+        ...     return 1.0
+        >>> before = fingerprint(train)
+        >>> def train(model):
+        ...     return 2.0
+        >>> after = fingerprint(train)
+        >>> [name for name in before if before[name] != after[name]]
+        ['train']
+    """
+    reader = _Reader()
+    for root in roots:
+        reader.read(root)
+    digests = {
+        name: hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()[:12] for name, parts in reader.parts.items()
+    }
+    return {VERSION: f"{sys.version_info.major}.{sys.version_info.minor}", **digests, **reader.settings}
+
+
+def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs between two fingerprints, a line each; between two versions of Python the settings alone."""
+    comparable = before.get(VERSION) == now.get(VERSION)
+    lines = []
+    for name in dict.fromkeys([*before, *now]):
+        then, new = before.get(name), now.get(name)
+        if name == VERSION or then == new:
+            continue
+        if name.startswith("setting "):
+            lines.append(f"{name}: {then or 'absent'} then, {new or 'absent'} now")
+        elif comparable:
+            lines.append(
+                f"code of {name}: {'new' if then is None else 'not used any more' if new is None else 'changed'}"
+            )
+    return lines
+
+
+@final
+class _Reader:
+    def __init__(self) -> None:
+        self.parts: dict[str, list[str]] = {}
+        self.settings: dict[str, str] = {}
+        self._seen: set[int] = set()
+        self._kept: list[object] = []  # An id means nothing once its object is gone.
+
+    def read(self, thing: object) -> None:
+        if id(thing) in self._seen:
+            return
+        self._seen.add(id(thing))
+        self._kept.append(thing)
+        if isinstance(thing, functools.partial):
+            self.read(thing.func)
+        elif isinstance(thing, MethodType):
+            self.read(thing.__func__)
+            self.read(thing.__self__)
+        elif isinstance(thing, FunctionType):
+            self._read_function(thing)
+        elif isinstance(thing, type):
+            self._read_class(thing)
+        elif not inspect.ismodule(thing) and not inspect.isbuiltin(thing):
+            self._read_class(type(thing))
+            self._read_settings(thing)
+
+    def _read_function(self, function: FunctionType) -> None:
+        function = inspect.unwrap(function)
+        if not _is_users(function.__code__.co_filename):
+            return
+        code = function.__code__
+        text = [_describe(code), repr(_plain(function.__defaults__)), repr(_plain(function.__kwdefaults__))]
+        for name in sorted(set(_names(code))):
+            value = function.__globals__.get(name)
+            if isinstance(value, FunctionType | type | functools.partial):
+                self.read(value)
+            elif name.isupper():
+                text.append(f"{name}={_plain(value)!r}")
+        for cell in function.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:  # Not filled yet.
+                continue
+            if isinstance(value, FunctionType | type | functools.partial):
+                self.read(value)
+        name = function.__qualname__.rpartition("<locals>.")[2]
+        self.parts.setdefault(name, []).append(hashlib.sha256("\0".join(text).encode()).hexdigest())
+
+    def _read_class(self, cls: type) -> None:
+        if not _is_users(_file_of(cls)):
+            return
+        for base in cls.__mro__[1:]:
+            self.read(base)
+        for value in vars(cls).values():
+            inner = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+            inner = inner.fget if isinstance(inner, property) else inner
+            if isinstance(inner, FunctionType):
+                self.read(inner)
+
+    def _read_settings(self, thing: object) -> None:
+        """The arguments of its constructor, where it keeps them under their names, and functions among them."""
+        try:
+            parameters = inspect.signature(type(thing)).parameters.values()
+        except (TypeError, ValueError):
+            return
+        held = getattr(thing, "__dict__", {})
+        owner = type(thing).__name__
+        for parameter in parameters:
+            if parameter.kind is parameter.VAR_KEYWORD:
+                found = {k: v for kept in held.values() if isinstance(kept, dict) for k, v in kept.items()}
+            else:
+                value = held.get(parameter.name, held.get("_" + parameter.name, _NOTHING))
+                if isinstance(value, FunctionType | type | functools.partial | MethodType):
+                    self.read(value)
+                found = dict(_flat(parameter.name, value))
+            for name, value in found.items():
+                plain = _plain(value)
+                if isinstance(name, str) and plain is not _NOTHING:
+                    self.settings[f"setting {owner}.{name}"] = repr(plain)[:200]
+
+
+_NOTHING = type("Nothing", (), {"__repr__": lambda self: "..."})()
+
+
+def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield f"{name}.{field.name}", getattr(value, field.name, _NOTHING)
+    else:
+        yield name, value
+
+
+def _plain(value: object) -> object:
+    """A value that reads the same in any process; anything else is as good as nothing."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return _NOTHING
+
+
+def _describe(code: CodeType) -> str:
+    constants = []
+    for position, constant in enumerate(code.co_consts):
+        if isinstance(constant, CodeType):
+            constants.append(_describe(constant))
+        elif isinstance(constant, frozenset):
+            constants.append(repr(sorted(map(repr, constant))))
+        elif position or not isinstance(constant, str):  # The first is the docstring.
+            constants.append(repr(constant))
+    return repr((code.co_code, code.co_names, code.co_varnames, constants))
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _file_of(cls: type) -> str:
+    module: Any = sys.modules.get(cls.__module__)
+    if module is None or cls.__module__ in sys.builtin_module_names:
+        return "<frozen>" if module is not None else "<unknown>"
+    return getattr(module, "__file__", None) or ("<frozen>" if cls.__module__ != "__main__" else "<main>")
+
+
+@functools.cache
+def _is_users(file: str) -> bool:
+    if file.startswith("<frozen"):
+        return False
+    if file.startswith("<"):
+        return True
+    here = Path(__file__).resolve().parent
+    ours = [here, *(link.resolve() for link in here.iterdir() if link.is_symlink())]
+    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    path = os.path.realpath(file)
+    return not any(path.startswith(str(folder.resolve()) + os.sep) for folder in (*ours, *installed))
