@@ -1,0 +1,91 @@
+"""The kernels for CUDA, run by Triton's interpreter against the naive loop; on a device too, where there is one."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+CHECK = """
+import itertools, sys, torch
+from nas.oneshot import weighted_sum_kernels as kernels
+device = sys.argv[1]
+
+def check(outputs, weights, tolerance):
+    kind = outputs[0].dtype
+    wide = [o.double() for o in outputs]
+    expected = sum(w * o for w, o in zip(weights.double(), wide))
+    total = kernels.forward(outputs, weights, kind)
+    assert total.dtype == kind and total.shape == outputs[0].shape
+    assert torch.allclose(total.double(), expected, **tolerance), (total.double() - expected).abs().max()
+    gradient = torch.randn_like(outputs[0].contiguous())
+    for needed in ([True] * len(outputs) + [True], [False] * len(outputs) + [True], [True] * len(outputs) + [False]):
+        *made, of_weights = kernels.backward(gradient, outputs, weights, needed)
+        if needed[0]:
+            for m, w in zip(made, weights):
+                assert torch.allclose(m.double(), w.double() * gradient.double(), **tolerance)
+        if needed[-1]:
+            dots = torch.stack([(gradient.double() * o).sum() for o in wide])
+            scale = dots.abs().max().clamp(min=1)
+            assert torch.allclose(of_weights.double() / scale, dots / scale, **tolerance)
+
+torch.manual_seed(0)
+tight, loose = {"rtol": 1e-5, "atol": 1e-5}, {"rtol": 2e-2, "atol": 2e-2}
+for shape in [(1,), (5,), (1025,), (2, 3, 5, 7), (3, 16, 1, 1), (0, 3)]:
+    for number in (1, 3, 8):
+        check([torch.randn(shape, device=device) for _ in range(number)], torch.rand(number, device=device), tight)
+tiny = {"rtol": 1e-12, "atol": 1e-12}
+for dtype, tolerance in [(torch.float64, tiny), (torch.bfloat16, loose), (torch.float16, loose)]:
+    check([torch.randn(2, 3, 5, 7, device=device).to(dtype) for _ in range(3)],
+          torch.rand(3, device=device, dtype=torch.float32 if dtype.itemsize == 2 else dtype), tolerance)
+x = torch.randn(2, 12, 5, 3, device=device)
+last = x.contiguous(memory_format=torch.channels_last)
+weights = torch.tensor([0.5, 0.0, 2.0], device=device)
+check([x[:, :4], x[:, 4:8], x[:, 8:]], weights, tight)
+check([last[:, :4], last[:, 4:8], last[:, 8:]], weights, tight)
+check([last, x, x.transpose(0, 1).contiguous().transpose(0, 1)], weights, tight)
+check([x[:, ::2], x[:, 1::2], x[:, :6]], weights, tight)
+check([x.new_ones(()).expand(2, 3)] * 3, weights, tight)
+rows = kernels._rows(torch.empty_like(last[:, :4]), [last[:, 4:8]])
+assert rows[1][0].data_ptr() == last[:, 4:8].data_ptr(), "a slice of channels is read where it is"
+assert torch.equal(kernels.forward([x * torch.inf, x], weights[1:], x.dtype), 2 * x)
+# Sums of many small numbers in half precision, as single precision has them.
+ones = [torch.ones(5000, dtype=torch.bfloat16, device=device) for _ in range(3)]
+assert torch.equal(kernels.backward(ones[0], ones, weights, [True] * 4)[-1], torch.full((3,), 5000.0, device=device))
+# The operator takes them.
+from nas.oneshot.weighted_sum import weighted_sum
+leaves = [x[:, :4].detach().requires_grad_(), x[:, 4:8].detach().requires_grad_()]
+alphas = torch.rand(2, device=device, requires_grad=True)
+ours = torch.autograd.grad(weighted_sum(leaves, alphas).square().sum(), [*leaves, alphas])
+theirs = torch.autograd.grad((leaves[0] * alphas[0] + leaves[1] * alphas[1]).square().sum(), [*leaves, alphas])
+assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs))
+print("all alike")
+"""
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+
+def run(device: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, device],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_triton
+def test_the_interpreter_agrees_with_the_naive_loop() -> None:
+    assert "all alike" in run("cpu", TRITON_INTERPRET="1")
+
+
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_device_agrees_with_the_naive_loop() -> None:
+    assert "all alike" in run("cuda")
