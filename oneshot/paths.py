@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from nas.domains import Answer
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.oneshot.census import Census, construct, named
+from nas.oneshot.census import Built, Census
 from nas.oneshot.naming import OnePath, Place, answers_from
-from nas.oneshot.slicing import indexed, is_whole, region
+from nas.oneshot.slicing import indexed
 from nas.oneshot.store import Store
 from nas.oneshot.subnets import Part, Subnet
 from nas.random_state import seeded
@@ -59,7 +59,7 @@ class PathSupernet(nn.Module):
         if isinstance(cache, bool) or not isinstance(cache, int) or cache < 1:
             raise NasValueError(explain("the cache must keep at least one subnet", got=cache, where="PathSupernet"))
         self.space = space
-        self.census = Census(space, seed)
+        self.census = Census(space, seed=seed, example=example_input)
         self.store = Store(self.census, {name: e.shape for name, e in self.census.entries.items()}, seed)
         self._cache: OrderedDict[Hashable, Subnet | Future[Subnet]] = OrderedDict()
         self._capacity = cache
@@ -200,33 +200,19 @@ class PathSupernet(nn.Module):
         """Without weights. `alone`: on the thread that trains, where the random states can be put back."""
         with self._building:
             complete = self.space.validate(sample)
-            make = lambda: OnePath(answers_from(complete))  # noqa: E731
-            calm = self.census.calm
-            model, handler = construct(self.space, make) if calm or not alone else self.census.build(make)
-            parts = [self._part(name, place) for name, place in named(handler.names.places(model))]
-            return Subnet(handler.answers, model, parts)
+            answers = answers_from(complete)
+            built = self.census.build(lambda: OnePath(answers), alone=alone and not self.census.calm)
+            parts = [self._part(name, place, built) for name, place in built.places]
+            return Subnet(built.sample, built.model, parts)
 
-    def _part(self, name: str, place: Place) -> Part:
-        entry, shape = self.census.entries.get(name), tuple(place.tensor.shape)
-        if entry is None or any(n > most for n, most in zip(shape, entry.shape, strict=True)):
-            raise NasValueError(
-                explain(
-                    f"the shared parameter {name!r} was not found as large as {shape} when the space was looked "
-                    "through; the program makes something of its answers that was not foreseen",
-                    got=None if entry is None else entry.shape,
-                    where="PathSupernet",
-                    mend="report this, with the space",
-                )
-            )
-        found = region(place.module, place.local, entry.shape, full_module=entry.owner)
+    def _part(self, name: str, place: Place, built: Built) -> Part:
         parameter = isinstance(place.tensor, nn.Parameter)
-        tensors = place.module._parameters if parameter else place.module._buffers
         return Part(
             path=place.path,
             local=place.local,
-            slot=(tensors, place.local),
+            slot=(place.module._parameters if parameter else place.module._buffers, place.local),
             name=name,
-            region=None if is_whole(found, entry.shape) else found,
+            region=self.census.region(name, place, built.layouts),
             parameter=parameter,
         )
 
