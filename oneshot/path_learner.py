@@ -117,7 +117,8 @@ class PathLearner(Learner):
                     teacher = said.detach()
                 else:
                     loss = self._distillation(said, teacher)
-            search.manual_backward(loss / len(paths))
+            if loss.requires_grad:  # a path of skip connections alone has no weights
+                search.manual_backward(loss / len(paths))
             first = loss.detach() if first is None else first
         search.step_weights()
         self.supernet.prepare([sample for step in (1, 2) for sample in self._chooser.paths(search.done + step)])

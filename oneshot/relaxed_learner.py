@@ -114,7 +114,8 @@ class RelaxedLearner(Learner):
             self.architecture.mix(self._mixer.rule(search, "weights"))
         search.zero_weights()
         loss = search.loss(train)
-        search.manual_backward(loss, inputs=[p for p in search.inner.parameters() if p.requires_grad])
+        if loss.requires_grad:  # a path of skip connections alone has no weights
+            search.manual_backward(loss, inputs=[p for p in search.inner.parameters() if p.requires_grad])
         search.step_weights()
         return losses | {"train_loss": loss.detach()}
 

@@ -10,7 +10,8 @@ import signal
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,7 +73,7 @@ class OneShotContract(ABC):
 
     weights = True
     onnx = True
-    _finished: ClassVar[dict[type, Experiment]] = {}
+    _finished: ClassVar[dict[type, tuple[Experiment, int]]] = {}
 
     @abstractmethod
     def make(self) -> OneShotStrategy:
@@ -90,7 +91,7 @@ class OneShotContract(ABC):
     def teardown_class(cls) -> None:
         """Removes what the tests had in common."""
         if (finished := OneShotContract._finished.pop(cls, None)) is not None:
-            shutil.rmtree(finished.path.parent)
+            shutil.rmtree(finished[0].path.parent)
 
     def _experiment(self, folder: Path, *, seed: int = 1, resume: bool = False) -> Experiment:
         return Experiment(
@@ -100,11 +101,17 @@ class OneShotContract(ABC):
     @property
     def _whole(self) -> Experiment:
         """One that was run from the beginning to the end; the same for all tests."""
+        return self._counted[0]
+
+    @property
+    def _counted(self) -> tuple[Experiment, int]:
+        """That one, and how many calls of modules it took."""
         finished = OneShotContract._finished
         if type(self) not in finished:
             experiment = self._experiment(Path(tempfile.mkdtemp()))
-            experiment.run(progress="silent")
-            finished[type(self)] = experiment
+            with calls_counted() as made:
+                experiment.run(progress="silent")
+            finished[type(self)] = experiment, made[0]
         return finished[type(self)]
 
     def _outcome(self, experiment: Experiment) -> dict[str, Any]:
@@ -145,37 +152,33 @@ class OneShotContract(ABC):
 
     def test_kills_change_nothing(self, tmp_path: Path) -> None:
         """Killed at random instants of training, validation and ranking, and gone on with, it ends the same."""
-        total = self._in_a_process(tmp_path / "counted", None)
-        assert total > 0
-        rng = random.Random(type(self).__name__)
-        for _ in range(_KILLS):
-            self._in_a_process(tmp_path / "killed", rng.randrange(total // 8, total))
-        survivor = self._experiment(tmp_path / "killed", resume=True)
+        total, rng = self._counted[1], random.Random(type(self).__name__)
+        codes = [self._in_a_process(tmp_path, rng.randrange(total // 8, total)) for _ in range(_KILLS)]
+        assert codes[0] == -signal.SIGKILL
+        assert set(codes) <= {0, -signal.SIGKILL}, "the search in another process failed; see its output"
+        survivor = self._experiment(tmp_path, resume=True)
         survivor.run(progress="silent")
         self._assert_same_end(survivor)
-        self._assert_same_end(self._experiment(tmp_path / "counted", resume=True))
 
-    def _in_a_process(self, folder: Path, calls: int | None) -> int:
-        """Runs a search in a process of its own, which kills itself after so many calls of modules.
+    def _in_a_process(self, folder: Path, calls: int) -> int | None:
+        """Runs a search, or goes on with it, in a process of its own that is killed after so many calls of modules.
 
         Returns:
-            How many calls there were; 0 where it was killed.
+            The exit code.
         """
-        cloudpickle.register_pickle_by_value(sys.modules[type(self).__module__])
+        module = sys.modules[type(self).__module__]
+        cloudpickle.register_pickle_by_value(module)
         try:
             payload = cloudpickle.dumps(self)
         finally:
-            cloudpickle.unregister_pickle_by_value(sys.modules[type(self).__module__])
+            cloudpickle.unregister_pickle_by_value(module)
+        # Forked from a process that has imported what is needed, but has run nothing: torch cannot be forked after.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["nas", "pytorch_lightning", "optuna"])
-        folder.mkdir(exist_ok=True)
+        context.set_forkserver_preload([type(part).__module__ for part in (self.make(), self.evaluator())])
         process = context.Process(target=_search, args=(payload, str(folder), calls))
         process.start()
         process.join()
-        if process.exitcode == -signal.SIGKILL:
-            return 0
-        assert process.exitcode == 0, "the search in another process failed; see its output"
-        return int((folder / "calls").read_text())
+        return process.exitcode
 
     def test_the_time_is_kept(self, tmp_path: Path) -> None:
         """Where the time is up it has a checkpoint and no trials yet; run again, mid-epoch, it ends the same."""
@@ -354,17 +357,24 @@ def _stop(*_: Any) -> Any:
     raise _Stop
 
 
-def _search(payload: bytes, folder: str, calls: int | None) -> None:
-    """Runs the search of a contract, and kills this process after so many calls of modules."""
-    made = 0
+def _search(payload: bytes, folder: str, calls: int) -> None:
+    """Runs the search of a contract in a process that is killed after so many calls of modules."""
+    contract: OneShotContract = cloudpickle.loads(payload)
+    with calls_counted(lambda made: os.kill(os.getpid(), signal.SIGKILL) if made == calls else None):
+        contract._experiment(Path(folder), resume=True).run(progress="silent")
+
+
+@contextmanager
+def calls_counted(react: Callable[[int], None] = lambda made: None) -> Iterator[list[int]]:
+    """Counts the calls of modules in a block, and reacts to each."""
+    made = [0]
 
     def count(module: nn.Module, inputs: Any) -> None:
-        nonlocal made
-        made += 1
-        if made == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
+        made[0] += 1
+        react(made[0])
 
-    contract: OneShotContract = cloudpickle.loads(payload)
-    register_module_forward_pre_hook(count)
-    contract._experiment(Path(folder), resume=True).run(progress="silent")
-    (Path(folder) / "calls").write_text(str(made))
+    handle = register_module_forward_pre_hook(count)
+    try:
+        yield made
+    finally:
+        handle.remove()
