@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT = "NAS_HEARTBEAT"
 """The environment variable with the seconds between the heartbeats of the processes that share a server."""
+_TABLES = 7_269_837_411
+"""A number for the lock that is held while tables are made."""
 
 
 def open_storage(storage: object, folder: Path) -> BaseStorage:
@@ -71,14 +74,32 @@ def _on_server(url: str) -> RDBStorage:
     import optuna
 
     seconds = int(os.environ.get(HEARTBEAT, "20"))
+    # Which driver SQLAlchemy takes for a bare URL depends on its version.
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _first_on(url):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.storages.RDBStorage(
+            storage = optuna.storages.RDBStorage(
                 url, heartbeat_interval=seconds, grace_period=3 * seconds, engine_kwargs={"pool_pre_ping": True}
             )
     except ImportError as error:
-        raise MissingDependency("psycopg2-binary", purpose="a PostgreSQL storage", extra="postgres") from error
+        raise MissingDependency("psycopg", purpose="a PostgreSQL storage", extra="postgres") from error
+    weakref.finalize(storage, storage.engine.dispose)
+    return storage
+
+
+@contextmanager
+def _first_on(url: str) -> Iterator[None]:
+    """Optuna creates its tables when it finds none, and fails where two processes do so at once."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({_TABLES})")
+            yield
+    finally:
+        engine.dispose()
 
 
 @contextmanager

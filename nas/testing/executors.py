@@ -22,7 +22,7 @@ from nas.execution import Assignment, Executor, Outcome, Plan
 from nas.mutables import ValueChoice
 from nas.objectives import Objectives
 from nas.space import ModelSpace
-from nas.testing.processes import INTERRUPTED_SCRIPT, PATIENCE, is_alive, last_line, pack, unpack, wait_until
+from nas.testing.processes import INTERRUPTED_SCRIPT, PATIENCE, held, is_alive, last_line, pack, unpack, wait_until
 from nas.trial import TrialState
 
 

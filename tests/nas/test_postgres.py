@@ -1,0 +1,181 @@
+"""Several processes run one experiment on a PostgreSQL server that the test starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from torch import nn
+
+from nas import Experiment, Real, TrialState, ValueChoice
+from nas.evaluators import FunctionalEvaluator
+from nas.strategies import Random
+from nas.testing.processes import PATIENCE, wait_until
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+from torch import nn
+from nas import Experiment, Real, ValueChoice
+from nas.evaluators import FunctionalEvaluator
+from nas.strategies import RegularizedEvolution
+
+folder, url, trials, pause = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+
+def space():
+    return nn.Linear(2, ValueChoice(list(range(1, 40)), label="width"))
+
+def evaluate(model, rate):
+    with open(folder / f"evaluated-{os.getpid()}", "a") as file:
+        file.write(json.dumps([model.out_features, rate]) + "\\n")
+    time.sleep(pause)
+    return model.out_features * rate
+
+experiment = Experiment(space, FunctionalEvaluator(evaluate, rate=Real(0, 1)), RegularizedEvolution(population_size=10),
+                        name="joint", directory=folder / str(os.getpid()), seed=3, storage=url, resume=True)
+print("ready", flush=True)
+experiment.run(trials, progress="silent")
+print(json.dumps([[t.number, t.sample["width"], t.sample["rate"], t.value, str(t.state)] for t in experiment.trials]))
+"""
+
+
+def start(folder: Path, url: str, trials: int, pause: float = 0.01) -> subprocess.Popen[str]:
+    (folder / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(folder / "script.py"), str(folder), url, str(trials), str(pause)]
+    environment = {**os.environ, "NAS_HEARTBEAT": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> list[list[Any]]:
+    out, err = process.communicate(timeout=2 * PATIENCE)
+    assert process.returncode == 0, err
+    found: list[list[Any]] = json.loads(out.splitlines()[-1])
+    return found
+
+
+def evaluated(folder: Path) -> list[str]:
+    return [line for path in folder.glob("evaluated-*") for line in path.read_text().splitlines()]
+
+
+def test_processes_share_the_trials(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.database("shared")
+    results = [finish(process) for process in [start(tmp_path, url, 60) for _ in range(3)]]
+    assert results[0] == results[1] == results[2]
+    trials = results[0]
+    assert [trial[0] for trial in trials] == list(range(60))
+    assert {trial[4] for trial in trials} == {"COMPLETE"}
+    lines = evaluated(tmp_path)
+    assert sorted(lines) == sorted({json.dumps(trial[1:3]) for trial in trials}), "each sample is evaluated once"
+    assert len(list(tmp_path.glob("evaluated-*"))) >= 2, "at least two took part"
+
+
+def test_the_trials_of_a_dead_process_are_run_by_another(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.database("dead")
+    victim = start(tmp_path, url, 12, pause=1000)
+    wait_until(lambda: len(evaluated(tmp_path)) == 1)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    begin = time.monotonic()
+    trials = finish(start(tmp_path, url, 12))
+    assert [trial[0] for trial in trials] == list(range(12))
+    assert {trial[4] for trial in trials} == {"COMPLETE"}
+    lines = evaluated(tmp_path)
+    assert len(lines) == 13, "one of twelve was run twice"
+    assert len(set(lines)) == 12
+    assert time.monotonic() - begin > 1, "not before its heart has stopped"
+    for stream in (victim.stdout, victim.stderr):
+        assert stream is not None
+        stream.close()
+
+
+def test_a_connection_that_is_cut_is_survived(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.database("cut")
+    processes = [start(tmp_path, url, 60, pause=0.05) for _ in range(2)]
+    for goal in (10, 30):
+        wait_until(lambda goal=goal: len(evaluated(tmp_path)) >= goal)  # type: ignore[misc]
+        cut = postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'cut'", "postgres")
+        assert (True,) in cut
+    results = [finish(process) for process in processes]
+    assert results[0] == results[1]
+    assert [trial[0] for trial in results[0]] == list(range(60))
+    assert {trial[4] for trial in results[0]} == {"COMPLETE"}
+    assert set(evaluated(tmp_path)) == {json.dumps(trial[1:3]) for trial in results[0]}
+
+
+def space() -> nn.Module:
+    return nn.Linear(2, ValueChoice(list(range(1, 40)), label="width"))
+
+
+def value(model: Any, rate: float) -> float:
+    return float(model.out_features * rate)
+
+
+def make(folder: Path, url: str | None) -> Experiment:
+    evaluator = FunctionalEvaluator(value, rate=Real(0, 1))
+    return Experiment(space, evaluator, Random(), name="one", directory=folder, storage=url, resume=True)
+
+
+def test_one_process_finds_what_it_finds_with_a_journal(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.database("one")
+    make(tmp_path / "a", url).run(5, progress="silent")
+    resumed = make(tmp_path / "b", url)
+    resumed.run(12, progress="silent")
+    journal = make(tmp_path / "c", None)
+    journal.run(12, progress="silent")
+    assert [(t.sample, t.value, t.seed) for t in resumed.trials] == [
+        (t.sample, t.value, t.seed) for t in journal.trials
+    ]
+    assert not any(thread.name == "nas-heartbeat" for thread in threading.enumerate())
+
+
+def test_a_late_result_of_one_that_was_thought_dead_is_dropped(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.database("late")
+    made = make(tmp_path, url)
+    made.run(2, progress="silent")
+    one, two = made._session.begun(), make(tmp_path, url)._session.begun()
+    with one.turn():
+        trial = one.begin({"width": 3, "rate": 0.5}, 1)
+    with two.turn():
+        assert two.adopt() is None, "its heart beats"
+        assert trial.number in two.running
+    postgres.sql("UPDATE trial_heartbeats SET heartbeat = now() - interval '1 day'", "late")
+    with two.turn():
+        adopted = two.adopt()
+    assert adopted == trial
+    outcome = made._loop(made.evaluator, one, 1, None)
+    from nas.execution import Assignment
+
+    failed = Assignment(number=trial.number, sample=trial.sample, seed=1).failed("of the second")
+    with two.turn():
+        assert two.finish(trial.number, failed).state is TrialState.FAILED
+    late = Assignment(number=trial.number, sample=trial.sample, seed=1).failed("of the first, late")
+    assert outcome._finish(trial.number, late).error == "of the second\n"
+    for history in (one, two):
+        history._ledger.sharing.end()
+
+
+def test_what_is_enqueued_is_run_by_any(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.database("queue")
+    make(tmp_path / "a", url).run(1, progress="silent")
+    running = make(tmp_path / "b", url)
+    assert make(tmp_path / "c", url).enqueue({"width": 7, "rate": 0.25})
+    running.run(2, progress="silent")
+    assert running.trials[1].sample == {"width": 7, "rate": 0.25}
+
+
+def test_an_unreachable_server_is_an_error_without_the_password(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(Exception, match="the storage cannot be opened") as caught:
+        make(tmp_path, "postgresql://nas:secret@127.0.0.1:9/none")
+    assert "secret" not in str(caught.value)
