@@ -42,6 +42,8 @@ class _Span:
     shape: Shape
     fixed: bool = True
     """Whether they are as many everywhere: then they are used whole, however they lie among themselves."""
+    leading: bool = True
+    """Whether only the first axis differs, so that the leading ones are everywhere the same."""
     inner: Alignment | None = None
     """Of those that a module made, where they lie one after the other."""
 
@@ -97,6 +99,7 @@ class Alignment:
         if span.shape != shape:
             joint = tuple(map(max, span.shape, shape))
             new = span.fixed or joint != span.shape
+            span.leading &= shape[1:] == span.shape[1:]
             span.shape, span.fixed = joint, False
         if segment.source and prod(segment.shape[1:]) == 1:
             span.inner = span.inner or Alignment()
@@ -112,7 +115,7 @@ class Alignment:
     @property
     def is_plain(self) -> bool:
         """Whether the channels of all architectures are the leading ones."""
-        return self.problem is None and all(not s and len(span.shape) == 1 for s, span in self._spans.items())
+        return self.problem is None and all(not s and span.leading for s, span in self._spans.items())
 
     @property
     def length(self) -> int:

@@ -55,13 +55,17 @@ def assert_same_step(supernet: PathSupernet, sample: Sample, x: Tensor, *, train
     supernet.load_state_dict(before)
 
 
-@pytest.mark.parametrize("name", list_spaces())
+SLOW = ("amoebanet", "nasnet")  # enas_micro has cells of the same kind
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in list_spaces()]
+)
 def test_paths_of_the_zoo_are_their_architectures(name: str) -> None:
     zoo_space, x = space(name, **SPACES[name].tiny), batch_for(name)
     supernet = PathSupernet(zoo_space, example_input=(x,))
-    for seed in range(3):
-        for train in (False, True):
-            assert_same_step(supernet, zoo_space.sample(seed), x, train=train)
+    for seed in range(4):
+        assert_same_step(supernet, zoo_space.sample(seed), x, train=seed % 2 == 1)
 
 
 class Block(nn.Module):

@@ -1,0 +1,122 @@
+"""What sharing costs: a step of a path through the store, beside the same architecture alone; and its memory."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from nas import LayerChoice, ModelSpace, Sample, ValueChoice
+from nas.oneshot.paths import PathSupernet
+
+
+class Network(nn.Sequential):
+    """Convolutions of chosen width and kernel, or of one of two kinds."""
+
+    def __init__(self, *, widths: bool) -> None:
+        width = ValueChoice([16, 24, 32], label="width") if widths else 32
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1)]
+        for i in range(4):
+            kernel = ValueChoice([3, 5], label=f"kernel{i}")
+            if widths:
+                layers.append(nn.Conv2d(width, width, kernel, padding="same", bias=False))
+            else:
+                layers.append(LayerChoice([lambda k=k: nn.Conv2d(32, 32, k, padding="same") for k in (3, 5)]))
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+
+
+def middle(space: ModelSpace) -> Sample:
+    return space.complete({name: 24 for name in ("width",) if name in space.search_space.domains})
+
+
+Step = Callable[[], None]
+
+
+def trained(model: nn.Module, x: Tensor, y: Tensor) -> Step:
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    step()
+    return step
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[Tensor, Tensor]:
+    torch.set_num_threads(1)
+    return torch.randn(32, 3, 16, 16), torch.randint(10, (32,))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["whole", "sliced"])
+def supernet(request: pytest.FixtureRequest, batch: tuple[Tensor, Tensor]) -> PathSupernet:
+    supernet = PathSupernet(ModelSpace(Network, widths=request.param), example_input=batch[:1])
+    supernet.select(middle(supernet.space))
+    return supernet
+
+
+@pytest.mark.benchmark(group="path")
+def test_step_of_a_path(benchmark: BenchmarkFixture, supernet: PathSupernet, batch: tuple[Tensor, Tensor]) -> None:
+    benchmark(trained(supernet, *batch))
+
+
+@pytest.mark.benchmark(group="path")
+def test_step_alone(benchmark: BenchmarkFixture, supernet: PathSupernet, batch: tuple[Tensor, Tensor]) -> None:
+    benchmark(trained(supernet.extract(middle(supernet.space)), *batch))
+
+
+@pytest.mark.benchmark(group="path ratio")
+def test_a_path_costs_little_more_than_its_architecture(
+    benchmark: BenchmarkFixture, supernet: PathSupernet, batch: tuple[Tensor, Tensor]
+) -> None:
+    """Step by step in turns, in processor time, so that what else runs here hits both alike."""
+    steps = trained(supernet, *batch), trained(supernet.extract(middle(supernet.space)), *batch)
+
+    def ratio() -> float:
+        times: tuple[list[float], list[float]] = ([], [])
+        for turn in range(30):
+            for which in (0, 1) if turn % 2 else (1, 0):
+                begin = time.process_time()
+                steps[which]()
+                times[which].append(time.process_time() - begin)
+        return statistics.median(times[0]) / statistics.median(times[1])
+
+    found = benchmark.pedantic(ratio, rounds=1)
+    benchmark.extra_info["ratio"] = found
+    assert found < 1.10
+
+
+@pytest.mark.benchmark(group="subnet")
+def test_selecting_a_path_that_is_known(benchmark: BenchmarkFixture, supernet: PathSupernet) -> None:
+    sample = middle(supernet.space)
+    benchmark(lambda: supernet.select(sample))
+
+
+@pytest.mark.benchmark(group="subnet")
+def test_building_a_subnet(benchmark: BenchmarkFixture, supernet: PathSupernet) -> None:
+    sample = middle(supernet.space)
+    benchmark.pedantic(lambda: supernet._build(sample, alone=True), rounds=10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the memory of tensors is measured on CUDA")
+def test_memory_of_a_path(benchmark: BenchmarkFixture, supernet: PathSupernet, batch: tuple[Tensor, Tensor]) -> None:
+    x, y = (tensor.cuda() for tensor in batch)
+
+    def peak(model: nn.Module) -> int:
+        step = trained(model, x, y)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+
+    alone = peak(supernet.extract(middle(supernet.space), device="cuda"))
+    store = sum(tensor.nbytes for tensor in supernet.state_dict().values())
+    found = benchmark.pedantic(lambda: peak(supernet.cuda()), rounds=1)
+    supernet.cpu()
+    assert found <= 1.05 * alone + store
