@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nas.oneshot.penalty import CostPenalty
     from nas.oneshot.random_paths import RandomOneShot
     from nas.oneshot.relax import RelaxedSupernet
+    from nas.oneshot.slicing import register_slicer
 
 _LATE = {
     "DARTS": "nas.oneshot.darts",
@@ -23,6 +24,7 @@ _LATE = {
     "ProxylessNAS": "nas.oneshot.darts",
     "RandomOneShot": "nas.oneshot.random_paths",
     "RelaxedSupernet": "nas.oneshot.relax",
+    "register_slicer": "nas.oneshot.slicing",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "ProxylessNAS",
     "RandomOneShot",
     "RelaxedSupernet",
+    "register_slicer",
 ]
 
 
