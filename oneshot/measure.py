@@ -21,6 +21,9 @@ class Logged:
 
     Args:
         outer: the module that Lightning trains; None where there is none.
+
+    Attributes:
+        names: what has reached the Trainer.
     """
 
     def __init__(self, outer: LightningModule | None = None) -> None:
@@ -28,6 +31,7 @@ class Logged:
         self._outer = [outer]
         self._caught: dict[str, list[tuple[Any, int]]] | None = None
         self.batch_size = 1
+        self.names: set[str] = set()
 
     def attach(self, inner: LightningModule) -> None:
         """The module logs here from now on: `log` refuses to work in a module that is not the Trainer's own."""
@@ -47,6 +51,7 @@ class Logged:
         if self._caught is not None:
             self._caught.setdefault(name, []).append((value, options.get("batch_size") or self.batch_size))
         elif self._outer[0] is not None:
+            self.names.add(name)
             self._outer[0].log(name, value, *args, **options)
 
     def _log_dict(self, dictionary: Mapping[str, Any], *args: Any, **options: Any) -> None:

@@ -109,10 +109,11 @@ class PathLearner(Learner):
         teacher: Tensor | None = None
         for sample in paths:
             self.supernet.select(sample)
+            judge = search.training_loss if first is None else search.loss
             if self._distillation is None:
-                loss = search.loss(train)
+                loss = judge(train)
             else:
-                loss, said = self._loss_and_output(search, train)
+                loss, said = self._loss_and_output(judge, train)
                 if teacher is None:
                     teacher = said.detach()
                 else:
@@ -125,10 +126,10 @@ class PathLearner(Learner):
         assert first is not None, "a chooser chooses at least one path"
         return {"train_loss": first}
 
-    def _loss_and_output(self, search: SearchModule, batch: Any) -> tuple[Tensor, Tensor]:
+    def _loss_and_output(self, judge: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
         handle = self.supernet.register_forward_hook(lambda module, inputs, output: self._said.append(output))
         try:
-            loss = search.loss(batch)
+            loss = judge(batch)
         finally:
             handle.remove()
         said, self._said = self._said[-1], []

@@ -113,7 +113,7 @@ class RelaxedLearner(Learner):
         with torch.no_grad():
             self.architecture.mix(self._mixer.rule(search, "weights"))
         search.zero_weights()
-        loss = search.loss(train)
+        loss = search.training_loss(train)
         if loss.requires_grad:  # a path of skip connections alone has no weights
             search.manual_backward(loss, inputs=[p for p in search.inner.parameters() if p.requires_grad])
         search.step_weights()

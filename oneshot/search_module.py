@@ -67,8 +67,8 @@ class SearchModule(LightningModule):
 
     # What the learner calls.
 
-    def loss(self, batch: Any) -> Tensor:
-        """The evaluator's training loss of a batch, under whatever the model is at the moment."""
+    def training_loss(self, batch: Any) -> Tensor:
+        """The evaluator's training loss of a batch, under whatever the model is at the moment; it is logged."""
         out = train_step(self.inner, batch, self.position)
         loss = out["loss"] if isinstance(out, Mapping) else out
         if not isinstance(loss, Tensor):
@@ -78,6 +78,11 @@ class SearchModule(LightningModule):
                 )
             )
         return loss
+
+    def loss(self, batch: Any) -> Tensor:
+        """The same, for what is no step of the weights: nothing of it is logged."""
+        with self._logged.catching():
+            return self.training_loss(batch)
 
     def metrics(self, batches: Iterable[Any], *, batch_statistics: nn.Module | None = None) -> dict[str, float]:
         """The evaluator's validation metrics over some batches, under whatever the model is at the moment.
@@ -153,11 +158,14 @@ class SearchModule(LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """One step of the algorithm."""
+        self._logged.names.clear()
         losses = self.learner.step(self, batch["train"], batch.get("validation"))
         self.done += 1
         self.position += 1
         size = size_of(batch["train"])
         for name, value in losses.items():
+            if name in self._logged.names:
+                continue  # the evaluator's module logs it, in its own way
             self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:

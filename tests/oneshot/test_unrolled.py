@@ -58,7 +58,7 @@ def gradients_by_differences(function: Any, architecture: Architecture, step: fl
             for sign in (1, -1):
                 with torch.no_grad():
                     parameter.view(-1)[i] += sign * step
-                values.append(float(function()))
+                values.append(function().item())
                 with torch.no_grad():
                     parameter.view(-1)[i] -= sign * step
             gradient.view(-1)[i] = (values[0] - values[1]) / (2 * step)
