@@ -82,6 +82,7 @@ class Checkpoints(Callback):
 
     def __init__(self, directory: Path, every: int, found: Mapping[str, Any] | None, seed: int) -> None:
         self._directory, self._every, self._found, self._seed = directory, every, found, seed
+        self._sums: Mapping[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restores the optimizers, schedulers and random states; the parameters have been restored before."""
@@ -98,6 +99,7 @@ class Checkpoints(Callback):
         for callback in _callbacks(trainer):
             if callback.state_key in found["callbacks"]:
                 callback.load_state_dict(found["callbacks"][callback.state_key])
+        self._sums = found["sums"]
         restore_states(found["random"][trainer.global_rank % len(found["random"])])
 
     def on_train_batch_end(
@@ -105,6 +107,7 @@ class Checkpoints(Callback):
     ) -> None:
         """Writes one, now and then; at the end of an epoch the search has more to do first."""
         search: SearchModule = pl_module  # type: ignore[assignment]
+        self._restore_sums(trainer)
         if search.done % self._every == 0 and not trainer.is_last_batch:
             self.write(trainer, search, epoch=trainer.current_epoch)
 
@@ -116,6 +119,7 @@ class Checkpoints(Callback):
             search: what is trained.
             epoch: to go on with.
         """
+        self._restore_sums(trainer)
         random = gather(all_states())
         if trainer.is_global_zero:
             state = {
@@ -129,13 +133,34 @@ class Checkpoints(Callback):
                 "precision": trainer.precision_plugin.state_dict(),
                 "callbacks": {c.state_key: state for c in _callbacks(trainer) if (state := plain(c.state_dict()))},
                 "random": random,
+                "sums": _sums(trainer) if search.position else {},
             }
             write_checkpoint(state, self._directory)
         trainer.strategy.barrier("nas.checkpoint")
 
+    def _restore_sums(self, trainer: Trainer) -> None:
+        """Lightning knows a metric when it has been logged, so after the first step."""
+        for key, metric in _results(trainer).items():
+            if key in self._sums:
+                value, size = self._sums[key]
+                metric.value = metric.value + value.to(metric.value)
+                metric.cumulated_batch_size = metric.cumulated_batch_size + size.to(metric.cumulated_batch_size)
+        self._sums = {}
+
 
 def _callbacks(trainer: Trainer) -> list[Callback]:
     found: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a trainer has them
+    return found
+
+
+def _sums(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
+    """What the means of this epoch are made of so far: schedulers may go by them."""
+    found = {key: metric for key, metric in _results(trainer).items() if metric.is_tensor and metric.meta.on_epoch}
+    return {k: [m.value.clone(), m.cumulated_batch_size.clone()] for k, m in found.items() if m.meta.is_mean_reduction}
+
+
+def _results(trainer: Trainer) -> dict[str, Any]:
+    found: dict[str, Any] = trainer.fit_loop.epoch_loop._results  # it has no public name
     return found
 
 

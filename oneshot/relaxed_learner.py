@@ -125,7 +125,8 @@ class RelaxedLearner(Learner):
         self.architecture.mix(self._mixer.rule(search, "architecture"))
         if self._steps.unrolled:
             loss = unrolled_loss(search, train, validation) + self._penalty()
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            scaled = search.trainer.precision_plugin.pre_backward(loss, search)
+            gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         else:

@@ -112,7 +112,8 @@ class SearchModule(LightningModule):
     def step_weights(self) -> None:
         """Clips, and steps the evaluator's optimizers and those of its schedulers that go by the step."""
         for optimizer in self.plan.optimizers:
-            self._step(optimizer, clip=True)
+            average_gradients(p for group in optimizer.param_groups for p in group["params"])
+            self._wrapped[id(optimizer)].step()
         for schedule in self.plan.schedules:
             if schedule.interval == "step" and (self.done + 1) % schedule.frequency == 0:
                 schedule.step(None)
@@ -120,18 +121,7 @@ class SearchModule(LightningModule):
     def step_architecture(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
         """Steps one of the learner's optimizers, the gradients of all devices averaged."""
         average_gradients(parameters)
-        self._step(optimizer, clip=False)
-
-    def _step(self, optimizer: Optimizer, *, clip: bool) -> None:
-        wrapped = self._wrapped[id(optimizer)]
-        if clip:
-            average_gradients(p for group in optimizer.param_groups for p in group["params"])
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            if self._clip[0] is not None:
-                if scaler is not None:
-                    scaler.unscale_(optimizer)
-                self.clip_gradients(optimizer, gradient_clip_val=self._clip[0], gradient_clip_algorithm=self._clip[1])
-        wrapped.step()
+        self._wrapped[id(optimizer)].step()
 
     @property
     def _wrapped(self) -> dict[int, Any]:
@@ -155,6 +145,11 @@ class SearchModule(LightningModule):
                     )
                 )
         return [*self.plan.optimizers, *self.learner.optimizers()]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips the gradients of the weights; by now mixed precision has taken its scale out of them."""
+        if self._clip[0] is not None and any(optimizer is each for each in self.plan.optimizers):
+            self.clip_gradients(optimizer, gradient_clip_val=self._clip[0], gradient_clip_algorithm=self._clip[1])
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """One step of the algorithm."""
