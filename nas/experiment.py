@@ -18,6 +18,7 @@ from nas.history import History
 from nas.mutators import Mutator
 from nas.objectives import Direction
 from nas.one_shot import OneShotStrategy, OneShotTask, Supernet, refuse_for_one_shot
+from nas.opening import hand_over, opened
 from nas.progress import ProgressMode, make_progress
 from nas.results import Results, conclude
 from nas.retraining import Retrained, retrain
@@ -95,6 +96,9 @@ class Experiment:
         resume: bool = False,
         accept_changes: bool = False,
     ) -> None:
+        directory, storage, executor, resume, accept_changes = opened(
+            directory=directory, storage=storage, executor=executor, resume=resume, accept_changes=accept_changes
+        )
         check_parts(evaluator, strategy, name, seed, repeats)
         self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
         self.objectives = choose_objectives(objective, evaluator)
@@ -104,6 +108,8 @@ class Experiment:
         self.space = model_space.with_hyperparameters(evaluator.hyperparameters)
         self.evaluator, self.strategy = evaluator, strategy
         self.path = Path(directory) / name
+        self.ending = ""
+        """Why the latest run ended, in words."""
         self._executor = make_executor(executor)
         if isinstance(strategy, OneShotStrategy):
             refuse_for_one_shot(self.objectives, executor=executor, repeats=repeats, early_stopping=early_stopping)
@@ -313,12 +319,15 @@ class Experiment:
         Raises:
             ExperimentError: the first 10 trials all failed, or another process runs this experiment.
         """
+        limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
+        hand_over(self, **limits, concurrency=concurrency, progress=progress)
         concurrency = self._executor.usual_concurrency if concurrency is None else concurrency
         check_limits(max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency)
         shown = make_progress(progress)
         begin = time.monotonic()
         with self._session.writing():
             history = self._session.begun(max_trials)
+            self._session.note_run(**limits, concurrency=concurrency)
             end = None if timeout is None else begin + timeout
             try:
                 judge: Evaluator | None = self.evaluator
@@ -335,6 +344,7 @@ class Experiment:
             finally:
                 self._executor.close()
                 shown.end()
+            self.ending = ending
             conclude(shown, self.results, ending, time.monotonic() - begin)
 
     def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:

@@ -163,7 +163,7 @@ class Ledger:
             user_attrs={_ASKED: {k: v for k, v in asked.items() if v is not None}},
         )
         trial_id = self._create_trial(template, asked["mark"])
-        number = self._storage.get_trial_number_from_id(trial_id)
+        number = patiently(lambda: self._storage.get_trial_number_from_id(trial_id))
         self._ids[number] = trial_id
         self.sharing.claim(trial_id)
         return number

@@ -44,6 +44,8 @@ class Results:
     """What the ledger says of the experiment: its seed, objective, repeats and space."""
     inputs: list[dict[str, Any]] = field(default_factory=list)
     """Shape and dtype of the tensors that the first model was called with."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """What was asked of the latest run, where the results were loaded."""
 
     @classmethod
     def load(cls, path: Path, space: object = None, storage: str | BaseStorage | None = None) -> Results:
@@ -69,6 +71,7 @@ class Results:
             header=header,
             space=space if space is None or isinstance(space, ModelSpace) else ModelSpace(space),
             inputs=next((record.inputs for record in records if record.inputs), []),
+            run=ledger.notes().run,
         )
 
     @property

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted; run it again (with resume=True in a new process) to go on"
 STOPPED = "stopped by request; resume it to go on"
+TIME_IS_UP = "the time is up"
 ALL_DONE = "all trials done"
 _POLL = 0.5
 """Seconds between looks at what other processes do, when there is nothing else to do."""
@@ -91,7 +92,7 @@ class SearchLoop:
                     elif history.stops > stops:
                         ending = STOPPED
                     elif end is not None and time.monotonic() >= end:
-                        ending = "the time is up"
+                        ending = TIME_IS_UP
                     else:
                         trial, ending = self._next(max_trials, under_way)
                 if ending or trial is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ from nas.header import amend, refuse_differences
 from nas.history import History
 from nas.ledger import Ledger
 from nas.objectives import Objectives
+from nas.opening import opened_how
 from nas.samples import Sample
 from nas.space import ModelSpace
 from nas.storage import exclusively
@@ -88,6 +92,15 @@ class Session:
         else:
             with exclusively(self._path):
                 yield
+
+    def note_run(self, **limits: Any) -> None:
+        """Writes down what a run is asked for, and by which file, for `nas show` and `nas resume`."""
+        assert self.ledger is not None
+        assert self.history is not None
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        origin = {"file": None if script is None else os.path.abspath(script), **opened_how()}
+        run = {**limits, **origin, "began": time.time(), "finished": self.history.finished}
+        self.ledger.write_run({name: value for name, value in run.items() if value is not None})
 
     def enqueue(self, sample: Sample) -> bool:
         """Puts a sample in the queue; a process that runs the experiment takes it from there."""

@@ -15,6 +15,7 @@ from nas.execution.ray_worker import Mailbox, RayWorker
 
 _MOST = 4096
 _GRACE = 5.0
+_GLANCE = 0.5
 
 
 @final
@@ -132,7 +133,8 @@ class RayExecutor(Executor):
                 self._letter = self._mailbox.next.remote()
             awaited = {reference: worker for worker in busy.values() for reference in worker.awaited}
             deadlines = [worker.deadline for worker in busy.values() if worker.deadline is not None]
-            timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+            # ray.wait does not see every signal: a second Ctrl-C would wait for the next trial to end.
+            timeout = max(0.0, min([_GLANCE, *(deadline - time.monotonic() for deadline in deadlines)]))
             ready, _ = ray.wait([*awaited, self._letter], timeout=timeout)
             if self._letter in ready:
                 number, step, value = ray.get(self._letter)
