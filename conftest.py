@@ -1,4 +1,4 @@
-"""One thread for each test process: two processes of many threads on two cores spend their time waiting for each other."""
+"""One thread for each test process: two of many threads on two cores spend their time waiting for each other."""
 
 import os
 

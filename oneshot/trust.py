@@ -91,7 +91,11 @@ class TrustReport:
             table.add_column(name)
         for row in self.compared:
             sample = ", ".join(f"{label}={answer}" for label, answer in row.sample.items())
-            table.add_row(Text(sample if len(sample) <= _SHOWN else f"{sample[:_SHOWN]}…"), f"{row.shared:.5g}", f"{row.alone:.5g}")
+            table.add_row(
+                Text(sample if len(sample) <= _SHOWN else f"{sample[:_SHOWN]}…"),
+                f"{row.shared:.5g}",
+                f"{row.alone:.5g}",
+            )
         low, high = self.interval
         lines = [f"Rank correlation (Kendall): {self.kendall:.2f}, with 95 % confidence from {low:.2f} to {high:.2f}"]
         if self.skips is not None:
