@@ -359,5 +359,5 @@ class ExecutorContract(ABC):
             assert late[0] <= early[0] + 3, f"file handles went from {early[0]} to {late[0]}"
             assert late[1] <= early[1] + 20, f"memory went from {early[1]} to {late[1]} MiB"
         gc.collect()
-        assert not any(is_alive(pid) for pid in there if pid != os.getpid())
+        wait_until(lambda: not any(is_alive(pid) for pid in there if pid != os.getpid()))
         assert sum(thread.is_alive() and "loky" in thread.name.lower() for thread in threading.enumerate()) == 0

@@ -1,6 +1,5 @@
 """The executors keep their contract."""
 
-
 from nas.execution import Executor, InlineExecutor, ProcessExecutor
 from nas.testing import ExecutorContract
 

@@ -1,10 +1,17 @@
 """Trials on a real Ray instance on this machine."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from torch import nn
 
+from nas import Experiment, ExperimentError, ValueChoice
+from nas.evaluators import FunctionalEvaluator
 from nas.execution import Executor, RayExecutor
+from nas.strategies import GridSearch
 from nas.testing import ExecutorContract
 
 ray = pytest.importorskip("ray")
@@ -21,3 +28,73 @@ def instance() -> Iterator[None]:
 class TestRay(ExecutorContract):
     def make(self) -> Executor:
         return RayExecutor(workers=2, grace=1)
+
+
+def space() -> nn.Module:
+    return nn.Linear(2, ValueChoice(list(range(1, 9)), label="width"))
+
+
+def test_a_request_that_no_node_can_meet_is_refused(tmp_path: Path) -> None:
+    executor = RayExecutor(resources_per_trial={"CPU": 1000})
+    experiment = Experiment(
+        space, FunctionalEvaluator(lambda model: 1.0), GridSearch(), name="e", directory=tmp_path, executor=executor
+    )
+    with pytest.raises(ExperimentError, match=r"no node of the cluster has what a trial needs.*the nodes have"):
+        experiment.run(progress="silent")
+    assert experiment.trials == []
+
+
+def test_the_trial_of_a_lost_node_is_run_again_on_another(tmp_path: Path) -> None:
+    """In a cluster of its own; each node offers one place."""
+    script = tmp_path / "script.py"
+    script.write_text(LOST)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "['COMPLETE', 'COMPLETE', 'COMPLETE']", done.stdout
+    nodes = [path.read_text().split() for path in tmp_path.glob("begun-*")]
+    assert len(nodes) == 4, "one of three trials began twice"
+    twice = [number for number, _ in nodes if [n for n, _ in nodes].count(number) == 2]
+    assert len({node for number, node in nodes if number in twice}) == 2, "on two nodes"
+
+
+LOST = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from torch import nn
+from nas import Evaluator, Experiment, ValueChoice
+from nas.execution import RayExecutor
+from nas.strategies import GridSearch
+
+folder = Path(sys.argv[1])
+
+class Waits(Evaluator):
+    def evaluate(self, job):
+        import ray
+        node = ray.get_runtime_context().get_node_id()
+        draft = folder / f"draft-{job.number}-{node}"
+        draft.write_text(f"{job.number} {node}")
+        draft.rename(folder / f"begun-{job.number}-{node}")
+        lost = folder / "lost"
+        while job.number < 2 and (not lost.exists() or lost.read_text() == node):  # It ends by losing its node alone.
+            time.sleep(0.02)
+        return job.number
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+ray.init(address=cluster.address, log_to_driver=False)
+
+def lose():
+    while len(list(folder.glob("begun-*"))) < 2:
+        time.sleep(0.02)
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    (folder / "draft-lost").write_text(nodes[0].node_id)
+    (folder / "draft-lost").rename(folder / "lost")
+
+threading.Thread(target=lose).start()
+experiment = Experiment(lambda: nn.Linear(2, ValueChoice([1, 2, 3], label="width")), Waits(), GridSearch(), name="lost",
+                        directory=folder, executor=RayExecutor(workers=2))
+experiment.run(progress="silent")
+print([trial.state.name for trial in experiment.trials], flush=True)
+"""
