@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -78,7 +79,9 @@ def test_lenet_on_digits(tmp_path: Path) -> None:
     assert re.search(r"best validation accuracy: \d+\.\d+%", out)
 
 
-def test_cifar10_is_read_in_its_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tiny_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with four images in each file of CIFAR-10, in the format of the real ones."""
     from torchvision.datasets import CIFAR10
 
     folder = tmp_path / CIFAR10.base_folder
@@ -96,16 +99,71 @@ def test_cifar10_is_read_in_its_own_format(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(CIFAR10, "test_list", [[name, write(name, batch)] for name, _ in CIFAR10.test_list])
     meta = {**CIFAR10.meta, "md5": write("batches.meta", {"label_names": list("abcdefghij")})}
     monkeypatch.setattr(CIFAR10, "meta", meta)
+    return tmp_path
 
-    spec = importlib.util.spec_from_file_location("lenet_cifar10", EXAMPLES / "lenet_cifar10.py")
+
+def load_example(name: str) -> Any:
+    """An example as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    images = example.load_cifar10(tmp_path)
+    return example
+
+
+def test_cifar10_is_read_in_its_own_format(tiny_cifar10: Path) -> None:
+    images = load_example("lenet_cifar10").load_cifar10(tiny_cifar10)
     assert len(images) == 20
     image, label = images[3]
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 9)
+
+
+def test_cifar10_of_the_papers(tiny_cifar10: Path) -> None:
+    cifar10 = load_example("cifar10")
+    words = ["--data", str(tiny_cifar10), "--workers", "0"]
+    options = cifar10.parser("", name="", search_epochs=1, retrain_epochs=1).parse_args(words)
+    assert len(cifar10.load(options, train=False)) == 4
+    weights, architecture = cifar10.split(options, share=0.5, batch=5)
+    seen = [{int(i) for i in loader.dataset.indices} for loader in (weights, architecture)]
+    assert [len(part) for part in seen] == [10, 10]
+    assert not seen[0] & seen[1]
+    images, labels = next(iter(weights))
+    assert (images.shape, labels.shape) == ((5, 3, 32, 32), (5,))
+    blanked = cifar10.Cutout(16)(torch.ones(3, 32, 32))
+    assert 64 <= int((blanked[0] == 0).sum()) <= 256  # from a corner to a whole square
+    assert torch.equal(blanked[0], blanked[2])
+
+
+def test_cifar10_that_is_not_there_is_explained(tmp_path: Path) -> None:
+    cifar10 = load_example("cifar10")
+    words = ["--data", str(tmp_path / "nowhere")]
+    options = cifar10.parser("", name="", search_epochs=1, retrain_epochs=1).parse_args(words)
+    with pytest.raises(SystemExit, match=r"CIFAR-10 is not in .*nowhere: .* --download, or try --smoke"):
+        cifar10.load(options)
+
+
+@pytest.mark.parametrize("name", ["darts", "enas"])
+def test_cells_for_cifar10_are_searched_and_trained(name: str, tmp_path: Path) -> None:
+    out = run(f"{name}_cifar10.py", tmp_path, "--smoke")
+    assert "supernet, epoch 1 of 1" in out
+    assert "1 trial: 1 complete" in out
+    assert re.search(r"Genotype\(normal=.*normal_concat=\(2.*reduce_concat=", out)
+    assert re.search(r"test accuracy: \d+\.\d+%", out)
+    folder = tmp_path / "nas-experiments" / f"{name}-cifar10"
+    assert (folder / "best.json").exists()
+    assert list((folder / "retrained/checkpoints").glob("*.ckpt"))
+
+
+def test_one_shot_beside_multi_trial_search(tmp_path: Path) -> None:
+    out = run("one_shot_digits.py", tmp_path, "--smoke")
+    assert re.search(r"cannot be relaxed.*LayerNorm.*search this space by paths", out, re.S)
+    table = out[out.index("Handwritten digits, by one-shot") :]
+    lines = re.findall(r"│ ([^│]+?) +│ +\d+ │ +[\d.]+% │ +([\d.]+)% │ +([\d.]+)% │ +(\d+) of (\d+) │", table)
+    assert [line[0] for line in lines][:3] == ["DARTS", "ENAS", "single path"]
+    assert [line[4] for line in lines] == ["540", "540", "540", "624", "540"]
+    assert all(float(line[1]) > 30 for line in lines)  # two epochs; the full run passes 93
+    assert "the best of 540 convolutional architectures has 97.89%" in table
 
 
 def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(tmp_path: Path) -> None:
