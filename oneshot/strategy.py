@@ -88,7 +88,7 @@ class SupernetStrategy(OneShotStrategy):
         """
         ranked = (None if self._ranking is None else self._ranking.samples) or []
         if number >= len(ranked):
-            raise SearchSpaceExhausted(f"all {len(ranked)} subnets that were ranked are judged")
+            raise SearchSpaceExhausted("every subnet that was ranked is judged")
         return dict(ranked[number])
 
     @final

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 from torch import nn
 
+from nas.domains import Categorical, Domain
 from nas.errors import NasValueError, explain
 from nas.evaluation import Evaluator, Job, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from nas.oneshot.training import Training
 
-_IDENTITIES = ("skip", "identity", "skip_connect", "none")
+_IDENTITIES = ("skip", "identity")
 _DOMINATES = 0.5
 _SHOWN = 120
 
@@ -145,13 +146,14 @@ def trust_report(
     )
     pairs = [(sign * row.shared, sign * row.alone) for row in compared]
     best = trials[0].sample if trials else samples[0]
+    domains = task.space.search_space.domains
     return TrustReport(
         metric=training.module.metric,
         compared=compared,
         kendall=kendall(pairs),
         interval=_bootstrap(pairs),
-        skips=skip_share(best),
-        expected_skips=_mean([skip_share(task.space.sample(seed)) for seed in range(100)]),
+        skips=skip_share(best, domains),
+        expected_skips=_mean([skip_share(task.space.sample(seed), domains) for seed in range(100)]),
         curvature=training.curvature(),
     )
 
@@ -173,15 +175,31 @@ def kendall(pairs: Sequence[tuple[float, float]]) -> float:
     return agree / math.sqrt(first * second) if first and second else 0.0
 
 
-def skip_share(sample: Mapping[str, Any]) -> float | None:
-    """The share of skip connections among the operations of a sample; None where no answer is the name of one.
+def skip_share(sample: Mapping[str, Any], domains: Mapping[str, Domain]) -> float | None:
+    """The share of skip connections among the operations of a sample; None where it has no such choice.
 
-    An answer counts as an operation where it is text, and as a skip where its name says so.
+    A choice is one of operations where a candidate is a skip connection by its name.
+
+    Args:
+        sample: label -> answer.
+        domains: of the space, by label.
+
+    Example:
+        >>> from nas import Categorical
+        >>> domains = {"op": Categorical(["skip_connect", "conv"]), "act": Categorical(["relu", "tanh"])}
+        >>> skip_share({"op": "skip_connect", "act": "relu"}, domains)
+        1.0
     """
-    operations = [answer for answer in sample.values() if isinstance(answer, str)]
-    if not operations:
-        return None
-    return sum(any(name in operation.lower() for name in _IDENTITIES) for operation in operations) / len(operations)
+    operations = [answer for label, answer in sample.items() if _has_skips(domains[label])]
+    return sum(map(_is_skip, operations)) / len(operations) if operations else None
+
+
+def _has_skips(domain: Domain) -> bool:
+    return isinstance(domain, Categorical) and any(map(_is_skip, domain.values()))
+
+
+def _is_skip(answer: object) -> bool:
+    return isinstance(answer, str) and any(name in answer.lower() for name in _IDENTITIES)
 
 
 def _mean(shares: list[float | None]) -> float | None:
