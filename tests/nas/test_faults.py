@@ -22,12 +22,12 @@ import psutil
 import pytest
 
 from nas import Experiment, TrialState
-from nas.testing.processes import wait_until
+from nas.testing.processes import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from conftest import Server
 
-MAIN_KILLS, WORKER_KILLS, TRIALS = 10, 20, 400
+MAIN_KILLS, WORKER_KILLS, TRIALS = 10, 20, 200
 
 SCRIPT = """
 import json, os, sys, time
@@ -126,7 +126,7 @@ class Struck:
                     ballast.write(b"\0")
             except OSError:
                 pass
-        self.process.wait(120)
+        self.process.wait(PATIENCE)
         self.counts["disks filled"] += 1
         assert self.process.returncode != 0, "it says that it could not write"
         (self.disk / "ballast").unlink()
@@ -158,7 +158,7 @@ def strike(struck: Struck, cut: Any) -> None:
         if blow in ("main", "disk"):
             struck.start()
     assert struck.process is not None
-    struck.process.wait(600)
+    struck.process.wait(5 * PATIENCE)
     assert struck.process.returncode == 0, (struck.folder / "errors").read_text()[-3000:]
 
 
