@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,6 +42,17 @@ class OneShotTask:
     """Shows a line to the user."""
     deadline: float | None = None
     """Of `time.monotonic()`, in seconds: training ends there, and is gone on with next time."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the processes of other devices: what shows lines on a terminal stays here, there they are printed."""
+        try:
+            pickle.dumps(self.note)
+        except Exception:  # a console has locks and streams
+            return {**self.__dict__, "note": print}
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
 
 class OneShotStrategy(Strategy):

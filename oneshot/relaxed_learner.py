@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer
 from nas.errors import NasValueError, explain
 from nas.oneshot.architecture import Architecture, softmax
 from nas.oneshot.curvature import CurvatureStop, largest_eigenvalue
+from nas.oneshot.distributed import gather
 from nas.oneshot.learner import Judge, Learner
 from nas.oneshot.penalty import CostPenalty
 from nas.oneshot.relax import RelaxedSupernet
@@ -154,7 +155,9 @@ class RelaxedLearner(Learner):
         if stop is None or self._validation is None or search.current_epoch < self._steps.warmup_epochs:
             return
         history = self._history
-        history["curvature"].append(self.curvature(search, self._validation))
+        # Each device has another batch; all must stop together.
+        curvatures = gather(self.curvature(search, self._validation))
+        history["curvature"].append(sum(curvatures) / len(curvatures))
         snapshot = {name: tensor.detach().clone().cpu() for name, tensor in self.architecture.state_dict().items()}
         history["snapshots"] = [*history["snapshots"], snapshot][-stop.patience - 1 :]
         if stop.says(history["curvature"]):

@@ -258,9 +258,10 @@ class _Follow(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows how it goes."""
+        metrics = trainer.callback_metrics  # on all devices: they compute it together
         if not trainer.is_global_zero:
             return
-        found = {name: value for name, value in sorted(trainer.callback_metrics.items()) if "/" not in name}
+        found = {name: value for name, value in sorted(metrics.items()) if "/" not in name}
         shown = ", ".join(f"{name} {float(value):.4g}" for name, value in found.items())
         self._task.note(f"supernet, epoch {trainer.current_epoch + 1} of {self._epochs}: {shown}")
 
