@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from nas.errors import ExperimentError, NasError, SearchSpaceExhausted
+from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
 from nas.evaluation import Evaluator
 from nas.execution import Assignment, Executor, Outcome, Plan, answer_again
 from nas.history import History
@@ -77,6 +78,16 @@ class SearchLoop:
         try:
             with Interrupts(patient=self.executor.is_isolated) as interrupts:
                 return self._search(max_trials, end, shown, interrupts)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ExperimentError(
+                explain(
+                    f"the experiment cannot be written ({error.strerror}); nothing that was finished is lost",
+                    got=str(self.path),
+                    mend="make room, and run it again with resume=True",
+                )
+            ) from error
         finally:
             self.ledger.sharing.end()
 

@@ -1,5 +1,7 @@
 """The ledger: what a killed process leaves behind, and samples as Optuna's parameters."""
 
+import errno
+import os
 import random
 from pathlib import Path
 
@@ -96,6 +98,29 @@ def test_wherever_the_journal_is_cut_the_search_comes_to_the_same_end(tmp_path: 
         again.run(6, progress="silent")
         assert [(t.sample, t.value, t.seed) for t in again.trials] == expected, cut
         assert len(seen) == 6 - len(finished), cut
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = experiment(tmp_path, 3)
+    journal = tmp_path / "ledger" / "journal.log"
+    real, room = os.write, [1000]
+
+    def write(file: int, data: bytes) -> int:
+        if os.path.realpath(f"/proc/self/fd/{file}") != str(journal):
+            return real(file, data)
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room[0] -= (written := real(file, data[: room[0]]))
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises((ExperimentError, OSError), match="No space left on device"):
+        experiment(tmp_path, 9)
+    monkeypatch.undo()
+    assert mend_journal(journal) == 0
+    resumed = experiment(tmp_path, 9)
+    assert resumed.trials[:3] == first.trials
+    assert [t.sample for t in resumed.trials] == [t.sample for t in experiment(tmp_path, 9, "whole").trials]
 
 
 def test_samples_are_optuna_parameters_of_their_domains() -> None:
