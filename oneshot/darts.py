@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack, final
 from nas.errors import NasValueError, explain
 from nas.oneshot.curvature import CurvatureStop
 from nas.oneshot.learner import Learner
-from nas.oneshot.penalty import CostPenalty
+from nas.oneshot.penalty import CostPenalty, is_number
 from nas.oneshot.relax import RelaxedSupernet
 from nas.oneshot.relaxed_learner import ArchitectureSteps, RelaxedLearner
 from nas.oneshot.rules import GumbelMixer, Mixer, SoftmaxMixer, TwoPathMixer
@@ -101,7 +101,8 @@ class GumbelDARTS(SupernetStrategy):
     ) -> None:
         self._steps, rest = split_settings(settings)
         super().__init__(**rest)
-        if len(temperature) != 2 or not all(t > 0 for t in temperature):
+        pair: object = temperature
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(is_number(t) and t > 0 for t in pair):
             raise NasValueError(
                 explain("temperature is a pair of numbers above 0: of the start and of the end", got=temperature)
             )
@@ -137,6 +138,8 @@ class PCDARTS(SupernetStrategy):
     ) -> None:
         self._steps, rest = split_settings(settings, learning_rate=6e-4, warmup_epochs=15)
         super().__init__(**rest)
+        if isinstance(partial_channels, bool) or not isinstance(partial_channels, int) or partial_channels < 1:
+            raise NasValueError(explain("partial_channels is an int from 1 on", got=partial_channels))
         self._partial_channels = partial_channels
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:

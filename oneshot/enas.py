@@ -15,7 +15,7 @@ from nas.oneshot.distributed import gather
 from nas.oneshot.learner import Judge, Learner
 from nas.oneshot.path_learner import Chooser, PathLearner
 from nas.oneshot.paths import PathSupernet
-from nas.oneshot.penalty import CostPenalty
+from nas.oneshot.penalty import CostPenalty, check_penalty, is_number
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
 from nas.random_state import derive_seed, one_thread
 from nas.samples import Sample, sample_key
@@ -76,7 +76,9 @@ class ENAS(SupernetStrategy):
         ):
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise NasValueError(explain(f"{name} must be an int from {least} on", got=number))
-        if not learning_rate > 0 or not entropy_weight >= 0 or not 0 <= baseline_decay < 1:
+        check_penalty(penalty)
+        rates = is_number(learning_rate) and learning_rate > 0 and is_number(entropy_weight)
+        if not rates or not is_number(baseline_decay, most=1):
             raise NasValueError(
                 explain(
                     "learning_rate is above 0, entropy_weight from 0 on, baseline_decay from 0 to below 1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -55,6 +56,23 @@ class CostPenalty:
     def expected(self, architecture: Architecture) -> Tensor:
         """For the architecture's probabilities; a differentiable scalar."""
         return self.weight * self.cost.expected(probabilities(architecture)) / self.target
+
+
+def check_penalty(given: object) -> None:
+    """Refuses what is no penalty.
+
+    Raises:
+        NasTypeError: neither a CostPenalty nor None.
+    """
+    if given is not None and not isinstance(given, CostPenalty):
+        raise NasTypeError(
+            explain("penalty is a CostPenalty", got=given, mend="CostPenalty(cost=..., weight=..., target=...)")
+        )
+
+
+def is_number(given: object, *, most: float = math.inf) -> bool:
+    """Whether it is a number from 0 to below `most`, and no truth value."""
+    return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < most
 
 
 def probabilities(architecture: Architecture) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explai
 from nas.oneshot.learner import Judge, Learner
 from nas.oneshot.path_learner import Chooser, Distillation, PathLearner, soft_cross_entropy
 from nas.oneshot.paths import PathSupernet
-from nas.oneshot.penalty import CostPenalty
+from nas.oneshot.penalty import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
 from nas.samples import Sample, sample_key
 from nas.space import ModelSpace
@@ -77,6 +77,7 @@ class RandomOneShot(SupernetStrategy):
                 raise NasValueError(explain(f"{name} must be an int from {least} on", got=number))
         if search is not None and not isinstance(search, Strategy):
             raise NasTypeError(explain("search is a strategy", got=search, mend="RegularizedEvolution(), say"))
+        check_penalty(penalty)
         self._sandwich, self._middle = sampling == "sandwich", middle
         self._distillation = distillation if self._sandwich else None
         self._evaluations, self._population = evaluations, population

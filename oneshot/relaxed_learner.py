@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Adam, Optimizer
 
-from nas.errors import NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.architecture import Architecture, softmax
 from nas.oneshot.curvature import CurvatureStop, largest_eigenvalue
 from nas.oneshot.distributed import gather
 from nas.oneshot.learner import Judge, Learner
-from nas.oneshot.penalty import CostPenalty
+from nas.oneshot.penalty import CostPenalty, check_penalty, is_number
 from nas.oneshot.relax import RelaxedSupernet
 from nas.oneshot.rules import Mixer
 from nas.samples import Sample
@@ -44,8 +44,16 @@ class ArchitectureSteps:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "weight_decay"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
+            if not is_number(number):
                 raise NasValueError(explain(f"{name} must be a number from 0 on", got=number))
+        if not isinstance(self.unrolled, bool):
+            raise NasTypeError(explain("unrolled is True or False", got=self.unrolled))
+        betas: object = self.betas
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b, most=1) for b in betas):
+            raise NasValueError(explain("betas are two numbers from 0 to below 1", got=betas))
+        check_penalty(self.penalty)
+        if self.stop is not None and not isinstance(self.stop, CurvatureStop):
+            raise NasTypeError(explain("stop ends a search early", got=self.stop, mend="CurvatureStop()"))
         warmup = self.warmup_epochs
         if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
             raise NasValueError(explain("warmup_epochs must be an int from 0 on", got=warmup))

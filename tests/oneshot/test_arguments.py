@@ -1,0 +1,34 @@
+"""Arguments of the algorithms that make no sense are refused at once, not in the first step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nas import NasError
+from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "arguments", "message"),
+    [
+        (DARTS, {"learning_rate": "fast"}, "learning_rate must be a number from 0 on; received 'fast'"),
+        (DARTS, {"learning_rate": float("nan")}, "learning_rate must be a number"),
+        (DARTS, {"betas": (0.9, 2)}, "betas are two numbers from 0 to below 1"),
+        (DARTS, {"betas": 0.9}, "betas are two numbers"),
+        (DARTS, {"unrolled": "yes"}, "unrolled is True or False; received 'yes'"),
+        (DARTS, {"stop": True}, r"stop ends a search early; received True. To mend: CurvatureStop\(\)"),
+        (DARTS, {"penalty": 3}, "penalty is a CostPenalty; received 3"),
+        (ProxylessNAS, {"penalty": 3}, "penalty is a CostPenalty"),
+        (GumbelDARTS, {"temperature": 3}, "temperature is a pair of numbers above 0"),
+        (GumbelDARTS, {"temperature": (1, 0)}, "temperature is a pair of numbers above 0"),
+        (PCDARTS, {"partial_channels": 0}, "partial_channels is an int from 1 on"),
+        (ENAS, {"learning_rate": "fast"}, "learning_rate is above 0"),
+        (ENAS, {"baseline_decay": 1}, "baseline_decay from 0 to below 1"),
+        (ENAS, {"penalty": 3}, "penalty is a CostPenalty"),
+        (RandomOneShot, {"penalty": 3}, "penalty is a CostPenalty"),
+    ],
+)
+def test_bad_arguments_are_explained(algorithm: Callable[..., Any], arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(NasError, match=message):
+        algorithm(**arguments)
