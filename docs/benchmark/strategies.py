@@ -236,7 +236,7 @@ def plot(rows: list[dict[str, Any]], names: list[str], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "nas"
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(2, 2, figsize=(11, 8), constrained_layout=True)
+    figure, panels = pyplot.subplots(2, 2, figsize=(11, 8.5), constrained_layout=True)
     colors = {name: matplotlib.colormaps["tab20"](i) for i, name in enumerate(names)}
     for panel, where in zip(panels.flat, TABLES, strict=True):
         for name in names:
@@ -255,7 +255,7 @@ def plot(rows: list[dict[str, Any]], names: list[str], path: Path) -> None:
         panel.set_xlim(0, 300)
         panel.set_ylim(0, 0.2 if where == "digits" else 0.6)
         panel.grid(alpha=0.3)
-    panels[0][0].legend(fontsize=8, ncols=2)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=9)
     figure.savefig(path, metadata={"Date": None})
 
 
