@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from nas.oneshot.penalty import CostPenalty
     from nas.oneshot.random_paths import RandomOneShot
     from nas.oneshot.relax import RelaxedSupernet
+    from nas.oneshot.rewriting import optimise
     from nas.oneshot.slicing import register_slicer
+    from nas.oneshot.speed import Speed
 
 _LATE = {
     "DARTS": "nas.oneshot.darts",
@@ -24,6 +26,8 @@ _LATE = {
     "ProxylessNAS": "nas.oneshot.darts",
     "RandomOneShot": "nas.oneshot.random_paths",
     "RelaxedSupernet": "nas.oneshot.relax",
+    "Speed": "nas.oneshot.speed",
+    "optimise": "nas.oneshot.rewriting",
     "register_slicer": "nas.oneshot.slicing",
 }
 
@@ -38,6 +42,8 @@ __all__ = [
     "ProxylessNAS",
     "RandomOneShot",
     "RelaxedSupernet",
+    "Speed",
+    "optimise",
     "register_slicer",
 ]
 

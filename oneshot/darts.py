@@ -12,6 +12,7 @@ from nas.oneshot.penalty import CostPenalty, is_number
 from nas.oneshot.relax import RelaxedSupernet
 from nas.oneshot.relaxed_learner import ArchitectureSteps, RelaxedLearner
 from nas.oneshot.rules import GumbelMixer, Mixer, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.speed import Speed
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
 from nas.space import ModelSpace
 
@@ -31,6 +32,8 @@ class ArchitectureSettings(SupernetSettings, total=False):
     """On what architectures cost."""
     stop: CurvatureStop | None
     """Ends the search when the curvature grows: `CurvatureStop()`."""
+    speed: Speed
+    """How the mixtures are computed: exactly, and quickly, where omitted."""
 
 
 def split_settings(settings: ArchitectureSettings, **defaults: Any) -> tuple[ArchitectureSteps, SupernetSettings]:
@@ -53,7 +56,7 @@ class DARTS(SupernetStrategy):
         unrolled: second order: the architecture is judged after one more step of the weights (equation 6, exactly; by
             the paper's measure somewhat better, and some three times as slow).
         **settings: see `ArchitectureSettings` (`learning_rate`, `weight_decay`, `betas`, `warmup_epochs`, `penalty`,
-            `stop`) and `SupernetSettings` (`epochs`, `checkpoint_every`, `candidates`, `recalibration`).
+            `stop`, `speed`) and `SupernetSettings` (`epochs`, `checkpoint_every`, `candidates`, `recalibration`).
 
     Raises:
         NasValueError, NasTypeError: an argument that makes no sense.
@@ -74,7 +77,7 @@ class DARTS(SupernetStrategy):
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures by the softmax."""
-        return _relaxed(space, seed, SoftmaxMixer(), self._steps)
+        return _relaxed(space, seed, example, SoftmaxMixer(), self._steps)
 
 
 @final
@@ -111,7 +114,9 @@ class GumbelDARTS(SupernetStrategy):
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures by the Gumbel softmax."""
         start, end = self._temperature
-        return _relaxed(space, seed, GumbelMixer(start=start, end=end, hard=self._hard, seed=seed), self._steps)
+        return _relaxed(
+            space, seed, example, GumbelMixer(start=start, end=end, hard=self._hard, seed=seed), self._steps
+        )
 
 
 @final
@@ -145,7 +150,7 @@ class PCDARTS(SupernetStrategy):
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures on a part of the channels."""
         return _relaxed(
-            space, seed, SoftmaxMixer(), self._steps, edges="softmax", partial_channels=self._partial_channels
+            space, seed, example, SoftmaxMixer(), self._steps, edges="softmax", partial_channels=self._partial_channels
         )
 
 
@@ -174,12 +179,13 @@ class ProxylessNAS(SupernetStrategy):
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures of which one candidate passes."""
-        return _relaxed(space, seed, TwoPathMixer(seed=seed), self._steps)
+        return _relaxed(space, seed, example, TwoPathMixer(seed=seed), self._steps)
 
 
 def _relaxed(
     space: ModelSpace,
     seed: int,
+    example: tuple[Any, ...],
     mixer: Mixer,
     steps: ArchitectureSteps,
     *,
@@ -187,4 +193,4 @@ def _relaxed(
     partial_channels: int = 1,
 ) -> RelaxedLearner:
     supernet = RelaxedSupernet(space, seed=seed, edges=edges, partial_channels=partial_channels)
-    return RelaxedLearner(supernet, mixer, steps)
+    return RelaxedLearner(supernet, mixer, steps, example)

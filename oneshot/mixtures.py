@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any, final
+from typing import Any, Protocol, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,16 @@ from nas.mutables import ChosenInputs
 from nas.oneshot.architecture import Mixing
 from nas.oneshot.weighted_sum import weighted_sum
 from nas.tree import as_key
+
+Terms: TypeAlias = tuple[list[Tensor | None], Tensor | None]
+"""What a mixture adds up, None for what is not computed, and the weights of it; no weights where all of them are 1."""
+
+
+class QuickTerms(Protocol):
+    """Computes the terms of a mixture of layers, exactly, but by a quicker way (see `nas.oneshot.rewriting`)."""
+
+    def terms(self, x: Tensor) -> Terms:
+        """Of the input of the mixture."""
 
 
 @final
@@ -30,19 +40,33 @@ class MixedLayer(nn.Module):
 
     def __init__(self, mixing: Mixing, label: str, candidates: Mapping[Answer, nn.Module]) -> None:
         super().__init__()
-        self._mixing, self.label, self.answers = mixing, label, tuple(candidates)
+        self.mixing, self.label, self.answers = mixing, label, tuple(candidates)
         self.candidates = nn.ModuleList(candidates.values())
+        self.quick: QuickTerms | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """What the candidates take, to the weighted sum of what they yield."""
-        active = self._mixing.active[self.label]
+        if self.quick is not None and not kwargs and len(args) == 1:
+            return add_up([self.quick.terms(args[0])])
+        active = self.mixing.active[self.label]
         outputs = [candidate(*args, **kwargs) if i in active else None for i, candidate in enumerate(self.candidates)]
         check_alike(f"LayerChoice {self.label!r}", "candidate", dict(zip(self.answers, outputs, strict=True)))
-        return weighted_sum(outputs, self._mixing.weights[self.label])
+        return weighted_sum(outputs, self.mixing.weights[self.label])
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"{self.label!r}: {', '.join(map(repr, self.answers))}"
+
+
+def add_up(mixtures: Sequence[Terms]) -> Tensor:
+    """The sum of some mixtures of one shape: all that they add up at once."""
+    outputs = [output for terms, _ in mixtures for output in terms]
+    if len(outputs) == 1 and mixtures[0][1] is None and outputs[0] is not None:
+        return outputs[0]
+    like = next((output for output in outputs if output is not None), None)
+    ones = torch.ones(len(outputs), device=None if like is None else like.device)
+    weights = [ones[: len(terms)] if given is None else given for terms, given in mixtures]
+    return weighted_sum(outputs, torch.cat(weights) if len(weights) > 1 else weights[0])
 
 
 @final
@@ -69,7 +93,8 @@ class MixedInput(nn.Module):
         choice = mixing.choices[label]
         self.kind = choice.kind
         # What is taken then weighs 1, which needs no multiplication.
-        self._adds = not choice.learned and self.reduction == "sum"
+        self.adds = not choice.learned and self.reduction == "sum"
+        self.joins = False
         items = [chosen_items(answer) for answer in choice.answers] if choice.kind == "answers" else []
         self._items = items
         counts = [[float(taken.count(i)) for i in range(self.n_candidates)] for taken in items]
@@ -90,14 +115,32 @@ class MixedInput(nn.Module):
                 )
             )
         taken = self._taken()
+        if self.joins and (joined := self._joined(taken, inputs)) is not None:
+            return joined
         passed = [self._pass(i, tensor) if i in taken else None for i, tensor in enumerate(inputs)]
         check_alike(f"InputChoice {self.label!r}", "input", dict(enumerate(passed)))
         present = [tensor is not None for tensor in passed]
         if not any(present):
             return None
-        if self._adds:
+        if self.adds:
             return reduce(torch.add, [tensor for tensor in passed if tensor is not None])
         return weighted_sum(passed, self._input_weights(present))
+
+    def _joined(self, taken: set[int], inputs: Sequence[Tensor | None]) -> Tensor | None:
+        """The sum of the mixtures on the inputs, added up at once; None where not all of them are mixtures."""
+        found: list[tuple[QuickTerms, Tensor]] = []
+        for i, tensor in enumerate(inputs):
+            if i not in taken or tensor is None:
+                continue
+            layer = self.each[str(i)]
+            if not isinstance(layer, MixedLayer) or layer.quick is None:
+                return None
+            found.append((layer.quick, tensor))
+        return add_up([quick.terms(tensor) for quick, tensor in found]) if found else None
+
+    def takes(self, index: int) -> bool:
+        """Whether an input is read now."""
+        return index in self._taken()
 
     def _taken(self) -> set[int]:
         active = self._mixing.active[self.label]
@@ -143,13 +186,20 @@ class MixedDepth(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """The weighted sum of what the input is after each depth, all of one shape."""
-        computed = [self.depths[i] for i in self._mixing.active[self.label]]
+        computed = self._computed()
         states = [input]
         for block in list(self)[: max(computed, default=0)]:
             states.append(block(states[-1]))
         outputs = [states[depth] if depth in computed else None for depth in self.depths]
         check_alike(f"Repeat {self.label!r}", "depth", dict(zip(self.depths, outputs, strict=True)))
         return weighted_sum(outputs, self._mixing.weights[self.label])
+
+    def takes(self, index: int) -> bool:
+        """Whether a block is computed now."""
+        return index < max(self._computed(), default=0)
+
+    def _computed(self) -> list[int]:
+        return [self.depths[i] for i in self._mixing.active[self.label]]
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""

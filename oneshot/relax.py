@@ -142,7 +142,7 @@ class RelaxedSupernet:
         """
         device = next((tensor.device for tensor in self.model.parameters()), None)
         inputs = tuple(tensor.to(device) for tensor in real_example(example_inputs))
-        with self._undisturbed(), torch.no_grad():
+        with self.undisturbed(), torch.no_grad():
             self.architecture.mix()
             self.model(*inputs)
             if self._partial_channels > 1:
@@ -164,7 +164,7 @@ class RelaxedSupernet:
                     )
 
     @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
+    def undisturbed(self) -> Iterator[None]:
         """Evaluation mode inside; afterwards modes, weights of mixtures and random numbers are as they were."""
         mixing = self._mixing
         modes = {module: module.training for module in self.model.modules()}

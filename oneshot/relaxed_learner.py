@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -16,10 +16,15 @@ from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.architecture import Architecture, softmax
 from nas.oneshot.curvature import CurvatureStop, largest_eigenvalue
 from nas.oneshot.distributed import gather
+from nas.oneshot.frozen import frozen
 from nas.oneshot.learner import Judge, Learner
 from nas.oneshot.penalty import CostPenalty, check_penalty, is_number
 from nas.oneshot.relax import RelaxedSupernet
+from nas.oneshot.report import Report
+from nas.oneshot.rewriting import optimise
 from nas.oneshot.rules import Mixer
+from nas.oneshot.speed import Speed
+from nas.oneshot.whole import compile_whole
 from nas.samples import Sample
 
 if TYPE_CHECKING:
@@ -40,6 +45,8 @@ class ArchitectureSteps:
     """Whether the weights are taken one training step ahead (second order; equation 6)."""
     penalty: CostPenalty | None = None
     stop: CurvatureStop | None = None
+    speed: Speed = field(default_factory=Speed)
+    """How the mixtures are computed."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "weight_decay"):
@@ -57,6 +64,14 @@ class ArchitectureSteps:
         warmup = self.warmup_epochs
         if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
             raise NasValueError(explain("warmup_epochs must be an int from 0 on", got=warmup))
+        if self.unrolled and self.speed.checkpoint_cells:
+            raise NasValueError(
+                explain(
+                    "the second order replaces the weights for a while, so cells cannot be computed again later",
+                    got="unrolled=True with Speed(checkpoint_cells=True)",
+                    mend="drop one of the two",
+                )
+            )
 
 
 @final
@@ -67,9 +82,19 @@ class RelaxedLearner(Learner):
         supernet: of the space.
         mixer: the rules of mixing.
         steps: of the architecture.
+        example: what the model is called with; where it is omitted, the supernet computes as it is.
+
+    Attributes:
+        report: how the supernet was made quick.
     """
 
-    def __init__(self, supernet: RelaxedSupernet, mixer: Mixer, steps: ArchitectureSteps) -> None:
+    def __init__(
+        self,
+        supernet: RelaxedSupernet,
+        mixer: Mixer,
+        steps: ArchitectureSteps,
+        example: tuple[Any, ...] | None = None,
+    ) -> None:
         super().__init__()
         # In a tuple: the weights are the evaluator's module's, not the learner's.
         self._supernet = (supernet,)
@@ -80,6 +105,8 @@ class RelaxedLearner(Learner):
         )
         self._history: dict[str, Any] = {"curvature": [], "snapshots": [], "stopped": False}
         self._validation: Any = None
+        self.report = Report() if example is None else optimise(supernet, example, steps.speed)
+        self._compiled = False
 
     @property
     def supernet(self) -> RelaxedSupernet:
@@ -139,7 +166,8 @@ class RelaxedLearner(Learner):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         else:
-            loss = search.loss(validation) + self._penalty()
+            with frozen(search.inner):
+                loss = search.loss(validation) + self._penalty()
             search.manual_backward(loss, inputs=parameters)
         search.step_architecture(self._optimizer, parameters)
         self._mixer.after_architecture_step(self.architecture)
@@ -155,7 +183,10 @@ class RelaxedLearner(Learner):
             self.architecture.mix(softmax)
 
     def begin_epoch(self, search: SearchModule) -> None:
-        """Nothing to prepare."""
+        """Compiles what is to be compiled: not before, as judging and checking compute other parts each time."""
+        if not self._compiled:
+            compile_whole(self.model, self._steps.speed, self.report)
+            self._compiled = True
 
     def end_epoch(self, search: SearchModule) -> None:
         """Looks at the curvature, where that may end the search."""

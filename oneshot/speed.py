@@ -1,0 +1,41 @@
+"""What makes relaxed supernets quick, as a user switches it on and off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, final
+
+from nas.errors import NasTypeError, explain
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How mixtures are computed: the numbers are the same whatever is on, but for the rounding of sums.
+
+    Example:
+        >>> Speed(merge=False).fold
+        True
+    """
+
+    fold: bool = True
+    """Linear candidates of one mixture (convolutions, identity, pooling) become one convolution of mixed kernel."""
+    share: bool = True
+    """What has no parameters (an opening ReLU, pooling) is computed once for all mixtures that read the same tensor."""
+    merge: bool | Literal["auto"] = "auto"
+    """Equal layers on the same tensor become one; "auto": on devices where launches cost, or without copies."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Channels lie together in memory; "auto": where there are convolutions of images."""
+    compile: bool = False
+    """The cells by `torch.compile`. Where other candidates are drawn in each step, it compiles again for these."""
+    cuda_graphs: bool = False
+    """The compiled supernet as CUDA graphs; implies `compile`, and needs a CUDA device."""
+    checkpoint_cells: bool = False
+    """Cells forget what they computed, and compute it again in the backward pass: less memory, a third more time."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            auto = field.name in ("merge", "channels_last")
+            if not isinstance(value, bool) and not (auto and value == "auto"):
+                raise NasTypeError(explain(f"{field.name} is True or False" + ', or "auto"' * auto, got=value))
