@@ -87,7 +87,7 @@ types: $(DEV_READY)
 	if [ "$${seen:-0}" -ne "$$there" ]; then \
 	  echo "mypy saw $${seen:-0} of the $$there files of the package: is an __init__.py or a link in nas/ missing?"; exit 1; \
 	fi
-	MYPYPATH=. $(RUN) -m mypy examples
+	MYPYPATH=.:docs/benchmark $(RUN) -m mypy examples
 	MYPYPATH=.:docs/benchmark $(RUN) -m mypy docs/benchmark
 
 format: $(DEV_READY)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -28,6 +29,7 @@ from torch.utils.data import TensorDataset, random_split
 
 from nas import Experiment, ModelSpace, NasError, Sample, Strategy
 from nas.evaluators import Classification
+from nas.one_shot import OneShotStrategy
 from nas.oneshot import DARTS, ENAS, RandomOneShot
 from nas.strategies import GaussianProcess
 
@@ -114,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="two epochs of everything")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=int, metavar="K", help="train K architectures of each supernet alone, too")
     parser.add_argument("--directory", type=Path, default=Path("nas-experiments"))
     options = parser.parse_args()
     torch.set_num_threads(1)  # networks this small are faster so
@@ -123,7 +126,12 @@ def main() -> None:
     seen, test = TensorDataset(images, labels), TensorDataset(test_images, test_labels)
     train, validation = random_split(seen, [0.5, 0.5], torch.Generator().manual_seed(0))
     epochs = 2 if options.smoke else digits_table.EPOCHS
-    settings = {"optimizer": "Adam", "learning_rate": 3e-3, "max_epochs": epochs, "enable_checkpointing": False}
+    settings: dict[str, Any] = {
+        "optimizer": "Adam",
+        "learning_rate": 3e-3,
+        "max_epochs": epochs,
+        "enable_checkpointing": False,
+    }
     evaluator = Classification(train, validation, batch_size=32, **settings)
     retraining = Classification(seen, test, batch_size=digits_table.BATCH, executions=digits_table.SEEDS, **settings)
 
@@ -153,6 +161,8 @@ def main() -> None:
         experiment.run(search.trials)
         seconds = time.monotonic() - begin
         best, known = experiment.best_trial, Known(search.fixed)
+        if options.report and isinstance(search.strategy, OneShotStrategy):
+            console.print(experiment.one_shot_report(k=options.report))
         retrained = experiment.retrain(evaluator=retraining)
         table.add_row(
             search.name,
