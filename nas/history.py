@@ -63,9 +63,11 @@ class History:
         with self._ledger.sharing.turn():
             if self._ledger.sharing.is_shared:
                 self._refresh()
-            else:
-                self._read_notes()
             yield
+
+    def look(self) -> None:
+        """Takes note of what others have asked for meanwhile: samples in the queue, and stops."""
+        self._read_notes()
 
     def _read_notes(self) -> None:
         notes = self._ledger.notes()
@@ -125,6 +127,7 @@ class History:
             Whether it was new.
         """
         with self.turn():
+            self.look()
             known = {sample_key(s) for s in (*self._queue, *(trial.sample for trial in self.trials.values()))}
             if sample_key(sample) in known:
                 return False

@@ -98,6 +98,7 @@ class SearchLoop:
         while True:
             while len(under_way) < self.concurrency and not ending:
                 with history.turn():
+                    history.look()
                     if interrupts.asked:
                         ending = INTERRUPTED
                     elif history.stops > stops:

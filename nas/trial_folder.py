@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,12 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = f"{path.parent}/.{path.name}.{os.getpid()}.tmp"
     try:
-        draft.write_text(text + "\n", encoding="utf-8")
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
         os.replace(draft, path)
     except OSError:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(draft)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, final
@@ -28,8 +29,8 @@ class RayExecutor(Executor):
     Args:
         workers: how many at most; None for as many as `Experiment.run(concurrency=...)` asks for.
         resources_per_trial: what each trial needs, by Ray's names, as {"CPU": 2, "GPU": 0.5}; one CPU where omitted.
-        address: of a cluster, as `ray.init` takes it; None for the one this process is connected to, or one that is
-            started here and ended with the run.
+        address: of a cluster, as `ray.init` takes it; None for the one this process is connected to, that of
+            RAY_ADDRESS, or one that is started here and ended with the run.
         grace: seconds that a trial may go on after `max_trial_time` before its actor is killed.
 
     Raises:
@@ -94,7 +95,9 @@ class RayExecutor(Executor):
         self.close()
         pickled = dump_plan(plan)
         if not ray.is_initialized():
-            ray.init(address=self._address, include_dashboard=False, log_to_driver=False, logging_level="error")
+            # Without an address Ray would also connect to what an earlier cluster on this machine has left behind.
+            address = self._address or (None if "RAY_ADDRESS" in os.environ else "local")
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
             self._is_ours = True
         self._check_resources(ray.nodes())
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
