@@ -57,7 +57,7 @@ def read_checkpoint(directory: Path) -> dict[str, Any] | None:
                 return found
             problems.append(f"{name}: of another version")
         except Exception as error:  # a torn file fails with nearly anything
-            problems.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            problems.append(f"{name}: {type(error).__name__} {''.join(str(error).splitlines()[:1])}".rstrip())
     if problems:
         raise ExperimentError(
             explain(

@@ -212,7 +212,7 @@ def test_curves_are_written(tmp_path: Path) -> None:
     assert {"train_loss", "architecture_loss", "loss", "accuracy", "entropy/kind", "entropy/width"} <= names
     assert {f"architecture/kind/{answer}" for answer in ("linear", "tanh", "skip")} <= names
     assert {"architecture/width/4", "architecture/width/8"} <= names
-    assert len(curves.Scalars("train_accuracy_epoch")) == 2
+    assert len(curves.Scalars("train_loss")) == 2
     shares = [curves.Scalars(f"architecture/kind/{answer}")[-1].value for answer in ("linear", "tanh", "skip")]
     assert sum(shares) == pytest.approx(1)
     assert curves.Scalars("entropy/kind")[-1].value == pytest.approx(-sum(p * torch.tensor(p).log() for p in shares))
@@ -280,3 +280,18 @@ def test_paths_without_weights_are_trained_too(tmp_path: Path) -> None:
 def test_arguments_that_make_no_sense_are_refused(given: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(NasValueError, match=next(iter(given))):
         experiment(tmp_path, DARTS(**SHORT), **given).run(progress="silent")
+
+
+def test_a_metric_that_is_not_logged_is_refused_before_training(tmp_path: Path) -> None:
+    train, validation = data()
+    for strategy in (DARTS(**SHORT), RandomOneShot(**SHORT)):
+        evaluator = Classification(train, validation, max_epochs=1, logger=False)
+        name = type(strategy).__name__
+        experiment = Experiment(
+            network, evaluator, strategy, name=name, directory=tmp_path, objective={"f1": "maximize"}
+        )
+        with pytest.raises(
+            NasValueError, match="metric that validation logs; received 'f1'.*one of 'accuracy', 'loss'"
+        ):
+            experiment.run(progress="silent")
+        assert not (experiment.path / "supernet" / "last.ckpt").exists()
