@@ -63,7 +63,23 @@ class Training:
             )
         if found is None:
             self.learner.check(self.example)
+            self._check_metric()
         self._load(found)
+
+    def _check_metric(self) -> None:
+        """Refuses a metric that validation does not log, by one batch of it."""
+        with silenced(), seeded(self.task.seed):
+            self.module.to(self.device)
+            logged = self.module.measured(self.batches("validation", 1))
+        if self.module.metric not in logged:
+            raise NasValueError(
+                explain(
+                    "subnets are ranked by a metric that validation logs",
+                    got=self.module.metric,
+                    where="objective",
+                    mend=f"one of {', '.join(map(repr, logged))}",
+                )
+            )
 
     def _load(self, found: dict[str, Any] | None) -> None:
         self._found = found
