@@ -103,7 +103,7 @@ def searches(*, smoke: bool) -> list[Search]:
         ),
         Search(name="single path", strategy=RandomOneShot(epochs=few or 200, evaluations=4 if smoke else 200)),
         Search(
-            name="single path, whole space",
+            name="single path, all 624",
             strategy=RandomOneShot(epochs=few or 200, evaluations=4 if smoke else 200),
             space=ModelSpace(digits_table.Digits),
             fixed={},

@@ -192,7 +192,9 @@ class _Controller(Chooser):
         return [drawn[key] for key in sorted(drawn, key=lambda key: -worth[key])][:k]
 
     def logged(self) -> dict[str, float]:
-        """What the controller is paid, and how sure it is."""
+        """What the controller is paid, and how sure it is; nothing before it learns."""
+        if self._baseline is None:
+            return {}
         return {"controller_reward": self._reward, "controller_entropy": self._entropy}
 
     def state(self) -> dict[str, Any]:
