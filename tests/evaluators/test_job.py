@@ -23,12 +23,13 @@ class Files(Evaluator):
         return float(width)
 
 
-def test_the_folder_of_a_trial_is_made_when_it_is_used(tmp_path: Path) -> None:
+def test_files_of_an_evaluator_are_in_the_folder_of_its_trial(tmp_path: Path) -> None:
     space = lambda: nn.Linear(2, ValueChoice([4, 8], label="width"))  # noqa: E731
     experiment = Experiment(space, Files(), GridSearch(), name="files", directory=tmp_path)
     experiment.run(progress="silent")
     folders = tmp_path / "files" / "trials"
-    assert [path.name for path in folders.iterdir()] == ["1"]
+    assert sorted(path.name for path in folders.iterdir()) == ["0", "1"]
+    assert not (folders / "0" / "note.txt").exists()
     assert (folders / "1" / "note.txt").read_text() == "8"
 
 

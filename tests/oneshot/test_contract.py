@@ -64,7 +64,7 @@ class Cells(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         images = nn.functional.pad(inputs, (0, 2))[:, :, None, None].expand(-1, -1, 2, 2)
-        found: Tensor = self.head(self.cell([images, images]).mean((2, 3)))
+        found: Tensor = self.head(self.cell(images, images).mean((2, 3)))
         return found
 
 

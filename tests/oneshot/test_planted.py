@@ -89,9 +89,9 @@ ALGORITHMS: dict[str, tuple[Callable[[], SupernetStrategy], Callable[[], nn.Modu
     "darts": (lambda: DARTS(**SHORT), layers, linear_task, LINEAR),
     "unrolled": (lambda: DARTS(unrolled=True, **SHORT), layers, linear_task, LINEAR),
     "gumbel": (lambda: GumbelDARTS(**SHORT), layers, linear_task, LINEAR),
-    "gdas": (lambda: GumbelDARTS(hard=True, **SHORT), layers, linear_task, LINEAR),
+    "gdas": (lambda: GumbelDARTS(hard=True, **(SHORT | {"epochs": 15})), layers, linear_task, LINEAR),
     "pc-darts": (lambda: PCDARTS(warmup_epochs=2, partial_channels=2, **SHORT), OneNode, cell_task, EDGES),
-    "proxyless": (lambda: ProxylessNAS(**SHORT), layers, linear_task, LINEAR),
+    "proxyless": (lambda: ProxylessNAS(**(SHORT | {"epochs": 15})), layers, linear_task, LINEAR),
     "enas": (lambda: ENAS(epochs=6), layers, linear_task, LINEAR),
     "random": (lambda: RandomOneShot(epochs=6), layers, linear_task, LINEAR),
     "sandwich": (lambda: RandomOneShot(sampling="sandwich", distillation=None, epochs=6), layers, linear_task, LINEAR),
@@ -100,7 +100,9 @@ ALGORITHMS: dict[str, tuple[Callable[[], SupernetStrategy], Callable[[], nn.Modu
 
 def find(name: str, seed: int, folder: Path) -> Sample:
     make, space, task, _ = ALGORITHMS[name]
-    evaluator = Regression(*task(), batch_size=32, optimizer="SGD", learning_rate=1.0, logger=False, accelerator="cpu")
+    # The one candidate that GDAS computes tells something only as long as it is still being trained.
+    rate = 0.2 if name == "gdas" else 1.0
+    evaluator = Regression(*task(), batch_size=32, optimizer="SGD", learning_rate=rate, logger=False, accelerator="cpu")
     experiment = Experiment(space, evaluator, make(), name=f"{name}-{seed}", directory=folder, seed=seed)
     experiment.run(1, progress="silent")
     return experiment.best_trial.sample
