@@ -37,7 +37,7 @@ def run(path: Path) -> str:
         [sys.executable, "-W", "error", str(path)],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parent), "PATH": ""},
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
