@@ -90,6 +90,7 @@ class RayExecutor(Executor):
         """
         try:
             import ray
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
         except ImportError as error:
             raise MissingDependency("ray", purpose="RayExecutor", extra="ray") from error
         self.close()
@@ -100,7 +101,10 @@ class RayExecutor(Executor):
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
             self._is_ours = True
         self._check_resources(ray.nodes())
-        self._mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
+        # On this process's own node: the loss of another one must not take the reports of all trials with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        place = {"num_cpus": 0, "scheduling_strategy": here}
+        self._mailbox = ray.remote(Mailbox).options(max_concurrency=1000, **place).remote()
         reference = ray.put(pickled)
         self._workers = [
             RayWorker(reference, self._mailbox, self._resources, limit=plan.max_trial_time, grace=self._grace)
@@ -130,6 +134,7 @@ class RayExecutor(Executor):
         import ray
 
         while True:
+            self._feed_the_starved()
             busy = {worker.number: worker for worker in self._workers if worker.assignment is not None}
             assert busy, "submit comes before collect"
             if self._letter is None:
@@ -149,10 +154,22 @@ class RayExecutor(Executor):
                     worker = awaited[reference]
                     number, outcome = worker.number, worker.receive(reference)
                     if outcome is not None:
+                        self._feed_the_starved()
                         return number, outcome
             for number, worker in busy.items():
                 if worker.deadline is not None and time.monotonic() > worker.deadline:
                     return number, worker.end_overdue()
+
+    def _feed_the_starved(self) -> None:
+        """Gives trials that wait for a place, as after the loss of a node, to actors that keep theirs for nothing."""
+        for starved in [worker for worker in self._workers if worker.is_starved]:
+            warm = next((worker for worker in self._workers if worker.is_warm), None)
+            if warm is None:
+                return
+            assignment = starved.assignment
+            assert assignment is not None
+            starved.close()
+            warm.assign(assignment)
 
     def close(self) -> None:
         """Kills the actors, and ends Ray where it was started here."""

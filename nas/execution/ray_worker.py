@@ -17,6 +17,10 @@ from nas.execution.worker import run_trial
 
 _TRIES = 3
 """So many actors may die before they come to a trial at all."""
+_STARVED = 10.0
+"""Seconds after which an actor that has not started is taken to find no place; it starts in about two."""
+_GLANCE = 0.5
+"""Seconds between two questions to an actor that cannot be reached."""
 
 
 @final
@@ -101,8 +105,10 @@ class RayWorker:
         self._actor: Any = None
         self._place: Any = None
         self._result: Any = None
+        self._probe: Any = None
         self._node: str | None = None
         self._began: float | None = None
+        self._asked = 0.0
         self._tries = 0
         self._curve: dict[int, float] = {}
 
@@ -114,8 +120,20 @@ class RayWorker:
 
     @property
     def awaited(self) -> list[Any]:
-        """What comes next: its place, as long as that is not known, and the outcome."""
+        """What comes next: its place, as long as that is not known, and the outcome; or whether it is alive at all."""
+        if self._probe is not None:
+            return [self._probe]
         return [reference for reference in (self._place, self._result) if reference is not None]
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it has an actor and no trial for it."""
+        return self.assignment is None and self._actor is not None
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether its trial has waited so long for an actor that there seems to be no place for one."""
+        return self._place is not None and time.monotonic() > self._asked + _STARVED
 
     @property
     def deadline(self) -> float | None:
@@ -150,6 +168,7 @@ class RayWorker:
             max_restarts=0,
             max_task_retries=0,
         )
+        self._asked = time.monotonic()
         self._actor = make.remote(self._plan, self._mailbox)
         self._place, self._node = self._actor.node.remote(), None
 
@@ -165,8 +184,16 @@ class RayWorker:
 
         try:
             found = ray.get(reference)
+        except ray.exceptions.ActorUnavailableError:
+            # The connection broke; only the cluster knows, some seconds later, whether the actor or its node is lost.
+            time.sleep(_GLANCE)
+            self._probe = self._actor.node.remote()
+            return None
         except ray.exceptions.RayError as error:
             return self._died(error)
+        if reference == self._probe:  # It lives, but what it was asked for is lost with the connection.
+            self._run_again()
+            return None
         if reference == self._place:
             self._place, self._node, self._began = None, found, time.monotonic()
             return None
@@ -185,13 +212,16 @@ class RayWorker:
         """The outcome of a trial whose actor has died; none where it is run again."""
         lost = self._node_is_lost(error)
         if lost or (self._began is None and self._tries < _TRIES):
-            self._stop()
-            self._send()
+            self._run_again()
             return None
         return self._fail(
             f"WorkerDied: the actor of this trial has died ({_detail(error)}): by a fault in compiled code, "
             "killed by somebody, or by the system because memory was short"
         )
+
+    def _run_again(self) -> None:
+        self._stop()
+        self._send()
 
     def _node_is_lost(self, error: Exception) -> bool:
         import ray
@@ -213,7 +243,7 @@ class RayWorker:
 
         if self._actor is not None:
             ray.kill(self._actor)
-        self._actor = self._place = self._result = self._node = self._began = None
+        self._actor = self._place = self._result = self._probe = self._node = self._began = None
 
     def close(self) -> None:
         """Kills the actor, whatever it does."""

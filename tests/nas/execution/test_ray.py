@@ -49,8 +49,8 @@ def test_the_trial_of_a_lost_node_is_run_again_on_another(tmp_path: Path) -> Non
     script = tmp_path / "script.py"
     script.write_text(LOST)
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1] == "['COMPLETE', 'COMPLETE', 'COMPLETE']", done.stdout
+    assert (tmp_path / "ended").exists(), done.stderr[-3000:]  # Ray's own status tells that a node was killed.
+    assert (tmp_path / "ended").read_text() == "COMPLETE COMPLETE COMPLETE"
     nodes = [path.read_text().split() for path in tmp_path.glob("begun-*")]
     assert len(nodes) == 4, "one of three trials began twice"
     twice = [number for number, _ in nodes if [n for n, _ in nodes].count(number) == 2]
@@ -93,8 +93,8 @@ def lose():
     (folder / "draft-lost").rename(folder / "lost")
 
 threading.Thread(target=lose).start()
-experiment = Experiment(lambda: nn.Linear(2, ValueChoice([1, 2, 3], label="width")), Waits(), GridSearch(), name="lost",
-                        directory=folder, executor=RayExecutor(workers=2))
+experiment = Experiment(lambda: nn.Linear(2, ValueChoice([1, 2, 3], label="width")), Waits(), GridSearch(),
+                        name="nodes", directory=folder, executor=RayExecutor(workers=2))
 experiment.run(progress="silent")
-print([trial.state.name for trial in experiment.trials], flush=True)
+(folder / "ended").write_text(" ".join(trial.error or trial.state.name for trial in experiment.trials))
 """
