@@ -62,7 +62,7 @@ demo: $(DEMO_READY)
 # One thread per worker: the workers already fill the cores.
 test: export OMP_NUM_THREADS ?= 1
 test: $(DEV_READY)
-	$(RUN) -m pytest -n auto tests --doctest-modules nas $(PYTEST_ARGS)
+	$(RUN) -m pytest -n auto --dist worksteal tests --doctest-modules nas $(PYTEST_ARGS)
 
 benchmark: $(DEV_READY)
 	$(RUN) -m pytest tests/benchmarks --benchmark-only $(PYTEST_ARGS)

@@ -81,7 +81,13 @@ class Waits(Evaluator):
             time.sleep(0.02)
         return job.number
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+cluster = Cluster(initialize_head=True, head_node_args={
+    "num_cpus": 0,
+    "include_dashboard": False,
+    "_system_config": {  # A node counts as lost sooner.
+        "health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4,
+    },
+})
 nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
 ray.init(address=cluster.address, log_to_driver=False)
 
