@@ -136,7 +136,7 @@ def test_process_without_a_ledger(benchmark: BenchmarkFixture) -> None:
 def test_ray_against_a_bare_task(benchmark: BenchmarkFixture) -> None:
     """At most 1.5 times what a bare task of Ray takes, two at a time both."""
     ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
 
         @ray.remote
