@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +213,28 @@ def test_stop_from_another_process(folder: Path) -> None:
     assert (shown["state"], shown["finished"]) == ("stopped", 2)
     nas("resume", "first", "-n", "3")
     assert as_json("trials", "first")[2]["sample"] == {"width": 8, "rate": 0.75}
+
+
+def test_the_dashboard_shows_the_experiment(folder: Path) -> None:
+    pytest.importorskip("optuna_dashboard")
+    nas("run", "search.py")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "nas", "dashboard", "first", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def studies() -> list[dict[str, Any]]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=PATIENCE) as answer:
+                found: list[dict[str, Any]] = json.loads(answer.read())["study_summaries"]
+                return found
+        except urllib.error.URLError:
+            return []
+
+    try:
+        wait_until(lambda: process.poll() is not None or bool(studies()))
+        assert [study["study_name"] for study in studies()] == ["first"]
+    finally:
+        process.kill()
+        process.wait()
