@@ -28,6 +28,11 @@ def corners(space: SearchSpace) -> Iterator[Answers]:
         yield _place(number, rounds)
 
 
+def has_values(space: SearchSpace) -> bool:
+    """Whether the program computes with answers, rather than only putting them together."""
+    return any(choice.kind == "value" for choice in _nodes(space.choices))
+
+
 def _nodes(choices: Iterable[Choice]) -> Iterator[Choice]:
     for choice in choices:
         yield choice

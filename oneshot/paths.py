@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from nas.domains import Answer
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.census import Built, Census
+from nas.oneshot.constants import refuse_computed_buffers
 from nas.oneshot.naming import OnePath, Place, answers_from
 from nas.oneshot.slicing import indexed
 from nas.oneshot.store import Store
@@ -61,6 +62,7 @@ class PathSupernet(nn.Module):
         self.space = space
         self.census = Census(space, seed=seed, example=example_input)
         self.store = Store(self.census, {name: e.shape for name, e in self.census.entries.items()}, seed)
+        refuse_computed_buffers(self.census, self.store)
         self._cache: OrderedDict[Hashable, Subnet | Future[Subnet]] = OrderedDict()
         self._capacity = cache
         self._generation = 0

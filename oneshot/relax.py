@@ -16,11 +16,15 @@ from nas.errors import NasValueError, explain
 from nas.meta_run import Example, real_example
 from nas.model_profile import build_on_meta
 from nas.oneshot.architecture import Architecture
+from nas.oneshot.census import changing_labels
+from nas.oneshot.constants import computed_buffer, equal_tensors
+from nas.oneshot.corners import has_values
 from nas.oneshot.discretisation import discretise
 from nas.oneshot.extraction import extract, labels_at_fault, pairs
 from nas.oneshot.masks import find_masks, masked
 from nas.oneshot.relaxing import Relax, relaxed_network
 from nas.oneshot.shape_choices import ShapeChoices
+from nas.oneshot.slicing import indexed, region
 from nas.random_state import seeded
 from nas.samples import Sample
 from nas.space import ModelSpace
@@ -193,6 +197,31 @@ class RelaxedSupernet:
         """Refuses, by building some architectures without weights, what depends on choices in another way."""
         for sample in self._some_samples():
             self._masks.check(pairs(self._network, build_on_meta(self.space, sample), sample), sample)
+            if computed := self._computed_buffers(sample):
+                largest = {**sample, **{label: a for label, a in self._masks.largest.items() if label in sample}}
+                labels = changing_labels(largest, sample, lambda other: bool(self._computed_buffers(other)))
+                raise computed_buffer(computed[0], sample, labels)
+
+    def _computed_buffers(self, sample: Sample) -> list[str]:
+        """The buffers, none trained yet, that an architecture computes otherwise, not by chance."""
+        if not has_values(self.space.search_space) or next(self._network.buffers(), None) is None:
+            return []
+        differing: list[dict[str, Tensor]] = []
+        for seed in (0, 1):  # random ones are as good as any others
+            with seeded(seed):
+                built = self.space.build(sample)
+            found: dict[str, Tensor] = {}
+            for pair in pairs(self._network, built, sample):
+                for name, large, small in pair.tensors():
+                    if not isinstance(small, nn.Parameter):
+                        place = region(pair.part, name, tuple(large.shape), full_module=pair.whole)
+                        if not equal_tensors(indexed(large, place), small):
+                            found[f"{pair.name}.{name}"] = small
+            if not found:
+                return []
+            differing.append(found)
+        first, second = differing
+        return [name for name, tensor in first.items() if name in second and equal_tensors(tensor, second[name])]
 
     def _some_samples(self) -> list[Sample]:
         """The default and a few random ones."""
