@@ -258,6 +258,21 @@ def export(
 
 
 @app.command()
+def report(
+    name: Name,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many trials are listed.")] = 10,
+    directory: Directory = HERE,
+    storage: Storage = None,
+) -> None:
+    """Write what was found as one page of HTML, to send or to keep, and print where."""
+    from nas.report import write_report
+
+    with _errors():
+        typer.echo(write_report(Shelf(directory=directory, storage=storage), name, output, top=k))
+
+
+@app.command()
 def rm(
     name: Name,
     directory: Directory = HERE,
