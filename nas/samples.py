@@ -116,6 +116,9 @@ def load_sample(path: str | os.PathLike[str]) -> Sample:
         raise NasValueError(f"in {path}: {error}") from error
 
 
+_sorted_text = json.JSONEncoder(sort_keys=True).encode
+
+
 def sample_key(sample: Mapping[str, Answer]) -> str:
     """Text that two samples share exactly when they are the same architecture, whatever the order of their labels."""
-    return json.dumps(sample, sort_keys=True)
+    return _sorted_text(sample)

@@ -115,6 +115,17 @@ class SearchSpace:
         return tuple(label for label, domain in self.domains.items() if domain.size > 1)
 
     @cached_property
+    def _leaves(self) -> frozenset[str]:
+        """The labels whose answers no other choice depends on."""
+        pending, branching = list(self.choices), set[str]()
+        while pending:
+            choice = pending.pop()
+            if choice.branches:
+                branching.add(choice.label)
+            pending.extend(child for branch in choice.branches for child in branch.choices)
+        return frozenset(self.domains) - branching
+
+    @cached_property
     def size(self) -> int | float:
         """How many samples the tree has, exactly: an int, or `math.inf` with an interval of reals."""
         return count(self.choices)
@@ -265,6 +276,8 @@ class SearchSpace:
         if probability is None:
             mutable = [label for label in self._open if label in sample] + extra
             changed = rng.choice(mutable) if mutable else None
+            if changed in self._leaves:  # No other choice becomes active, and none inactive.
+                return {**sample, changed: self.domains[changed].mutate(sample[changed], rng)}
 
         def decide(choice: Choice) -> Answer:
             if choice.label not in sample:

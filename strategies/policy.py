@@ -92,7 +92,7 @@ class Policy(nn.Module):
             token = self._first[place] + option
             return option
 
-        with torch.no_grad():
+        with torch.inference_mode():
             return self.decisions.walk(decide, rng)
 
     def log_prob(self, samples: list[Sample]) -> Tensor:
@@ -137,14 +137,19 @@ class Policy(nn.Module):
 def stack_walks(walks: list[list[Decision]], widest: int) -> Walks:
     """Pads the decisions of several samples to the longest, and at least to one step."""
     steps = max((len(walk) for walk in walks), default=0) or 1
-    places = torch.zeros(len(walks), steps, dtype=torch.long)
-    options = torch.zeros(len(walks), steps, dtype=torch.long)
-    possible = torch.zeros(len(walks), steps, widest, dtype=torch.bool)
-    real = torch.zeros(len(walks), steps, dtype=torch.bool)
-    possible[..., 0] = True
-    for i, walk in enumerate(walks):
-        for step, decision in enumerate(walk):
-            places[i, step], options[i, step], real[i, step] = decision.place, decision.option, True
-            possible[i, step, 0] = False
-            possible[i, step, list(decision.options)] = True
-    return Walks(places=places, options=options, possible=possible, real=real)
+    shape = len(walks), steps
+    lengths = [(walk, steps - len(walk)) for walk in walks]
+    places = [[decision.place for decision in walk] + [0] * missing for walk, missing in lengths]
+    options = [[decision.option for decision in walk] + [0] * missing for walk, missing in lengths]
+    real = [[True] * len(walk) + [False] * missing for walk, missing in lengths]
+    none = [True] + [False] * (widest - 1)
+    possible = [
+        [[option in decision.options for option in range(widest)] for decision in walk] + [none] * missing
+        for walk, missing in lengths
+    ]
+    return Walks(
+        places=torch.tensor(places, dtype=torch.long).reshape(shape),
+        options=torch.tensor(options, dtype=torch.long).reshape(shape),
+        possible=torch.tensor(possible, dtype=torch.bool).reshape(*shape, widest),
+        real=torch.tensor(real, dtype=torch.bool).reshape(shape),
+    )
