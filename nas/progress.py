@@ -71,7 +71,11 @@ def count_text(trials: Sequence[Trial]) -> str:
         number = sum(trial.state is state for trial in trials)
         if number:
             parts.append(f"{number} {state.lower()}")
-    return f"{len(trials)} trial{'s' if len(trials) != 1 else ''}" + (": " + ", ".join(parts) if parts else "")
+    return _number(len(trials)) + (": " + ", ".join(parts) if parts else "")
+
+
+def _number(trials: object) -> str:
+    return f"{trials} trial" if trials in (1, "1") else f"{trials} trials"
 
 
 def sample_text(sample: Mapping[str, Answer]) -> str:
@@ -138,7 +142,7 @@ class _Plain(Progress):
     def begin(self, total: float | None, done: int) -> None:
         self._pace = _Pace(total, done)
         if done:
-            self.note(f"resuming after {done} finished trials")
+            self.note(f"resuming after {done} finished trial{'' if done == 1 else 's'}")
 
     def finished(self, trial: Trial, best: Trial | None) -> None:
         pace = self._pace
@@ -152,7 +156,7 @@ class _Plain(Progress):
             return
         self._last = now
         done = f"{pace.done}/{pace.total:.0f}" if pace.total is not None else f"{pace.done}"
-        self.note(", ".join(part for part in (f"{done} trials", _best(best), pace.rate, pace.left) if part))
+        self.note(", ".join(part for part in (_number(done), _best(best), pace.rate, pace.left) if part))
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
