@@ -154,6 +154,34 @@ def test_what_cannot_be_pickled_is_told_before_anything_runs(tmp_path: Path) -> 
     assert experiment.trials == []
 
 
+SESSION = """
+from torch import nn
+from nas import Evaluator, Experiment, ValueChoice
+from nas.strategies import GridSearch
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.width = ValueChoice([1, 2, 3], label="width")
+
+FACTOR = 10
+
+class Judge(Evaluator):
+    def evaluate(self, job):
+        return job.model.width * FACTOR
+
+experiment = Experiment(Net, Judge(), GridSearch(), name="session", executor="process")
+experiment.run(concurrency=2, progress="silent")
+print([trial.error or trial.value for trial in experiment.trials])
+"""
+
+
+def test_classes_of_an_interactive_session_travel(tmp_path: Path) -> None:
+    """As in a notebook: there is no file that a worker could import them from."""
+    done = subprocess.run([sys.executable, "-"], input=SESSION, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "[10.0, 20.0, 30.0]\n", (done.stdout, done.stderr)
+
+
 def test_the_search_is_the_same_as_inline(tmp_path: Path) -> None:
     found = []
     for executor in ("inline", "process"):
