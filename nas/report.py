@@ -87,7 +87,14 @@ def _charts(results: Results) -> list[Chart]:
         return []
     if len(results.objectives.names) > 1:
         return [_front(results, trials)]
-    return [_history(results.objectives, trials)]
+    chart = _history(results.objectives, trials)
+    if results.header.get("ranked"):  # One-shot search proposes its subnets in its own order, best first.
+        best = results.top(1)[0]
+        chart.title, chart.line, chart.x_label = "The ranking", "", "rank"
+        (name,) = results.objectives.describe()
+        chart.caption = f"{name} of the subnets with shared weights, in the order of the search; red: its best."
+        chart.dots = [(x, y, text, text == _title(best)) for x, y, text, _ in chart.dots]
+    return [chart]
 
 
 def _history(objectives: Objectives, trials: Sequence[Trial]) -> Chart:

@@ -7,12 +7,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
 
 from nas import Experiment, LayerChoice, Real, ValueChoice
 from nas.cli import app
-from nas.evaluators import FunctionalEvaluator
+from nas.evaluators import Classification, FunctionalEvaluator
+from nas.oneshot import RandomOneShot
 from nas.strategies import Random
 
 
@@ -146,6 +149,23 @@ def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     assert sum(attributes["r"] == "5" for attributes, _ in page.all("circle")) == len(experiment.pareto_front)
     assert page.all("polyline") == []
     assert [file.name for file in target.parent.iterdir()] == ["page.html"]
+
+
+def test_one_shot_search_has_a_ranking(tmp_path: Path) -> None:
+    images = TensorDataset(torch.randn(32, 4), torch.randint(2, (32,)))
+    evaluator = Classification(images, images, batch_size=16, max_epochs=1)
+
+    def network() -> nn.Module:
+        width = ValueChoice([2, 3, 4], label="width")
+        return nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2))
+
+    experiment = Experiment(network, evaluator, RandomOneShot(candidates=3), name="ranked", directory=tmp_path)
+    experiment.run(progress="silent")
+    page = Page(Path(report("ranked", "-d", str(tmp_path))).read_text(encoding="utf-8"))
+    assert [text for _, text in page.all("h2")][:2] == ["The ranking", "The best trials"]
+    (best,) = [text for attributes, text in page.all("circle") if attributes["r"] == "5"]
+    assert best.startswith("trial 0: ")
+    assert page.rows("The best trials")[0].startswith("0 ")
 
 
 @pytest.mark.parametrize("trials", [0, 1, 3])
