@@ -266,7 +266,7 @@ def report(
     storage: Storage = None,
 ) -> None:
     """Write what was found as one page of HTML, to send or to keep, and print where."""
-    from nas.report import write_report
+    from nas.report_page import write_report
 
     with _errors():
         typer.echo(write_report(Shelf(directory=directory, storage=storage), name, output, top=k))

@@ -6,6 +6,7 @@ import ast
 import graphlib
 import os
 import tomllib
+import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ ABOVE_THE_CHAIN = (
     "nas.execution",
     "nas.export",
     "nas.profile",
-    "nas.report",
+    "nas.report_page",
     "nas.cli",
     "nas.testing",
 )
@@ -380,3 +381,12 @@ def test_a_deferred_import_closes_no_cycle(tmp_path: Path) -> None:
     (tmp_path / "nas" / "low.py").write_text('"""Low."""\ndef late():\n    import nas.high\n', encoding="utf-8")
     (tmp_path / "nas" / "high.py").write_text('"""High."""\nimport nas.low\n', encoding="utf-8")
     assert no_cycles(read_package(tmp_path)) == []
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """Importing `nas.report` as a module would put it in the place of the function of that name, for everybody."""
+    import nas
+
+    modules = {path.stem for path in (ROOT / "nas").iterdir()}
+    for name in sorted(modules & set(nas.__all__)):
+        assert isinstance(getattr(nas, name), types.ModuleType), name

@@ -62,7 +62,7 @@ def write_report(shelf: Shelf, name: str, path: Path | None = None, *, top: int 
     environment = Environment(
         loader=PackageLoader("nas", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
-    text = environment.get_template("report.html.jinja").render(
+    text = environment.get_template("report_page.html.jinja").render(
         e=shelf.describe(name),
         charts=_charts(results),
         best=[describe_trial(trial) for trial in results.top(top)],
