@@ -24,7 +24,7 @@ from nas.oneshot.report import Report
 from nas.oneshot.rewriting import optimise
 from nas.oneshot.rules import Mixer
 from nas.oneshot.speed import Speed
-from nas.oneshot.whole import compile_whole
+from nas.oneshot.whole import compile_whole, uncompiled
 from nas.samples import Sample
 
 if TYPE_CHECKING:
@@ -160,9 +160,10 @@ class RelaxedLearner(Learner):
         self._optimizer.zero_grad(set_to_none=True)
         self.architecture.mix(self._mixer.rule(search, "architecture"))
         if self._steps.unrolled:
-            loss = unrolled_loss(search, train, validation) + self._penalty()
-            scaled = search.trainer.precision_plugin.pre_backward(loss, search)
-            gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            with uncompiled(self.model):
+                loss = unrolled_loss(search, train, validation) + self._penalty()
+                scaled = search.trainer.precision_plugin.pre_backward(loss, search)
+                gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         else:
@@ -206,7 +207,8 @@ class RelaxedLearner(Learner):
 
     def curvature(self, search: SearchModule, batch: Any) -> float:
         """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters."""
-        return largest_eigenvalue(search.loss, search.inner, self.architecture, batch)
+        with uncompiled(self.model):
+            return largest_eigenvalue(search.loss, search.inner, self.architecture, batch)
 
     def logged(self) -> dict[str, float]:
         """The probability of each answer, and the entropy of each label."""

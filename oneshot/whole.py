@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FunctionType, MethodType
 from typing import Any, final
 
 import torch
@@ -59,8 +60,32 @@ def compile_whole(model: nn.Module, speed: Speed, report: Report) -> None:
         )
     found = cells(model) or [model]
     for module in found:
+        if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
+            module.__dict__["forward"] = _own_forward(module)
+            report.handles.append(Undo(module))
         module.compile(mode="reduce-overhead" if speed.cuda_graphs else None)
     report.whole.append(f"{len(found)} modules are compiled" + ", as CUDA graphs" * speed.cuda_graphs)
+
+
+def uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
+    """Inside, a model runs as if it were not compiled: compiled code cannot be differentiated twice."""
+    if all(module._compiled_call_impl is None for module in model.modules()):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _own_forward(module: nn.Module) -> MethodType:
+    """The forward of a module with code of its own.
+
+    torch counts compilations by code, a few for each: cells of one class would use up each other's.
+    """
+    shared = type(module).forward
+    own = FunctionType(
+        shared.__code__.replace(), shared.__globals__, shared.__name__, shared.__defaults__, shared.__closure__
+    )
+    own.__kwdefaults__ = shared.__kwdefaults__
+    return MethodType(own, module)
 
 
 def cells(model: nn.Module) -> list[nn.Module]:
@@ -132,7 +157,7 @@ class Undo:
     """Gives a cell its own forward again.
 
     Args:
-        cell: that `Recomputed` computes.
+        cell: that has another.
     """
 
     def __init__(self, cell: nn.Module) -> None:

@@ -182,6 +182,8 @@ class RayWorker:
         """Takes what is ready; the outcome, where it is one."""
         import ray
 
+        if reference not in self.awaited:
+            return None  # of an actor that has been replaced since
         try:
             found = ray.get(reference)
         except ray.exceptions.ActorUnavailableError:

@@ -1,0 +1,101 @@
+"""Every differentiable algorithm finds the same with compiled cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from nas import Experiment, LayerChoice
+from nas.evaluators import Classification
+from nas.model_zoo import space
+from nas.oneshot import DARTS, PCDARTS, CurvatureStop, GumbelDARTS, ProxylessNAS, Speed
+from nas.oneshot.strategy import SupernetStrategy
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # torch looks at it itself
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
+
+
+class Block(nn.Module):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        kernels = {f"c{k}": lambda k=k: nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3)}  # type: ignore[misc]
+        self.op = LayerChoice({**kernels, "skip": nn.Identity}, label=f"op{number}")
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.op(x)))
+
+
+def network() -> nn.Module:
+    blocks = [Block(number) for number in range(3)]
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+STRATEGIES: dict[str, Callable[[Speed], SupernetStrategy]] = {
+    "first order": lambda speed: DARTS(speed=speed, candidates=2),
+    "second order": lambda speed: DARTS(unrolled=True, speed=speed, candidates=2),
+    "early stop": lambda speed: DARTS(stop=CurvatureStop(), speed=speed, candidates=2),
+    "gumbel": lambda speed: GumbelDARTS(speed=speed, candidates=2),
+    "gdas": lambda speed: GumbelDARTS(hard=True, speed=speed, candidates=2),
+    "proxyless": lambda speed: ProxylessNAS(speed=speed, candidates=2),
+    "partial": lambda speed: PCDARTS(partial_channels=2, speed=speed, candidates=2),
+}
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The modules that are compiled, by the parts of the compiler that take no C++: what they compute is the same."""
+    found: list[str] = []
+    compile_module = nn.Module.compile
+
+    def compile_quickly(self: nn.Module, **options: Any) -> None:
+        found.append(type(self).__name__)
+        compile_module(self, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "partial" else name for name in STRATEGIES]
+)
+def test_compiled_cells_find_the_same(name: str, tmp_path: Path, compiled: list[str]) -> None:
+    torch.manual_seed(0)
+    images = TensorDataset(torch.randn(32, 3, 8, 8), torch.randint(2, (32,)))
+    found = []
+    for on in (False, True):
+        evaluator = Classification(images, images, batch_size=16, max_epochs=2)
+        factory = space("darts", channels=2, cells=2) if name == "partial" else network
+        strategy = STRATEGIES[name](Speed(compile=on))
+        experiment = Experiment(factory, evaluator, strategy, name=f"{on}", directory=tmp_path)
+        experiment.run(progress="silent")
+        found.append([(trial.sample, trial.metrics) for trial in experiment.trials])
+    plain, quick = found
+    assert compiled == (["CellModule"] * 2 if name == "partial" else ["Block"] * 3)
+    assert [sample for sample, _ in plain] == [sample for sample, _ in quick]
+    for (_, expected), (_, metrics) in zip(plain, quick, strict=True):
+        assert metrics == pytest.approx(expected, rel=1e-3)
+
+
+def test_cells_of_one_class_do_not_use_up_each_others_compilations(tmp_path: Path, compiled: list[str]) -> None:
+    """Nine of them, in two phases and two modes, are more than torch compiles of one forward."""
+    images = TensorDataset(torch.randn(8, 3, 8, 8), torch.randint(2, (8,)))
+
+    def deep() -> nn.Module:
+        blocks = [Block(number) for number in range(9)]
+        return nn.Sequential(nn.Conv2d(3, 4, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+    evaluator = Classification(images, images, batch_size=4, max_epochs=1)
+    strategy = DARTS(speed=Speed(compile=True), candidates=1)
+    experiment = Experiment(deep, evaluator, strategy, name="deep", directory=tmp_path)
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        experiment.run(progress="silent")
+    assert compiled == ["Block"] * 9
