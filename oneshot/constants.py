@@ -14,7 +14,7 @@ from nas.oneshot.naming import OnePath, answers_from
 from nas.oneshot.slicing import indexed
 from nas.oneshot.store import Store
 from nas.random_state import seeded
-from nas.samples import Sample
+from nas.samples import sample_key
 
 _MOST = 8
 """Architectures that are looked at."""
@@ -33,8 +33,9 @@ def refuse_computed_buffers(census: Census, store: Store) -> None:
         return
     names = [name for name in census.entries if not isinstance(store.tensor(name), nn.Parameter)]
     others = [entry.other for entry in (census.entries[name] for name in names) if entry.other is not None]
-    samples = [sample for sample in (*others, *(probe.sample for probe in census.probes)) if names]
-    for sample in _different(samples)[:_MOST]:
+    samples = [*others, *(probe.sample for probe in census.probes)] if names else []
+    different = {sample_key(sample): sample for sample in samples}
+    for sample in [*different.values()][:_MOST]:
         for name in _computed(census, store, sample):
             entry = census.entries[name]
             labels = changing_labels(entry.sample, sample, lambda other: name in _computed(census, store, other))  # noqa: B023
@@ -89,11 +90,3 @@ def _buffers(census: Census, sample: Mapping[str, Answer], *, seed: int) -> dict
 def equal_tensors(one: Tensor, other: Tensor) -> bool:
     """Whether all numbers are the same, those that are none included."""
     return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
-
-
-def _different(samples: Iterable[Sample]) -> list[Sample]:
-    found: list[Sample] = []
-    for sample in samples:
-        if sample not in found:
-            found.append(sample)
-    return found
