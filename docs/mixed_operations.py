@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -113,6 +115,7 @@ class Side:
     plain: bool = False
     """Whether all gradients are computed in both phases."""
     freezes: bool = False
+    """Whether weights get no gradients in the phase of the architecture."""
     handwritten: bool = True
     seconds: list[float] = field(default_factory=list)
 
@@ -136,18 +139,16 @@ class Side:
         for parameter in parameters:
             parameter.grad = None
 
-    def _now(self) -> float:
-        if self.x.is_cuda:
-            torch.cuda.synchronize()
-            return time.perf_counter()
-        return time.process_time()
+    def run(self) -> None:
+        """A step; by the loop, if it is that of a loop."""
+        with mock.patch("nas.oneshot.mixtures.weighted_sum", loop) if self.handwritten else nullcontext():
+            self.step()
 
     def measure(self) -> None:
         """Takes the time of a step."""
-        with mock.patch("nas.oneshot.mixtures.weighted_sum", loop) if self.handwritten else mock.MagicMock():
-            start = self._now()
-            self.step()
-            self.seconds.append(self._now() - start)
+        start = now(self.x.device)
+        self.run()
+        self.seconds.append(now(self.x.device) - start)
 
 
 def sides_of(case: Case, names: Sequence[str], device: str) -> dict[str, Side]:
@@ -160,7 +161,7 @@ def sides_of(case: Case, names: Sequence[str], device: str) -> dict[str, Side]:
         net.architecture.to(device)
         speed = SPEEDS[name]
         if speed is not None:
-            compile_whole(net.model, speed, optimise(net, (x[:2],), speed))
+            compile_whole(net, speed, optimise(net, (x[:2],), speed))
             made[name] = Side(net=net, x=x, y=y, freezes=True, handwritten=False)
             continue
         last = name == "careful loop"
@@ -171,6 +172,8 @@ def sides_of(case: Case, names: Sequence[str], device: str) -> dict[str, Side]:
     return made
 
 
+WARM_UP = 6
+"""Steps until kernels are compiled and CUDA graphs recorded."""
 SPEEDS: dict[str, Speed | None] = {
     "plain loop": None,
     "careful loop": None,
@@ -181,50 +184,76 @@ SPEEDS: dict[str, Speed | None] = {
     "checkpoints": Speed(checkpoint_cells=True),
     "compiled": Speed(compile=True),
     "CUDA graphs": Speed(cuda_graphs=True),
+    "compiled, CUDA graphs": Speed(compile=True, cuda_graphs=True),
 }
 """The loops: contiguous and with all gradients; channels last, and with the gradients alone that a phase needs."""
 
 
-class Bytes(TorchDispatchMode):
-    """Counts the bytes that operations read and write, views left out."""
+class Operations(TorchDispatchMode):
+    """Counts operations, and the bytes that they read and write; views left out."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+        self.number = self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if not (func.is_view or "empty" in str(func)):
+            self.number += 1
             for leaf in tree_leaves((args, out)):
                 if isinstance(leaf, Tensor):
-                    self.total += leaf.numel() * leaf.element_size()
+                    self.bytes += leaf.numel() * leaf.element_size()
         return out
+
+
+LAUNCHES = ("LaunchKernel", "GraphLaunch", "MemcpyAsync", "MemsetAsync")
+
+
+def launches(side: Side) -> int:
+    """What is launched on the device in a step; without one, the operations of a step."""
+    if not side.x.is_cuda:
+        counted = Operations()
+        with counted:
+            side.run()
+        return counted.number
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        side.run()
+    return sum(event.count for event in found.key_averages() if any(name in event.key for name in LAUNCHES))
 
 
 def floors(side: Side) -> tuple[float, float]:
     """Seconds of a step by its arithmetic at the rate of one large convolution, and by its bytes at that of a copy."""
     with FlopCounterMode(display=False) as flops:
         side.step()
-    counted = Bytes()
+    counted = Operations()
     with counted:
         side.step()
     device = side.x.device
-    x = torch.randn(16, 64, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    images = 512 if side.x.is_cuda else 16
+    x = torch.randn(images, 64, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
     large = nn.Conv2d(64, 64, 3, padding=1, bias=False).to(device)
-    one = _fastest(lambda: large(x))
-    rate = 2 * 16 * 32 * 32 * 9 * 64 * 64 / one
-    copied = torch.randn(1 << 22, device=device)
+    one = _fastest(lambda: large(x), device)
+    rate = 2 * images * 32 * 32 * 9 * 64 * 64 / one
+    copied = torch.randn(images << 18, device=device)
     target = torch.empty_like(copied)
-    bandwidth = 2 * 4 * copied.numel() / _fastest(lambda: target.copy_(copied))
-    return flops.get_total_flops() / rate, counted.total / bandwidth
+    bandwidth = 2 * 4 * copied.numel() / _fastest(lambda: target.copy_(copied), device)
+    return flops.get_total_flops() / rate, counted.bytes / bandwidth
 
 
-def _fastest(run: Callable[[], object]) -> float:
+def now(device: torch.device) -> float:
+    """Seconds of the processor; of the clock, when it has done its work, for a CUDA device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def _fastest(run: Callable[[], object], device: torch.device) -> float:
     times = []
     for _ in range(20):
-        start = time.process_time()
+        start = now(device)
         run()
-        times.append(time.process_time() - start)
+        times.append(now(device) - start)
     return min(times[2:])
 
 
@@ -236,6 +265,12 @@ def peak_megabytes(name: str, side: str, device: str) -> float:
 
 def print_memory(name: str, side: str, device: str) -> None:
     made = sides_of(CASES[name], [side], device)[side]
+    if device == "cuda":
+        held = torch.cuda.memory_allocated()
+        for _ in range(WARM_UP):
+            made.run()
+        print((torch.cuda.max_memory_allocated() - held) / 2**20)
+        return
     process, before, peak, done = psutil.Process(), psutil.Process().memory_info().rss, 0, threading.Event()
 
     def watch() -> None:
@@ -248,7 +283,7 @@ def print_memory(name: str, side: str, device: str) -> None:
     made.measure()
     done.set()
     watcher.join()
-    print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else (peak - before) / 2**20)
+    print((peak - before) / 2**20)
 
 
 def main() -> None:
@@ -263,12 +298,16 @@ def main() -> None:
     if given.memory:
         print_memory(given.only, given.memory, given.device)
         return
-    print("| space | how | seconds | of the plain loop | of the careful loop | memory, of the plain loop |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    counted = "launches" if given.device == "cuda" else "operations"
+    print(
+        f"| space | how | seconds | of the plain loop | of the careful loop | memory, of the plain loop | {counted} |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in [given.only] if given.only else CASES:
         sides = sides_of(CASES[name], given.sides, given.device)
         for side in sides.values():
-            side.step()
+            for _ in range(WARM_UP if given.device == "cuda" else 1):
+                side.run()
         for _ in range(given.repeats):
             for side in sides.values():
                 side.measure()
@@ -281,14 +320,15 @@ def main() -> None:
                 for of in ("plain loop", "careful loop")
             ]
             share = memory[key] / memory.get("plain loop", memory[key])
-            cells = [f"{statistics.median(side.seconds):.3f}", *(f"{r:.2f}" for r in ratios), f"{share:.2f}"]
+            seconds = statistics.median(side.seconds)
+            cells = [f"{seconds:.3f}", *(f"{r:.2f}" for r in ratios), f"{share:.2f}", str(launches(side))]
             print(f"| {name} | {key} | " + " | ".join(cells) + " |", flush=True)
         if "ours" in sides:
             arithmetic, moved = floors(sides["ours"])
             own = statistics.median(sides["ours"].seconds)
             print(
                 f"| {name} | floor of ours: arithmetic, bytes | {arithmetic:.3f}, {moved:.3f} "
-                f"| {arithmetic / own:.2f}, {moved / own:.2f} of ours | | |",
+                f"| {arithmetic / own:.2f}, {moved / own:.2f} of ours | | | |",
                 flush=True,
             )
 

@@ -104,9 +104,10 @@ class Mixing:
         return self
 
 
-def softmax(label: str, logits: Tensor) -> Tensor:
+def softmax(label: str, logits: Tensor) -> tuple[Tensor, Sequence[int]]:
     """The rule of DARTS: every candidate, weighted by the softmax of the logits (arXiv 1806.09055, equation 2)."""
-    return logits.softmax(-1)
+    # All are computed, so that nobody has to wait for a device to tell which weights are 0.
+    return logits.softmax(-1), range(len(logits))
 
 
 @final
@@ -132,6 +133,11 @@ class Architecture(nn.Module):
             if choice.learned:
                 self.logits[_key(label)] = nn.Parameter(1e-3 * torch.randn(choice.shape, generator=generator))
         self.mix()
+
+    @property
+    def mixing(self) -> Mixing:
+        """Where the weights are written."""
+        return self._mixing
 
     @property
     def labels(self) -> list[str]:

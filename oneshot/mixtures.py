@@ -155,7 +155,10 @@ class MixedInput(nn.Module):
     def _input_weights(self, present: Sequence[bool]) -> Tensor:
         """(inputs,), of the weights of the answers or gates."""
         weights = self._mixing.weights[self.label]
-        there = weights.new_tensor(present)
+        there = weights.new_ones(len(present))
+        for i, here in enumerate(present):
+            if not here:
+                there[i] = 0.0
         if self.kind == "answers":
             counts: Tensor = self.get_buffer("counts") * there
             if self.reduction == "mean":

@@ -19,6 +19,7 @@ from nas.oneshot.distributed import gather
 from nas.oneshot.frozen import frozen
 from nas.oneshot.learner import Judge, Learner
 from nas.oneshot.penalty import CostPenalty, check_penalty, is_number
+from nas.oneshot.recorded import RecordedForward
 from nas.oneshot.relax import RelaxedSupernet
 from nas.oneshot.report import Report
 from nas.oneshot.rewriting import optimise
@@ -107,6 +108,7 @@ class RelaxedLearner(Learner):
         self._validation: Any = None
         self.report = Report() if example is None else optimise(supernet, example, steps.speed)
         self._compiled = False
+        self._recorded: RecordedForward | None = None
 
     @property
     def supernet(self) -> RelaxedSupernet:
@@ -186,8 +188,10 @@ class RelaxedLearner(Learner):
     def begin_epoch(self, search: SearchModule) -> None:
         """Compiles what is to be compiled: not before, as judging and checking compute other parts each time."""
         if not self._compiled:
-            compile_whole(self.model, self._steps.speed, self.report)
+            self._recorded = compile_whole(self.supernet, self._steps.speed, self.report)
             self._compiled = True
+        elif self._recorded is not None:
+            self._recorded.forget()  # what a model does in Python may go by the epoch
 
     def end_epoch(self, search: SearchModule) -> None:
         """Looks at the curvature, where that may end the search."""

@@ -52,7 +52,7 @@ def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed |
     report = Report()
     reads = _reads(supernet, example)
     # What is computed again, or compiled, by itself shares nothing with its surroundings.
-    apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile or speed.cuda_graphs else []
+    apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile else []
     inside = {module: i for i, cell in enumerate(apart) for module in cell.modules()}
     groups: dict[tuple[int, int, int], list[_Reader]] = {}
     for layer in (module for module in supernet.model.modules() if isinstance(module, MixedLayer)):

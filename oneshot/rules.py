@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import torch
@@ -67,12 +68,12 @@ class GumbelMixer(Mixer):
         temperature = self.temperature(search.current_epoch, epochs)
         generator = _generator(self._seed, search.done, phase)
 
-        def mix(label: str, logits: Tensor) -> Tensor:
+        def mix(label: str, logits: Tensor) -> Tensor | tuple[Tensor, Sequence[int]]:
             uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-10, 1 - 1e-7)
             noise = -(-uniform.log()).log()
             soft = ((logits.log_softmax(-1) + noise.to(logits)) / temperature).softmax(-1)
             if not self._hard:
-                return soft
+                return soft, range(len(soft))
             one = torch.zeros_like(soft)
             one[soft.argmax()] = 1.0
             # In this order the weights are exactly 0 and 1.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, final
 
-from nas.errors import NasTypeError, explain
+from nas.errors import NasTypeError, NasValueError, explain
 
 
 @final
@@ -29,7 +29,7 @@ class Speed:
     compile: bool = False
     """The cells by `torch.compile`. Where other candidates are drawn in each step, it compiles again for these."""
     cuda_graphs: bool = False
-    """The compiled supernet as CUDA graphs; implies `compile`, and needs a CUDA device."""
+    """Forward and backward pass of the supernet as CUDA graphs, recorded anew in each epoch; needs a CUDA device."""
     checkpoint_cells: bool = False
     """Cells forget what they computed, and compute it again in the backward pass: less memory, a third more time."""
 
@@ -39,3 +39,11 @@ class Speed:
             auto = field.name in ("merge", "channels_last")
             if not isinstance(value, bool) and not (auto and value == "auto"):
                 raise NasTypeError(explain(f"{field.name} is True or False" + ', or "auto"' * auto, got=value))
+        if self.cuda_graphs and self.checkpoint_cells:
+            raise NasValueError(
+                explain(
+                    "what is recorded as CUDA graphs cannot be computed again: that reads the device's random state",
+                    got="Speed(cuda_graphs=True, checkpoint_cells=True)",
+                    mend="drop one of the two",
+                )
+            )

@@ -29,7 +29,7 @@ def weighted_sum(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
         A tensor of that shape; its gradient reaches the computed outputs and their weights.
 
     Raises:
-        NasValueError: nothing was computed, or another number of weights.
+        NasValueError: nothing was computed, another number of weights, or weights on another device.
 
     Example:
         >>> import torch
@@ -41,6 +41,14 @@ def weighted_sum(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
     computed = [output for output in outputs if output is not None]
     if not computed:
         raise NasValueError(explain("a mixture needs a candidate that is computed", got=weights.tolist()))
+    if weights.device != computed[0].device:
+        raise NasValueError(
+            explain(
+                f"the weights must be where the outputs are, on {computed[0].device}",
+                got=weights.device,
+                mend="mix the architecture again after moving it",
+            )
+        )
     if len(computed) < len(outputs):
         weights = torch.stack([weights[i] for i, output in enumerate(outputs) if output is not None])
     total: Tensor = torch.ops.nas.weighted_sum(computed, weights)

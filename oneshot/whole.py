@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, final
 
@@ -15,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from nas.errors import NasValueError, explain
 from nas.oneshot.masks import MaskedNetwork
 from nas.oneshot.mixtures import MixedDepth, MixedInput, MixedLayer
+from nas.oneshot.recorded import CudaRecorder, RecordedForward, record_whole
+from nas.oneshot.relax import RelaxedSupernet
 from nas.oneshot.report import Report
 from nas.oneshot.speed import Speed
 
@@ -46,33 +49,46 @@ def apply_whole(model: nn.Module, example: tuple[Any, ...], speed: Speed, report
         report.whole.append(f"{len(found)} cells are computed again in the backward pass")
 
 
-def compile_whole(model: nn.Module, speed: Speed, report: Report) -> None:
-    """Compiles the cells of a model, or all of it where it has none; from the next call on.
+def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> RecordedForward | None:
+    """Compiles the cells of a supernet, or all of it where it has none; from the next call on.
+
+    Returns:
+        The forward that is recorded as CUDA graphs, if it is.
 
     Raises:
         NasValueError: CUDA graphs without CUDA.
     """
-    if not (speed.compile or speed.cuda_graphs):
-        return
-    if speed.cuda_graphs and not torch.cuda.is_available():
-        raise NasValueError(
-            explain("CUDA graphs need a CUDA device", got="none", where="Speed(cuda_graphs=True)", mend="compile=True")
-        )
-    found = cells(model) or [model]
-    for module in found:
-        if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
-            module.__dict__["forward"] = _own_forward(module)
-            report.handles.append(Undo(module))
-        module.compile(mode="reduce-overhead" if speed.cuda_graphs else None)
-    report.whole.append(f"{len(found)} modules are compiled" + ", as CUDA graphs" * speed.cuda_graphs)
+    model = supernet.model
+    recorder = partial(CudaRecorder, next((p.device for p in model.parameters()), torch.device("cpu")))
+    if speed.compile:
+        found = cells(model) or [model]
+        for module in found:
+            if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
+                module.__dict__["forward"] = _own_forward(module)
+                report.handles.append(Undo(module))
+            if module is model and speed.cuda_graphs:  # what is recorded is outermost
+                module.__dict__["forward"] = torch.compile(module.forward)
+            else:
+                module.compile()
+        report.whole.append(f"{len(found)} modules are compiled")
+    if not speed.cuda_graphs:
+        return None
+    recorded = record_whole(model, supernet.architecture.mixing, recorder)
+    report.handles.append(Undo(model))
+    report.whole.append("forward and backward pass are recorded as CUDA graphs")
+    return recorded
 
 
-def uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
-    """Inside, a model runs as if it were not compiled: compiled code cannot be differentiated twice."""
-    if all(module._compiled_call_impl is None for module in model.modules()):
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Inside, a model runs as if it were neither compiled nor recorded: such code cannot be differentiated twice."""
+    forward = vars(model).get("forward")
+    with ExitStack() as stack:
+        if isinstance(forward, RecordedForward):
+            stack.enter_context(forward.paused())
+        if any(module._compiled_call_impl is not None for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 def _own_forward(module: nn.Module) -> MethodType:
@@ -165,4 +181,4 @@ class Undo:
 
     def remove(self) -> None:
         """Does so."""
-        del self._cell.__dict__["forward"]
+        self._cell.__dict__.pop("forward", None)

@@ -1,4 +1,4 @@
-"""Every differentiable algorithm finds the same with compiled cells."""
+"""Every differentiable algorithm finds the same with compiled cells, and with steps that are recorded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STRATEGIES: dict[str, Callable[[Speed], SupernetStrategy]] = {
     "gumbel": lambda speed: GumbelDARTS(speed=speed, candidates=2),
     "gdas": lambda speed: GumbelDARTS(hard=True, speed=speed, candidates=2),
     "proxyless": lambda speed: ProxylessNAS(speed=speed, candidates=2),
-    "partial": lambda speed: PCDARTS(partial_channels=2, speed=speed, candidates=2),
+    "partial": lambda speed: PCDARTS(partial_channels=2, warmup_epochs=0, speed=speed, candidates=2),
 }
 
 
@@ -80,6 +80,44 @@ def test_compiled_cells_find_the_same(name: str, tmp_path: Path, compiled: list[
         found.append([(trial.sample, trial.metrics) for trial in experiment.trials])
     plain, quick = found
     assert compiled == (["CellModule"] * 2 if name == "partial" else ["Block"] * 3)
+    assert [sample for sample, _ in plain] == [sample for sample, _ in quick]
+    for (_, expected), (_, metrics) in zip(plain, quick, strict=True):
+        assert metrics == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_recorded_steps_find_the_same_to_the_bit(name: str, tmp_path: Path, recorders: list[Any]) -> None:
+    torch.manual_seed(0)
+    images = TensorDataset(torch.randn(32, 3, 8, 8), torch.randint(2, (32,)))
+    found = []
+    for on in (False, True):
+        evaluator = Classification(images, images, batch_size=4, max_epochs=2)
+        factory = space("darts", channels=2, cells=2) if name == "partial" else network
+        strategy = STRATEGIES[name](Speed(cuda_graphs=on))
+        experiment = Experiment(factory, evaluator, strategy, name=f"{on}", directory=tmp_path)
+        experiment.run(progress="silent")
+        found.append([(trial.sample, trial.metrics) for trial in experiment.trials])
+    assert found[0] == found[1]
+    # An epoch of 8 steps. The second order's own phase is differentiated twice, and what is drawn seldom comes again.
+    phases = {"second order": 1, "gdas": None, "proxyless": None}.get(name, 2)
+    assert len(recorders) == 1 + 1  # anew in the second epoch
+    if phases is not None:
+        assert [recorder.replays for recorder in recorders] == [(8 - 3) * phases * 2, 8 * phases * 2]
+
+
+def test_compiled_cells_are_recorded(tmp_path: Path, compiled: list[str], recorders: list[Any]) -> None:
+    images = TensorDataset(torch.randn(32, 3, 8, 8), torch.randint(2, (32,)))
+    found = []
+    for speed in (Speed(), Speed(compile=True, cuda_graphs=True)):
+        torch.manual_seed(0)
+        evaluator = Classification(images, images, batch_size=4, max_epochs=1)
+        strategy = DARTS(speed=speed, candidates=2)
+        experiment = Experiment(network, evaluator, strategy, name=f"{speed.compile}", directory=tmp_path)
+        experiment.run(progress="silent")
+        found.append([(trial.sample, trial.metrics) for trial in experiment.trials])
+    assert compiled == ["Block"] * 3
+    assert recorders[-1].replays == (8 - 3) * 4
+    plain, quick = found
     assert [sample for sample, _ in plain] == [sample for sample, _ in quick]
     for (_, expected), (_, metrics) in zip(plain, quick, strict=True):
         assert metrics == pytest.approx(expected, rel=1e-3)

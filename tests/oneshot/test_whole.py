@@ -43,9 +43,9 @@ def supernet() -> RelaxedSupernet:
 X = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.double)
 
 
-def observe(net: RelaxedSupernet) -> list[torch.Tensor]:
+def observe(net: RelaxedSupernet, x: torch.Tensor = X) -> list[torch.Tensor]:
     net.architecture.mix()
-    y = net.model(X)
+    y = net.model(x)
     wanted = [*net.model.parameters(), *net.architecture.parameters()]
     return [y, *torch.autograd.grad(y.square().sum(), wanted), *(b.clone() for b in net.model.buffers())]
 
@@ -100,8 +100,8 @@ def test_cells_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     report = optimise(net, (X,), speed)
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append((type(self).__name__, options)))
-    compile_whole(net.model, speed, report)
-    assert compiled == [("Block", {"mode": None})] * 2
+    compile_whole(net, speed, report)
+    assert compiled == [("Block", {})] * 2
     assert "2 modules are compiled" in report.whole
 
 
@@ -110,28 +110,26 @@ def test_cells_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cells_are_compiled_by_inductor() -> None:
     net = supernet()
     speed = Speed(compile=True)
-    compile_whole(net.model, speed, optimise(net, (X,), speed))
+    compile_whole(net, speed, optimise(net, (X,), speed))
     check_alike(net)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_graphs_need_cuda() -> None:
     with pytest.raises(NasValueError, match="CUDA graphs need a CUDA device"):
-        compile_whole(nn.Identity(), Speed(cuda_graphs=True), Report())
+        compile_whole(supernet(), Speed(cuda_graphs=True), Report())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("speed", [Speed(compile=True), Speed(cuda_graphs=True)])
+@pytest.mark.parametrize("speed", [Speed(), Speed(merge=False), Speed(compile=True), Speed(cuda_graphs=True)])
 def test_a_device_computes_the_same(speed: Speed) -> None:
     net, plain = supernet(), supernet()
     for each in (net, plain):
         each.model.cuda()
         each.architecture.cuda()
-    compile_whole(net.model, speed, optimise(net, (X.cuda(),), speed))
-    for _ in range(5):
-        net.architecture.mix()
-        plain.architecture.mix()
-        assert torch.allclose(net.model(X.cuda()), plain.model(X.cuda()), atol=1e-10)
+    compile_whole(net, speed, optimise(net, (X.cuda(),), speed))
+    for _ in range(6):
+        for ours, theirs in zip(observe(net, X.cuda()), observe(plain, X.cuda()), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-10)
 
 
 def test_one_channel_is_laid_so_that_the_next_layers_channels_lie_together() -> None:

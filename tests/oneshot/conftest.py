@@ -1,0 +1,115 @@
+"""CUDA graphs without CUDA: operations on a CPU are noted down, undone, and done again on the same memory.
+
+As on a device, nothing is computed while it is recorded, what is replayed writes where it wrote before, and what would
+wait for the device is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nas.oneshot.recorded import Recorder
+
+T = TypeVar("T")
+WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.lift_fresh")
+"""What waits for a device, or copies from the host."""
+UNTOLD = ("running_mean", "running_var")
+"""What batch norms write into although their schema does not say so."""
+
+
+class Tape(TorchDispatchMode):
+    """Notes down what is done while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self._made: set[int] = set()
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if str(func).rpartition(".")[0] in WAITS:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        for tensor in _written(func, args, kwargs):
+            if tensor.untyped_storage().data_ptr() not in self._made:
+                self._before.setdefault(id(tensor), (tensor, tensor.clone()))
+        read = {leaf.untyped_storage().data_ptr() for leaf in _tensors((args, kwargs))}
+        out = func(*args, **kwargs)
+        self.calls.append((func, args, kwargs, out))
+        self._made |= {found for leaf in _tensors(out) if (found := leaf.untyped_storage().data_ptr()) not in read}
+        return out
+
+    def undo(self) -> None:
+        """Nothing is computed: what was written has its numbers again, what was made has none."""
+        for tensor, numbers in self._before.values():
+            tensor.data.copy_(numbers)  # which autograd is not to see
+        for *_, out in self.calls:
+            for leaf in _tensors(out):
+                if leaf.is_floating_point() and leaf.untyped_storage().data_ptr() in self._made:
+                    leaf.data.fill_(math.nan)
+
+    def replay(self) -> None:
+        """Does it again, to the same tensors."""
+        with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+            for func, args, kwargs, out in self.calls:
+                again = func(*args, **kwargs)
+                for place, leaf in zip(_tensors(out), _tensors(again), strict=True):
+                    place.copy_(leaf)
+
+
+class TapeRecorder(Recorder):
+    """Records on tapes, and keeps count."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """What the work yields, none of it computed yet, and the function that computes it."""
+        tape = Tape()
+        with torch.random.fork_rng(devices=[]):
+            with tape:
+                found = work()
+            with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+                tape.undo()
+
+        def replay() -> None:
+            self.replays += 1
+            tape.replay()
+
+        return found, replay
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The arguments that an operation writes into."""
+    given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+    written = [
+        given[a.name]
+        for a in func._schema.arguments
+        if a.name in given and (a.name in UNTOLD or (a.alias_info is not None and a.alias_info.is_write))
+    ]
+    return _tensors(written)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+@pytest.fixture
+def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
+    """`Speed(cuda_graphs=True)` records on tapes; yields these, the latest at last."""
+    made: list[TapeRecorder] = []
+
+    def make(device: torch.device) -> TapeRecorder:
+        made.append(TapeRecorder())
+        return made[-1]
+
+    monkeypatch.setattr("nas.oneshot.whole.CudaRecorder", make)
+    return made
