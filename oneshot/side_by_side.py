@@ -114,8 +114,7 @@ def _normalise(layers: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     if first.training:
         with torch.no_grad():
             torch._foreach_copy_([*means, *variances], [*mean.split(len(means[0])), *variance.split(len(means[0]))])
-            for layer in layers:
-                _there(layer.num_batches_tracked).add_(1)
+            torch._foreach_add_([_there(layer.num_batches_tracked) for layer in layers], 1)
     return y
 
 

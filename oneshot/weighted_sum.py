@@ -50,9 +50,16 @@ def weighted_sum(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
             )
         )
     if len(computed) < len(outputs):
-        weights = torch.stack([weights[i] for i, output in enumerate(outputs) if output is not None])
+        weights = _picked(weights, [output is not None for output in outputs])
     total: Tensor = torch.ops.nas.weighted_sum(computed, weights)
     return total
+
+
+def _picked(weights: Tensor, taken: Sequence[bool]) -> Tensor:
+    """Some of the weights, as few slices of them: each costs a launch, and another backward."""
+    edges = [i for i in range(len(taken) + 1) if (i < len(taken) and taken[i]) != (i > 0 and taken[i - 1])]
+    runs = [weights[start:stop] for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
 @torch.library.custom_op("nas::weighted_sum", mutates_args=())

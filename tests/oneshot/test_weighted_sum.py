@@ -103,6 +103,22 @@ def test_another_number_of_weights_is_refused() -> None:
         weighted_sum([torch.ones(1), torch.ones(1)], torch.ones(3))
 
 
+def test_weights_on_another_device_are_refused() -> None:
+    with pytest.raises(NasValueError, match="the weights must be where the outputs are, on cpu; received device.*meta"):
+        weighted_sum([torch.ones(1)], torch.ones(1, device="meta"))
+
+
+@pytest.mark.parametrize("taken", [(1, 1, 1, 1), (0, 1, 1, 1), (1, 0, 0, 1), (0, 1, 0, 1), (0, 0, 1, 0), (1, 1, 0, 0)])
+def test_what_is_not_computed_is_left_out(taken: tuple[int, ...]) -> None:
+    outputs, weights = tensors((2, 3), number=4)
+    given = [output if there else None for output, there in zip(outputs, taken, strict=True)]
+    expected = naive([output * there for output, there in zip(outputs, taken, strict=True)], weights)
+    assert torch.allclose(weighted_sum(given, weights), expected, atol=1e-14)
+    toward = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad(weighted_sum(given, weights), weights, toward)[0]
+    assert torch.allclose(found, torch.autograd.grad(expected, weights, toward)[0], atol=1e-13)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck looks at it
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4, 4)])
 def test_it_is_an_operator_as_torch_wants_it(shape: tuple[int, ...]) -> None:
