@@ -194,6 +194,10 @@ def _kernels(tensor: Tensor) -> ModuleType | None:
 def _triton_kernels() -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None
+    import triton
+
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):  # kernels take no tuples
+        return None
     from nas.oneshot import weighted_sum_kernels
 
     return weighted_sum_kernels

@@ -14,65 +14,86 @@ from torch import Tensor
 _BLOCK = 1024
 _PROGRAMS = 1024
 """Of the backward pass at most, so that what each of them sums up stays little."""
+_MOST = 48
+"""Outputs of one launch: kernels of many more take long to compile, and have too many arguments."""
+
+# Annotations of the kernels are read by Triton, which knows none but its own.
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _forward_kernel(
-    total: Any,
-    outputs: Any,
-    strides: Any,
-    weights: Any,
-    inner: Any,
-    size: Any,
+def _offset(place, inner, stride, dense: tl.constexpr):  # type: ignore[no-untyped-def]
+    if dense:
+        return place
+    else:
+        return (place // inner).to(tl.int64) * stride + place % inner
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _forward_kernel(  # type: ignore[no-untyped-def]
+    total,
+    outputs,
+    strides,
+    weights,
+    inner,
+    size,
     number: tl.constexpr,
     block: tl.constexpr,
     wide: tl.constexpr,
+    dense: tl.constexpr,
+    long: tl.constexpr,
 ) -> None:
-    place = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    start = tl.program_id(0)
+    if long:
+        start = start.to(tl.int64)
+    place = start * block + tl.arange(0, block)
     inside = place < size
-    row, column = place // inner, place % inner
     found = tl.zeros([block], dtype=wide)
     for i in tl.static_range(number):
         weight = tl.load(weights + i).to(wide)
         # Where the weight is 0 nothing is read, and nothing that is not a number gets through.
         if weight != 0.0:
-            value = tl.load(outputs[i] + row * strides[i] + column, mask=inside, other=0.0)
+            value = tl.load(outputs[i] + _offset(place, inner, strides[i], dense), mask=inside, other=0.0)
             found += weight * value.to(wide)
     tl.store(total + place, found.to(total.dtype.element_ty), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _backward_kernel(
-    gradient: Any,
-    outputs: Any,
-    strides: Any,
-    weights: Any,
-    made: Any,
-    partial: Any,
-    inner: Any,
-    size: Any,
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    gradient,
+    outputs,
+    strides,
+    weights,
+    made,
+    partial,
+    inner,
+    size,
+    candidates: tl.constexpr,
     number: tl.constexpr,
     block: tl.constexpr,
     wide: tl.constexpr,
     needed: tl.constexpr,
+    dense: tl.constexpr,
+    long: tl.constexpr,
 ) -> None:
-    step = tl.num_programs(0).to(tl.int64) * block
-    start = tl.program_id(0).to(tl.int64) * block
+    step = tl.num_programs(0) * block
+    start = tl.program_id(0)
+    if long:
+        start = start.to(tl.int64)
     at = tl.arange(0, number)
     sums = tl.zeros([number], dtype=wide)
-    for first in range(start, size, step):
+    for first in range(start * block, size, step):
         place = first + tl.arange(0, block)
         inside = place < size
-        row, column = place // inner, place % inner
         given = tl.load(gradient + place, mask=inside, other=0.0).to(wide)
-        for i in tl.static_range(len(outputs)):
-            if needed[i]:
+        for i in tl.static_range(candidates):
+            if (needed >> i) & 1:
                 weight = tl.load(weights + i).to(wide)
                 tl.store(made[i] + place, (weight * given).to(made[i].dtype.element_ty), mask=inside)
-            if needed[len(outputs)]:
-                value = tl.load(outputs[i] + row * strides[i] + column, mask=inside, other=0.0).to(wide)
+            if (needed >> candidates) & 1:
+                read = outputs[i] + _offset(place, inner, strides[i], dense)
+                value = tl.load(read, mask=inside, other=0.0).to(wide)
                 sums += tl.where(at == i, tl.sum(value * given), 0.0)
-    if needed[len(outputs)]:
+    if (needed >> candidates) & 1:
         tl.store(partial + tl.program_id(0) * number + at, sums)
 
 
@@ -84,18 +105,38 @@ def forward(outputs: Sequence[Tensor], weights: Tensor, kind: torch.dtype) -> Te
         weights: (candidates,).
         kind: of the sum.
     """
+    if len(outputs) > _MOST:
+        between = torch.float64 if kind == torch.float64 else torch.float32
+        parts = [forward(outputs[part], weights[part], between) for part in _parts(len(outputs))]
+        return torch.stack(parts).sum(0).to(kind)
     total = torch.empty_like(outputs[0], dtype=kind)
     if total.numel():
         total, rows, strides, inner = _rows(total, outputs)
-        grid = (triton.cdiv(total.numel(), _BLOCK),)
-        _forward_kernel[grid](
-            total, rows, strides, weights, inner, total.numel(), number=len(rows), block=_BLOCK, wide=_wide(kind)
+        _forward_kernel[(triton.cdiv(total.numel(), _BLOCK),)](
+            total,
+            rows,
+            strides,
+            weights,
+            inner,
+            total.numel(),
+            number=len(rows),
+            block=_BLOCK,
+            wide=_wide(kind),
+            dense=inner == total.numel(),
+            long=_long(total),
+            enable_fp_fusion=True,
         )
     return total
 
 
 def backward(gradient: Tensor, outputs: Sequence[Tensor], weights: Tensor, needed: Sequence[bool]) -> list[Tensor]:
     """The gradients of the outputs, and (candidates,) of the weights; empty where they are not needed."""
+    if len(outputs) > _MOST:
+        parts = [
+            backward(gradient, outputs[part], weights[part], [*needed[part], needed[-1]])
+            for part in _parts(len(outputs))
+        ]
+        return [made for part in parts for made in part[:-1]] + [torch.cat([part[-1] for part in parts])]
     if not torch.ops.aten.is_non_overlapping_and_dense.default(gradient):
         gradient = gradient.contiguous()
     made = [
@@ -120,14 +161,27 @@ def backward(gradient: Tensor, outputs: Sequence[Tensor], weights: Tensor, neede
         partial,
         inner,
         gradient.numel(),
+        candidates=len(rows),
         number=number,
         block=_BLOCK,
         wide=wide,
-        needed=tuple(bool(need) for need in needed),
+        needed=sum(bool(need) << i for i, need in enumerate(needed)),
+        dense=inner == gradient.numel(),
+        long=_long(gradient),
+        enable_fp_fusion=True,
     )
     if not needed[-1]:
         return [*made, weights.new_empty(0)]
     return [*made, partial.sum(0)[: len(rows)].to(weights.dtype)]
+
+
+def _parts(number: int) -> list[slice]:
+    return [slice(start, min(start + _MOST, number)) for start in range(0, number, _MOST)]
+
+
+def _long(tensor: Tensor) -> bool:
+    """Whether its places, and those a step further, do not fit into 32 bits."""
+    return tensor.numel() + _BLOCK * _PROGRAMS >= 2**31
 
 
 def _wide(kind: torch.dtype) -> Any:

@@ -1,9 +1,11 @@
-"""The kernels for CUDA, run by Triton's interpreter against the naive loop; on a device too, where there is one."""
+"""The kernels for CUDA: run by Triton's interpreter against the naive loop, and on a device where there is one; and
+compiled for devices, which takes none."""
 
 import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,15 +63,60 @@ alphas = torch.rand(2, device=device, requires_grad=True)
 ours = torch.autograd.grad(weighted_sum(leaves, alphas).square().sum(), [*leaves, alphas])
 theirs = torch.autograd.grad((leaves[0] * alphas[0] + leaves[1] * alphas[1]).square().sum(), [*leaves, alphas])
 assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs))
+# More than one launch takes, and places of 64 bits.
+check([torch.randn(3, 7, device=device) for _ in range(100)], torch.rand(100, device=device), tight)
+kernels._long = lambda tensor: True
+check([last[:, :4], last[:, 4:8], last[:, 8:]], weights, tight)
+check([torch.randn(3000, device=device) for _ in range(2)], torch.rand(2, device=device), tight)
 print("all alike")
+"""
+
+COMPILE = """
+import sys, torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+from nas.oneshot import weighted_sum_kernels as kernels
+
+class Device:
+    # What a kernel is compiled for; there is none to run it.
+    def get_current_device(self):
+        return 0
+    def get_current_stream(self, device):
+        return 0
+    def get_current_target(self):
+        return GPUTarget("cuda", int(sys.argv[1]), 32)
+
+compiled, run = [], JITFunction.run
+
+def compile_only(self, *args, warmup, **options):
+    kernel = run(self, *args, warmup=True, **options)
+    assert kernel.asm["cubin"]
+    compiled.append(kernel)
+    return kernel
+
+JITFunction.run = compile_only
+driver.set_active(Device())
+for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    weights = torch.rand(3, dtype=dtype if dtype.itemsize > 2 else torch.float32)
+    x = torch.empty(2, 12, 5, 3, dtype=dtype)
+    whole = [torch.empty(2, 4, 5, 3, dtype=dtype) for _ in range(3)]
+    for outputs in (whole, [x[:, :4], x[:, 4:8], x[:, 8:]]):
+        kernels.forward(outputs, weights, dtype)
+        for needed in ([True] * 4, [False, True, False, True], [True] * 3 + [False]):
+            kernels.backward(whole[0], outputs, weights, needed)
+kernels._long = lambda tensor: True
+kernels.forward(whole, weights, dtype)
+kernels.backward(whole[0], whole, weights, [True] * 4)
+print(len(compiled), "compiled")
 """
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
-def run(device: str, **environment: str) -> str:
+def run(device: str, script: str = CHECK, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", CHECK, device],
+        [sys.executable, "-c", script, device],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -89,3 +136,11 @@ def test_the_interpreter_agrees_with_the_naive_loop() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_device_agrees_with_the_naive_loop() -> None:
     assert "all alike" in run("cuda")
+
+
+@needs_triton
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_they_compile_for_devices(architecture: str, tmp_path: Path) -> None:
+    """The interpreter takes what the compiler does not: an annotation, say."""
+    found = run(architecture, COMPILE, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
+    assert found.strip() == "34 compiled"
