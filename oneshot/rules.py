@@ -66,16 +66,18 @@ class GumbelMixer(Mixer):
         epochs = search.trainer.max_epochs
         assert epochs is not None
         temperature = self.temperature(search.current_epoch, epochs)
-        generator = _generator(self._seed, search.done, phase)
+        generators: dict[torch.device, torch.Generator] = {}
 
         def mix(label: str, logits: Tensor) -> Tensor | tuple[Tensor, Sequence[int]]:
-            uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-10, 1 - 1e-7)
+            device = logits.device  # where the noise is drawn, as nobody is to wait for it
+            if device not in generators:
+                generators[device] = _generator(self._seed, search.done, phase, device)
+            uniform = torch.rand(logits.shape, generator=generators[device], device=device).clamp_(1e-10, 1 - 1e-7)
             noise = -(-uniform.log()).log()
             soft = ((logits.log_softmax(-1) + noise.to(logits)) / temperature).softmax(-1)
             if not self._hard:
                 return soft, range(len(soft))
-            one = torch.zeros_like(soft)
-            one[soft.argmax()] = 1.0
+            one = torch.zeros_like(soft).scatter_(0, soft.argmax(0, keepdim=True), 1.0)
             # In this order the weights are exactly 0 and 1.
             return one + (soft - soft.detach())
 
@@ -130,5 +132,5 @@ class TwoPathMixer(Mixer):
         self._drawn = []
 
 
-def _generator(seed: int, step: int, phase: Phase) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(seed, step, phase == "weights"))
+def _generator(seed: int, step: int, phase: Phase, device: torch.device | None = None) -> torch.Generator:
+    return torch.Generator(device or "cpu").manual_seed(derive_seed(seed, step, phase == "weights"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any, TypeAlias, final
 
 import torch
@@ -89,15 +90,30 @@ def _run(steps: Sequence[nn.Module], x: Tensor, apart: bool) -> Tensor:
 
 
 def _convolve(layers: Sequence[nn.Conv2d], x: Tensor, apart: bool) -> Tensor:
-    first = layers[0]
-    weight = torch.cat([layer.weight for layer in layers])
-    bias = None if first.bias is None else torch.cat([_there(layer.bias) for layer in layers])
+    first, number = layers[0], len(layers)
     groups = first.groups
-    if apart or groups > 1:
-        # Groups read what is theirs: the input once for each layer.
-        x = x if apart else x.repeat(1, len(layers), 1, 1)
-        groups *= len(layers)
-    return functional.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, groups)
+    # A group that reads its channels for all layers at once does not need them once for each.
+    woven = groups > 1 and not apart
+    join = partial(_woven, groups=groups) if woven else torch.cat
+    weight = join([layer.weight for layer in layers])
+    bias = None if first.bias is None else join([_there(layer.bias) for layer in layers])
+    apart_groups = groups * number if apart else groups
+    y = functional.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, apart_groups)
+    if not woven:
+        return y
+    # From (group, layer, channel) to (layer, group, channel).
+    last = y.is_contiguous(memory_format=torch.channels_last)
+    y = y.permute(0, 2, 3, 1) if last else y
+    dim = 3 if last else 1
+    shape = (*y.shape[:dim], groups, number, -1, *y.shape[dim + 1 :])
+    y = y.view(shape).transpose(dim, dim + 1).flatten(dim, dim + 2)
+    return y.permute(0, 3, 1, 2) if last else y
+
+
+def _woven(tensors: Sequence[Tensor], groups: int) -> Tensor:
+    """(out, ...) of each layer -> (layers * out, ...) of all, by groups."""
+    apart = [tensor.view(groups, -1, *tensor.shape[1:]) for tensor in tensors]
+    return torch.cat(apart, dim=1).flatten(0, 1)
 
 
 def _normalise(layers: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:

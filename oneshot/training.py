@@ -20,7 +20,6 @@ from nas.evaluators.trial_callback import silenced
 from nas.one_shot import OneShotTask
 from nas.oneshot.batches import Batches, cycled
 from nas.oneshot.checkpoints import Checkpoints, read_checkpoint
-from nas.oneshot.curvature import largest_eigenvalue
 from nas.oneshot.distributed import Share, choose_strategy
 from nas.oneshot.learner import Learner
 from nas.oneshot.measure import Logged, to_device, train_step
@@ -122,7 +121,7 @@ class Training:
             return None
         self.module.to(self.device)
         batch = next(iter(self.batches("validation", 1)))
-        return largest_eigenvalue(self.module.loss, self.module.inner, learner.architecture, batch)
+        return learner.curvature(self.module, batch)
 
     def _split(self) -> str:
         """Which data does what, in words."""

@@ -26,6 +26,10 @@ def conv(kernel: int, groups: int = 1, **options: Any) -> nn.Module:
     return nn.Conv2d(4, 4, kernel, padding=options.pop("padding", kernel // 2), groups=groups, **options)
 
 
+def conv_of(channels: int) -> nn.Module:
+    return nn.Conv2d(channels, 4, 1, groups=2)
+
+
 def norm(kernel: int) -> nn.Module:
     return nn.Sequential(nn.ReLU(), conv(kernel, bias=False), nn.BatchNorm2d(4))
 
@@ -112,6 +116,10 @@ SPACES: dict[str, Callable[[], nn.Module]] = {
         biased=lambda: nn.Sequential(conv(3), nn.BatchNorm2d(4, affine=False), nn.ReLU()),
         apart=lambda: separable(3),
         dilated=lambda: separable(5, 2),
+    ),
+    "groups side by side": lambda: Edges(
+        wide=lambda: nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, groups=2), nn.BatchNorm2d(8), conv_of(8)),
+        whole=lambda: nn.Sequential(conv(3, 2), nn.Tanh()),
     ),
     "strided side by side": lambda: Edges(
         one=lambda: separable(3, stride=2), dilated=lambda: separable(5, 2, 2), pool=lambda: nn.MaxPool2d(3, 2, 1)
@@ -269,6 +277,7 @@ def test_the_report_says_why_something_was_not() -> None:
     assert "Folded into one:\n  LayerChoice 'op': three, five as" in text
     assert "'tanh' is not folded: no other candidate is linear behind the same steps" in text
     assert "'norm' is not folded: a batch norm is linear only once its statistics are known" in text
+    assert "2 times Conv2d, BatchNorm2d, Conv2d" in reported("groups side by side", EVERYTHING).merged
     report = reported("nasbench201", EVERYTHING)
     assert "AvgPool2d for 3 candidates of 3 mixtures" in report.shared
     assert "3 times ReLU, Conv2d, BatchNorm2d" in report.merged
