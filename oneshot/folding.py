@@ -95,16 +95,17 @@ class Folded:
         before, after, groups = _common(maps.values())
         kernels = {position: mapping.kernel() for position, mapping in maps.items()}
         like = next((kernel for kernel, _ in kernels.values() if kernel is not None), x)
+        shares = weights.unbind()
         kernel: Tensor | None = None
         bias: Tensor | None = None
         for position, mapping in maps.items():
             made, shift = kernels[position]
             if made is None:
                 made = self._constant(position, like)
-            term = _placed(_grouped(made, mapping.groups, groups), mapping, before, after) * weights[position]
+            term = _placed(_grouped(made, mapping.groups, groups), mapping, before, after) * shares[position]
             kernel = term if kernel is None else kernel + term
             if shift is not None:
-                shift = shift * weights[position]
+                shift = shift * shares[position]
                 bias = shift if bias is None else bias + shift
         assert kernel is not None
         return _convolve(x, kernel, bias, self._stride, before, after, groups)
@@ -130,15 +131,16 @@ class FoldedLinear:
 
     def run(self, x: Tensor, weights: Tensor, live: Sequence[int]) -> Tensor:
         """The weighted sum of what the live candidates yield: (..., in) to (..., out)."""
+        shares = weights.unbind()
         kernel: Tensor | None = None
         bias: Tensor | None = None
         for position in live:
             layer = self.maps[position]
             matrix = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) if layer is None else layer.weight
-            term = matrix * weights[position]
+            term = matrix * shares[position]
             kernel = term if kernel is None else kernel + term
             if layer is not None and layer.bias is not None:
-                shift = layer.bias * weights[position]
+                shift = layer.bias * shares[position]
                 bias = shift if bias is None else bias + shift
         assert kernel is not None
         return functional.linear(x, kernel, bias)
