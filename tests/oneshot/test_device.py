@@ -65,9 +65,9 @@ def widths() -> nn.Module:
 SPACES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "inputs": (Inputs, {}),
     "edges": (Edges, {}),
-    "cells": (lambda: darts(channels=4, cells=2, none=True), {}),
-    "partial channels": (lambda: darts(channels=4, cells=2), {"partial_channels": 2, "edges": "softmax"}),
-    "cells of nodes": (lambda: NASBench201(), {}),
+    "cells": (lambda: darts(channels=4, cells=1, none=True), {}),
+    "partial channels": (lambda: darts(channels=4, cells=1), {"partial_channels": 2, "edges": "softmax"}),
+    "cells of nodes": (lambda: NASBench201(channels=4, cells=1), {}),
     "widths": (widths, {}),
 }
 
@@ -89,13 +89,12 @@ def pretend(module: nn.Module, mode: FakeTensorMode) -> None:
                 part._buffers[name] = moved(buffer)
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("merge", [True, False])
 @pytest.mark.parametrize("name", SPACES)
-def test_all_is_done_on_the_device_of_the_model(name: str, merge: bool, training: bool) -> None:
+def test_all_is_done_on_the_device_of_the_model(name: str, merge: bool) -> None:
     factory, options = SPACES[name]
     net = RelaxedSupernet(ModelSpace(factory), **options)
-    net.model.train(training)
+    net.model.train()
     optimise(net, (torch.zeros(2, 3, 8, 8),), Speed(merge=merge))
     mode = FakeTensorMode()
     pretend(net.model, mode)

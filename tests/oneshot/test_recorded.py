@@ -51,8 +51,8 @@ def widths() -> nn.Module:
 
 SPACES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "blocks": (network, {}),
-    "cells": (lambda: darts(channels=4, cells=2, none=True), {}),
-    "partial channels": (lambda: darts(channels=4, cells=2), {"partial_channels": 2, "edges": "softmax"}),
+    "cells": (lambda: darts(channels=4, cells=1, none=True), {}),
+    "partial channels": (lambda: darts(channels=4, cells=1), {"partial_channels": 2, "edges": "softmax"}),
     "widths": (widths, {}),
 }
 
@@ -92,13 +92,15 @@ def train(net: RelaxedSupernet, steps: int, *, bfloat16: bool = False) -> list[T
     return [*losses, *(p.detach() for p in [*weights, *logits]), *net.model.buffers()]
 
 
-@pytest.mark.parametrize("merge", [False, True])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    ("name", "merge"),
+    [("blocks", True), ("cells", True), ("cells", False), ("partial channels", True), ("widths", False)],
+)
 def test_steps_are_the_same_bit_by_bit(name: str, merge: bool, recorders: list[Any]) -> None:
-    plain = train(make(name, Speed(merge=merge)), 7)
-    found = train(make(name, Speed(merge=merge, cuda_graphs=True)), 7)
+    plain = train(make(name, Speed(merge=merge)), 6)
+    found = train(make(name, Speed(merge=merge, cuda_graphs=True)), 6)
     # Three steps to warm up; then, in both phases, a forward and a backward pass.
-    assert recorders[-1].replays == (7 - 3) * 2 * 2
+    assert recorders[-1].replays == (6 - 3) * 2 * 2
     assert all(map(torch.equal, found, plain))
 
 

@@ -139,8 +139,7 @@ def test_a_device_agrees_with_the_naive_loop() -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("architecture", ["80", "90"])
-def test_they_compile_for_devices(architecture: str, tmp_path: Path) -> None:
+def test_they_compile_for_a_device(tmp_path: Path) -> None:
     """The interpreter takes what the compiler does not: an annotation, say."""
-    found = run(architecture, COMPILE, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
+    found = run("80", COMPILE, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
     assert found.strip() == "34 compiled"
