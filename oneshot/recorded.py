@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 import weakref
 from abc import ABC, abstractmethod
@@ -98,7 +99,9 @@ class RecordedForward:
         self._told = self._paused = False
         self.latest: Callable[[], _Ticket | None] = _nobody
         """The ticket of what was replayed last, if somebody still holds what it yielded."""
-        self.forget()
+        self.parameters: list[nn.Parameter] = []
+        self._modules: list[nn.Module] = []
+        self._recorder: Recorder | None = None
 
     def forget(self) -> None:
         """Records anew from now on."""
@@ -115,6 +118,11 @@ class RecordedForward:
         finally:
             self._paused = before
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> RecordedForward:
+        """For a copy of the model, of which nothing is recorded yet."""
+        model, forward = copy.deepcopy(self.model, memo), copy.deepcopy(self._forward, memo)
+        return RecordedForward(model, self.mixing, forward, self._make_recorder)
+
     @property
     def recorded(self) -> int:
         """How many passes are recorded."""
@@ -122,6 +130,8 @@ class RecordedForward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the model yields."""
+        if self._recorder is None:
+            self.forget()
         leaves, spec = tree_flatten((args, kwargs))
         latest = self.latest()
         waits = latest is not None and not latest.done
@@ -166,6 +176,8 @@ class RecordedForward:
 
     def _record(self, leaves: Sequence[Any], spec: TreeSpec) -> _Pass:
         """Records a pass on copies of what it reads, at which later ones find it."""
+        recorder = self._recorder
+        assert recorder is not None
         inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(inputs, spec)
         kept = dict(self.mixing.weights)
@@ -176,11 +188,11 @@ class RecordedForward:
         # What was cast before belongs to another pass.
         torch.set_autocast_cache_enabled(False)
         try:
-            output, forward = self._recorder.record(lambda: self._forward(*args, **kwargs))
+            output, forward = recorder.record(lambda: self._forward(*args, **kwargs))
             outputs, out_spec = tree_flatten(output)
             ends = [end for end in outputs if isinstance(end, Tensor) and end.requires_grad]
             given = [torch.zeros_like(end) for end in ends]
-            gradients, backward = self._recorder.record(lambda: _gradients(ends, wanted, given))
+            gradients, backward = recorder.record(lambda: _gradients(ends, wanted, given))
         except RuntimeError as error:
             raise NasValueError(
                 explain(
@@ -217,6 +229,7 @@ def record_whole(model: nn.Module, mixing: Mixing, recorder: Callable[[], Record
     """
     forward = vars(model).get("forward") or MethodType(type(model).forward, model)
     found = RecordedForward(model, mixing, forward, recorder)
+    found.forget()
     model.__dict__["forward"] = found
     return found
 

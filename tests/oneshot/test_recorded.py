@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -259,6 +260,19 @@ def test_recorded_steps_are_undone_with_the_rest(recorders: list[Any]) -> None:
     assert "forward and backward pass are recorded as CUDA graphs" in str(report)
     report.undo()
     assert "forward" not in vars(net.model)
+
+
+def test_a_copy_computes_with_its_own_weights(recorders: list[Any]) -> None:
+    net = recorded()
+    twin = copy.deepcopy(net.model)
+    assert vars(twin)["forward"].recorded == 0
+    net.model.zero_grad()
+    for _ in range(4):
+        net.architecture.mix()
+        twin(batch(0)[0]).sum().backward()
+    assert vars(twin)["forward"].recorded == 1
+    assert all(p.grad is None for p in net.model.parameters())
+    assert all(p.grad is not None for p in twin.parameters())
 
 
 def test_what_is_recorded_is_not_computed_again() -> None:
