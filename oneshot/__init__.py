@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from nas.oneshot.operator import weighted_sum
+
 if TYPE_CHECKING:
     from nas.oneshot.curvature import CurvatureStop
     from nas.oneshot.darts import DARTS, PCDARTS, GumbelDARTS, ProxylessNAS
@@ -45,6 +47,7 @@ __all__ = [
     "Speed",
     "optimise",
     "register_slicer",
+    "weighted_sum",
 ]
 
 

@@ -14,7 +14,7 @@ from nas.domains import Answer
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.mutables import ChosenInputs
 from nas.oneshot.architecture import Mixing
-from nas.oneshot.weighted_sum import weighted_sum
+from nas.oneshot.operator import weighted_sum
 from nas.tree import as_key
 
 Terms: TypeAlias = tuple[list[Tensor | None], Tensor | None]

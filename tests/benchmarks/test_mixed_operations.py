@@ -11,9 +11,9 @@ from torch.nn import functional
 from nas import LayerChoice, ModelSpace
 from nas.model_zoo.cell_spaces import darts
 from nas.oneshot.frozen import frozen
+from nas.oneshot.operator import weighted_sum
 from nas.oneshot.relax import RelaxedSupernet
 from nas.oneshot.rewriting import optimise
-from nas.oneshot.weighted_sum import weighted_sum
 
 
 def loop(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:

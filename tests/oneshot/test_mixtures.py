@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat
+from nas.oneshot.operator import weighted_sum
 from nas.oneshot.relax import RelaxedSupernet
-from nas.oneshot.weighted_sum import weighted_sum
 
 
 def relaxed(factory: Callable[[], nn.Module]) -> RelaxedSupernet:

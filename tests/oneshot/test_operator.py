@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nas import NasValueError
-from nas.oneshot.weighted_sum import weighted_sum
+from nas.oneshot.operator import weighted_sum
 
 
 def naive(outputs: list[Tensor], weights: Tensor) -> Tensor:
