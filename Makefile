@@ -88,7 +88,7 @@ types: $(DEV_READY)
 	  echo "mypy saw $${seen:-0} of the $$there files of the package: is an __init__.py or a link in nas/ missing?"; exit 1; \
 	fi
 	MYPYPATH=.:docs/benchmark $(RUN) -m mypy examples
-	MYPYPATH=.:docs/benchmark $(RUN) -m mypy docs/benchmark
+	MYPYPATH=.:docs/benchmark $(RUN) -m mypy docs
 
 format: $(DEV_READY)
 	$(RUN) -m ruff check --fix .
