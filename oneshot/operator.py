@@ -66,7 +66,8 @@ def _picked(weights: Tensor, taken: Sequence[bool]) -> Tensor:
 def _sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
     kind = _dtype(outputs)
     if kernels := _kernels(outputs[0]):
-        found: Tensor = kernels.forward(outputs, weights, kind)
+        with torch.cuda.device_of(outputs[0]):
+            found: Tensor = kernels.forward(outputs, weights, kind)
         return found
     wide = _wide(kind)
     terms = [(output, weight) for output, weight in zip(outputs, weights.tolist(), strict=True) if weight]
@@ -82,7 +83,8 @@ def _sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
 def _gradients(gradient: Tensor, outputs: Sequence[Tensor], weights: Tensor, needed: Sequence[bool]) -> list[Tensor]:
     """Of each output, and at last (candidates,) of the weights; those that are not `needed` are empty."""
     if kernels := _kernels(outputs[0]):
-        found: list[Tensor] = kernels.backward(gradient, outputs, weights, needed)
+        with torch.cuda.device_of(outputs[0]):
+            found: list[Tensor] = kernels.backward(gradient, outputs, weights, needed)
         return found
     made = []
     for output, weight, need in zip(outputs, weights.tolist(), needed[:-1], strict=True):
