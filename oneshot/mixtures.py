@@ -158,7 +158,7 @@ class MixedInput(nn.Module):
         there = weights.new_ones(len(present))
         for i, here in enumerate(present):
             if not here:
-                there[i] = 0.0
+                there[i].zero_()
         if self.kind == "answers":
             counts: Tensor = self.get_buffer("counts") * there
             if self.reduction == "mean":
