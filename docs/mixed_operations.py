@@ -123,7 +123,7 @@ class Side:
         """One of the architecture and one of the weights."""
         weights, architecture = list(self.net.model.parameters()), list(self.net.architecture.parameters())
         every = [*weights, *architecture]
-        with frozen(self.net.model, self.freezes):
+        with frozen(self.net.model.parameters(), self.freezes):
             self.net.architecture.mix()
             self._gradients(every if self.plain else architecture)
         with torch.enable_grad() if self.plain else torch.no_grad():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias, final
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -65,6 +66,22 @@ def shared_length(steps: Sequence[nn.Module]) -> int:
         if signature(step) is None:
             return number
     return len(steps)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """Steps without parameters at the beginning of chains, batch norms without weights among them."""
+
+    steps: tuple[nn.Module, ...]
+    keys: tuple[Signature, ...]
+    """Of the tensor after each step: equal where the tensors are."""
+
+    @classmethod
+    def of(cls, steps: Sequence[nn.Module]) -> Prefix:
+        """Of steps that are known to be such."""
+        each = [signature(step) or ("norm", step.eps if isinstance(step, _BatchNorm) else id(step)) for step in steps]
+        return cls(steps=tuple(steps), keys=tuple(tuple(each[: i + 1]) for i in range(len(each))))
 
 
 def is_plain_norm(step: nn.Module) -> bool:

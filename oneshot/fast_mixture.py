@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from nas.oneshot.chains import is_plain_norm, shared_length
+from nas.oneshot.chains import Prefix, is_plain_norm, shared_length
 from nas.oneshot.folding import Folded, FoldedLinear
 from nas.oneshot.mixtures import MixedLayer, Terms, check_alike
 from nas.oneshot.shared_work import SharedInput, run_step
@@ -36,9 +36,10 @@ class FastMixture:
         shared: SharedInput,
         reader: int,
     ) -> None:
-        self._layer, self._chains, self._folds = layer, tuple(chains), tuple(folds)
+        self._layer, self._chains = layer, tuple(chains)
+        self._folds = tuple((Prefix.of(steps), fold) for steps, fold in folds)
         self._zeros, self._shared, self._reader = frozenset(zeros), shared, reader
-        self._prefixes = tuple(_prefix(chain) for chain in self._chains)
+        self._prefixes = tuple(Prefix.of(_prefix(chain)) for chain in self._chains)
 
     def terms(self, x: Tensor) -> Terms:
         """What there is to add up, and the weights of it."""
@@ -71,7 +72,7 @@ class FastMixture:
             return made
         prefix = self._prefixes[position]
         x = self._shared.prefix(x, prefix)
-        for step in self._chains[position][len(prefix) :]:
+        for step in self._chains[position][len(prefix.steps) :]:
             x = run_step(step, x)
         return x
 

@@ -153,7 +153,7 @@ class RelaxedLearner(Learner):
         search.zero_weights()
         loss = search.training_loss(train)
         if loss.requires_grad:  # a path of skip connections alone has no weights
-            search.manual_backward(loss, inputs=[p for p in search.inner.parameters() if p.requires_grad])
+            search.manual_backward(loss, inputs=[p for p in search.weights if p.requires_grad])
         search.step_weights()
         return losses | {"train_loss": loss.detach()}
 
@@ -169,7 +169,7 @@ class RelaxedLearner(Learner):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         else:
-            with frozen(search.inner):
+            with frozen(search.weights):
                 loss = search.loss(validation) + self._penalty()
             search.manual_backward(loss, inputs=parameters)
         search.step_architecture(self._optimizer, parameters)

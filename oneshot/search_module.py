@@ -62,6 +62,8 @@ class SearchModule(LightningModule):
         self.position = 0
         """Training steps since the beginning of the epoch."""
         self.plan = Plan()
+        self.weights: list[nn.Parameter] = []
+        """The parameters of `inner`, as they were when the epoch began: thousands are slow to collect."""
         self._logged = Logged(self)
         self._logged.attach(inner)
 
@@ -172,6 +174,7 @@ class SearchModule(LightningModule):
         """Tells the learner and the evaluator's module."""
         self.learner.begin_epoch(self)
         self.inner.on_train_epoch_start()
+        self.weights = list(self.inner.parameters())
 
     def on_train_epoch_end(self) -> None:
         """The learner's part between epochs; the position begins anew."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.oneshot.chains import Signature, has_hooks, is_plain_norm, signature
+from nas.oneshot.chains import Prefix, Signature, has_hooks
 from nas.oneshot.depthwise import is_average, is_depthwise, run_average, run_depthwise
 from nas.oneshot.side_by_side import SideBySide
 
@@ -49,7 +49,7 @@ class SharedInput:
         self.clear()
         self._x, self._left = x, set(range(self._readers))
         for merge in self.merged:
-            self._made |= merge.run(lambda steps: self.prefix(x, steps))
+            self._made |= merge.run(lambda prefix: self.prefix(x, prefix))
 
     def close(self, reader: int) -> None:
         """A mixture has read it."""
@@ -66,15 +66,12 @@ class SharedInput:
         """What a candidate yields, where it was computed beside others."""
         return self._made.pop(place, None)
 
-    def prefix(self, x: Tensor, steps: Sequence[nn.Module]) -> Tensor:
+    def prefix(self, x: Tensor, prefix: Prefix) -> Tensor:
         """The tensor after steps without parameters; batch norms without weights may be among them."""
-        key: Signature = ()
-        for step in steps:
-            key = (*key, signature(step) or ("norm", step.eps if is_plain_norm(step) else None))
+        for step, key in zip(prefix.steps, prefix.keys, strict=True):
             if not self._share:
                 x = run_step(step, x)
-            elif is_plain_norm(step):
-                assert isinstance(step, nn.BatchNorm1d | nn.BatchNorm2d)
+            elif isinstance(step, nn.BatchNorm1d | nn.BatchNorm2d):
                 x = self._normalised(key, step, x)
             else:
                 x = self._once(key, step, x)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.oneshot.chains import has_hooks, shared_length, signature
+from nas.oneshot.chains import Prefix, has_hooks, shared_length, signature
 
 Place: TypeAlias = tuple[int, int]
 """Of a candidate: the number of its mixture among those that read the input, and its position there."""
-Prefix: TypeAlias = Callable[[Sequence[nn.Module]], Tensor]
 
 
 def layer_key(step: nn.Module) -> Hashable | None:
@@ -54,22 +53,23 @@ class SideBySide:
         self.chains, self._live = chains, live
         chain = next(iter(chains.values()))
         self._shared = shared_length(chain)
+        self._prefixes = {place: Prefix.of(steps[: self._shared]) for place, steps in chains.items()}
         first = chain[self._shared]
         assert isinstance(first, nn.Conv2d)
         # Of convolutions of all channels the outputs lie together without a copy.
         self._on_cpu = everywhere or first.groups == 1
 
-    def run(self, prefix: Prefix) -> dict[Place, Tensor]:
+    def run(self, after: Callable[[Prefix], Tensor]) -> dict[Place, Tensor]:
         """What the candidates yield that are computed now, each (batch, channels, ...); nothing for less than two.
 
         Args:
-            prefix: yields the input after steps without parameters.
+            after: yields the input after steps without parameters.
         """
         live = [place for place in self.chains if self._live(place)]
         if len(live) < 2:
             return {}
         chains = [self.chains[place] for place in live]
-        x = prefix(chains[0][: self._shared])
+        x = after(self._prefixes[live[0]])
         if x.device.type == "cpu" and not self._on_cpu:
             return {}
         apart = False  # whether every chain has channels of its own already

@@ -50,9 +50,9 @@ def test_step(benchmark: BenchmarkFixture, name: str, quick: bool, monkeypatch: 
 
     def step() -> None:
         for of_architecture in (True, False):
-            with frozen(net.model, quick and of_architecture), torch.set_grad_enabled(of_architecture):
+            with frozen(net.model.parameters(), quick and of_architecture), torch.set_grad_enabled(of_architecture):
                 net.architecture.mix()
-            with frozen(net.model, quick and of_architecture):
+            with frozen(net.model.parameters(), quick and of_architecture):
                 loss = functional.mse_loss(y := net.model(x), torch.zeros_like(y))
             asked = [*net.architecture.parameters()] if of_architecture else []
             asked += [] if quick and of_architecture else [*net.model.parameters()]

@@ -84,7 +84,7 @@ def train(net: RelaxedSupernet, steps: int, *, bfloat16: bool = False) -> list[T
             with torch.set_grad_enabled(phase == "architecture"):
                 net.architecture.mix()
             autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
-            with frozen(net.model, phase == "architecture"), autocast:
+            with frozen(net.model.parameters(), phase == "architecture"), autocast:
                 loss = nn.functional.cross_entropy(net.model(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 0.5)

@@ -118,7 +118,7 @@ SPACES: dict[str, Callable[[], nn.Module]] = {
         dilated=lambda: separable(5, 2),
     ),
     "groups side by side": lambda: Edges(
-        wide=lambda: nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, groups=2), nn.BatchNorm2d(8), conv_of(8)),
+        wide=lambda: nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, groups=2, bias=False), nn.BatchNorm2d(8), conv_of(8)),
         whole=lambda: nn.Sequential(conv(3, 2), nn.Tanh()),
     ),
     "strided side by side": lambda: Edges(
@@ -390,7 +390,7 @@ def test_weights_that_are_frozen_get_no_gradients_and_the_others_do() -> None:
 
     first = next(net.model.parameters())
     first.requires_grad_(False)
-    with frozen(net.model):
+    with frozen(net.model.parameters()):
         net.architecture.mix()
         net.model(*xs).sum().backward()
     assert all(parameter.grad is None for parameter in net.model.parameters())
