@@ -12,8 +12,6 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 1024
-_PROGRAMS = 1024
-"""Of the backward pass at most, so that what each of them sums up stays little."""
 _MOST = 48
 """Outputs of one launch: kernels of many more take long to compile, and have too many arguments."""
 
@@ -75,26 +73,24 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     dense: tl.constexpr,
     long: tl.constexpr,
 ) -> None:
-    step = tl.num_programs(0) * block
     start = tl.program_id(0)
     if long:
         start = start.to(tl.int64)
+    place = start * block + tl.arange(0, block)
+    inside = place < size
+    given = tl.load(gradient + place, mask=inside, other=0.0).to(wide)
     at = tl.arange(0, number)
     sums = tl.zeros([number], dtype=wide)
-    for first in range(start * block, size, step):
-        place = first + tl.arange(0, block)
-        inside = place < size
-        given = tl.load(gradient + place, mask=inside, other=0.0).to(wide)
-        for i in tl.static_range(candidates):
-            if (needed >> i) & 1:
-                weight = tl.load(weights + i).to(wide)
-                tl.store(made[i] + place, (weight * given).to(made[i].dtype.element_ty), mask=inside)
-            if (needed >> candidates) & 1:
-                read = outputs[i] + _offset(place, inner, strides[i], dense)
-                value = tl.load(read, mask=inside, other=0.0).to(wide)
-                sums += tl.where(at == i, tl.sum(value * given), 0.0)
+    for i in tl.static_range(candidates):
+        if (needed >> i) & 1:
+            weight = tl.load(weights + i).to(wide)
+            tl.store(made[i] + place, (weight * given).to(made[i].dtype.element_ty), mask=inside)
+        if (needed >> candidates) & 1:
+            read = outputs[i] + _offset(place, inner, strides[i], dense)
+            value = tl.load(read, mask=inside, other=0.0).to(wide)
+            sums += tl.where(at == i, tl.sum(value * given), 0.0)
     if (needed >> candidates) & 1:
-        tl.store(partial + tl.program_id(0) * number + at, sums)
+        tl.store(partial + start * number + at, sums)
 
 
 def forward(outputs: Sequence[Tensor], weights: Tensor, kind: torch.dtype) -> Tensor:
@@ -147,7 +143,7 @@ def backward(gradient: Tensor, outputs: Sequence[Tensor], weights: Tensor, neede
     if not gradient.numel():
         return [*made, torch.zeros_like(weights) if needed[-1] else weights.new_empty(0)]
     gradient, rows, strides, inner = _rows(gradient, outputs)
-    programs = min(triton.cdiv(gradient.numel(), _BLOCK), _PROGRAMS)
+    programs = triton.cdiv(gradient.numel(), _BLOCK)
     number = triton.next_power_of_2(len(rows))
     partial = torch.empty(
         (programs, number), device=gradient.device, dtype=torch.float64 if wide == tl.float64 else torch.float32
@@ -180,8 +176,8 @@ def _parts(number: int) -> list[slice]:
 
 
 def _long(tensor: Tensor) -> bool:
-    """Whether its places, and those a step further, do not fit into 32 bits."""
-    return tensor.numel() + _BLOCK * _PROGRAMS >= 2**31
+    """Whether its places, and those of a last block, do not fit into 32 bits."""
+    return tensor.numel() + _BLOCK >= 2**31
 
 
 def _wide(kind: torch.dtype) -> Any:
