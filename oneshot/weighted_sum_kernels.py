@@ -84,7 +84,8 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     for i in tl.static_range(candidates):
         if (needed >> i) & 1:
             weight = tl.load(weights + i).to(wide)
-            tl.store(made[i] + place, (weight * given).to(made[i].dtype.element_ty), mask=inside)
+            scaled = tl.where(weight != 0.0, weight * given, 0.0)
+            tl.store(made[i] + place, scaled.to(made[i].dtype.element_ty), mask=inside)
         if (needed >> candidates) & 1:
             read = outputs[i] + _offset(place, inner, strides[i], dense)
             value = tl.load(read, mask=inside, other=0.0).to(wide)

@@ -53,6 +53,7 @@ check([x.new_ones(()).expand(2, 3)] * 3, weights, tight)
 rows = kernels._rows(torch.empty_like(last[:, :4]), [last[:, 4:8]])
 assert rows[1][0].data_ptr() == last[:, 4:8].data_ptr(), "a slice of channels is read where it is"
 assert torch.equal(kernels.forward([x * torch.inf, x], weights[1:], x.dtype), 2 * x)
+assert torch.equal(kernels.backward(x * torch.inf, [x], weights[1:2], [True, False])[0], torch.zeros_like(x))
 # Sums of many small numbers in half precision, as single precision has them.
 ones = [torch.ones(5000, dtype=torch.bfloat16, device=device) for _ in range(3)]
 assert torch.equal(kernels.backward(ones[0], ones, weights, [True] * 4)[-1], torch.full((3,), 5000.0, device=device))
