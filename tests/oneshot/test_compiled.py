@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from nas import Experiment, InputChoice, LayerChoice
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, PCDARTS, CurvatureStop, GumbelDARTS, ProxylessNAS, Speed
 from nas.oneshot.strategy import SupernetStrategy
+from nas.samples import Sample
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # torch looks at it itself
@@ -87,69 +88,55 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield found
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_compiled_cells_find_the_same(name: str, tmp_path: Path, compiled: list[str]) -> None:
+Found: TypeAlias = list[tuple[Sample, dict[str, float]]]
+
+
+def search(name: str, speed: Speed, folder: Path, *, batch_size: int, epochs: int = 2) -> Found:
+    """The samples that an algorithm finds, with their metrics."""
     torch.manual_seed(0)
     images = TensorDataset(torch.randn(32, 3, 8, 8), torch.randint(2, (32,)))
-    found = []
-    for on in (False, True):
-        evaluator = Classification(images, images, batch_size=16, max_epochs=2)
-        factory = edges if name == "partial" else network
-        strategy = STRATEGIES[name](Speed(compile=on))
-        experiment = Experiment(factory, evaluator, strategy, name=f"{on}", directory=tmp_path)
-        experiment.run(progress="silent")
-        found.append([(trial.sample, trial.metrics) for trial in experiment.trials])
-    plain, quick = found
+    evaluator = Classification(images, images, batch_size=batch_size, max_epochs=epochs)
+    factory = edges if name == "partial" else network
+    kind = f"{name}, {speed.compile}, {speed.cuda_graphs}"
+    experiment = Experiment(factory, evaluator, STRATEGIES[name](speed), name=kind, directory=folder)
+    experiment.run(progress="silent")
+    return [(trial.sample, dict(trial.metrics)) for trial in experiment.trials]
+
+
+def check_alike(found: Found, expected: Found) -> None:
+    assert [sample for sample, _ in found] == [sample for sample, _ in expected]
+    for (_, ours), (_, theirs) in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_compiled_cells_find_the_same(name: str, tmp_path: Path, compiled: list[str]) -> None:
+    plain = search(name, Speed(), tmp_path, batch_size=16)
+    check_alike(search(name, Speed(compile=True), tmp_path, batch_size=16), plain)
     assert compiled == (["Node"] if name == "partial" else ["Block"] * 3)
-    assert [sample for sample, _ in plain] == [sample for sample, _ in quick]
-    for (_, expected), (_, metrics) in zip(plain, quick, strict=True):
-        assert metrics == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_recorded_steps_find_the_same_to_the_bit(name: str, tmp_path: Path, recorders: list[Any]) -> None:
-    torch.manual_seed(0)
-    images = TensorDataset(torch.randn(32, 3, 8, 8), torch.randint(2, (32,)))
-    found = []
-    for on in (False, True):
-        evaluator = Classification(images, images, batch_size=4, max_epochs=2)
-        factory = edges if name == "partial" else network
-        strategy = STRATEGIES[name](Speed(cuda_graphs=on))
-        experiment = Experiment(factory, evaluator, strategy, name=f"{on}", directory=tmp_path)
-        experiment.run(progress="silent")
-        found.append([(trial.sample, trial.metrics) for trial in experiment.trials])
-    assert found[0] == found[1]
+    plain = search(name, Speed(), tmp_path, batch_size=4)
+    assert search(name, Speed(cuda_graphs=True), tmp_path, batch_size=4) == plain
+    assert len(recorders) == 1 + 1  # anew in the second epoch
     # An epoch of 8 steps. The second order's own phase is differentiated twice, and what is drawn seldom comes again.
     phases = {"second order": 1, "gdas": None, "proxyless": None}.get(name, 2)
-    assert len(recorders) == 1 + 1  # anew in the second epoch
     if phases is not None:
         assert [recorder.replays for recorder in recorders] == [(8 - 3) * phases * 2, 8 * phases * 2]
 
 
 def test_compiled_cells_are_recorded(tmp_path: Path, compiled: list[str], recorders: list[Any]) -> None:
-    images = TensorDataset(torch.randn(32, 3, 8, 8), torch.randint(2, (32,)))
-    found = []
-    for speed in (Speed(), Speed(compile=True, cuda_graphs=True)):
-        torch.manual_seed(0)
-        evaluator = Classification(images, images, batch_size=4, max_epochs=1)
-        strategy = DARTS(speed=speed, candidates=2)
-        experiment = Experiment(network, evaluator, strategy, name=f"{speed.compile}", directory=tmp_path)
-        experiment.run(progress="silent")
-        found.append([(trial.sample, trial.metrics) for trial in experiment.trials])
+    plain = search("first order", Speed(), tmp_path, batch_size=4, epochs=1)
+    speed = Speed(compile=True, cuda_graphs=True)
+    check_alike(search("first order", speed, tmp_path, batch_size=4, epochs=1), plain)
     assert compiled == ["Block"] * 3
     assert recorders[-1].replays == (8 - 3) * 4
-    plain, quick = found
-    assert [sample for sample, _ in plain] == [sample for sample, _ in quick]
-    for (_, expected), (_, metrics) in zip(plain, quick, strict=True):
-        assert metrics == pytest.approx(expected, rel=1e-3)
 
 
 def test_cells_of_one_class_do_not_use_up_each_others_compilations(tmp_path: Path, compiled: list[str]) -> None:
     """Three of them, in two phases and two modes, are more than the four that torch is told to make of one forward."""
-    images = TensorDataset(torch.randn(8, 3, 8, 8), torch.randint(2, (8,)))
-    evaluator = Classification(images, images, batch_size=4, max_epochs=1)
-    strategy = DARTS(speed=Speed(compile=True), candidates=1)
-    experiment = Experiment(network, evaluator, strategy, name="three", directory=tmp_path)
     with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
-        experiment.run(progress="silent")
+        search("first order", Speed(compile=True), tmp_path, batch_size=16, epochs=1)
     assert compiled == ["Block"] * 3
