@@ -314,13 +314,14 @@ class _Replay(torch.autograd.Function):
 def _gradients(ends: Sequence[Tensor], wanted: Sequence[Tensor], given: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradients, each in memory of its own: optimizers and clipping write into them."""
     found = torch.autograd.grad(ends, wanted, given, allow_unused=True)
-    taken = {tensor.untyped_storage().data_ptr() for tensor in given}
+    ours = {tensor.untyped_storage().data_ptr() for tensor in given}
+    places: set[int] = set()  # parts of one tensor do not disturb each other
     apart: list[Tensor | None] = []
     for gradient in found:
         if gradient is not None:
-            place = gradient.untyped_storage().data_ptr()
-            gradient = gradient.clone() if place in taken else gradient
-            taken.add(place)
+            if gradient.data_ptr() in places or gradient.untyped_storage().data_ptr() in ours:
+                gradient = gradient.clone()
+            places.add(gradient.data_ptr())
         apart.append(gradient)
     return apart
 

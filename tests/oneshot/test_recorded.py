@@ -213,6 +213,33 @@ def test_what_waits_for_the_device_cannot_be_recorded(recorders: list[Any]) -> N
         recorded(Waits)
 
 
+def test_equal_gradients_lie_apart(recorders: list[Any]) -> None:
+    """Of two parameters that are added, of which clipping would otherwise scale one twice; and of the output itself."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.op = LayerChoice([nn.ReLU, nn.Tanh], label="op")
+            self.one, self.two, self.end = (nn.Parameter(torch.ones(8)) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.op(x.mean((0, 1, 2)) * (self.one + self.two))
+            return y + self.end
+
+    net = recorded(Sum)
+    net.model.zero_grad()
+    net.architecture.mix()
+    net.model(batch(1)[0]).square().sum().backward()
+    gradients = [p.grad.clone() for p in net.model.parameters() if p.grad is not None]
+    assert torch.equal(gradients[0], gradients[1])
+    for parameter, gradient, factor in zip(net.model.parameters(), gradients, (2, 3, 5), strict=True):
+        assert parameter.grad is not None
+        parameter.grad.mul_(factor)
+        assert torch.equal(parameter.grad, factor * gradient)
+    places = {p.grad.data_ptr() for p in net.model.parameters() if p.grad is not None}
+    assert len(places) == 3
+
+
 def test_outputs_may_be_several_and_need_no_gradients(recorders: list[Any]) -> None:
     class Several(nn.Module):
         def __init__(self) -> None:
