@@ -8,6 +8,7 @@ from typing import TypeAlias, final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.oneshot.chains import Prefix, Signature, has_hooks
 from nas.oneshot.depthwise import is_average, is_depthwise, run_average, run_depthwise
@@ -71,7 +72,7 @@ class SharedInput:
         for step, key in zip(prefix.steps, prefix.keys, strict=True):
             if not self._share:
                 x = run_step(step, x)
-            elif isinstance(step, nn.BatchNorm1d | nn.BatchNorm2d):
+            elif isinstance(step, _BatchNorm):
                 x = self._normalised(key, step, x)
             else:
                 x = self._once(key, step, x)
@@ -86,7 +87,7 @@ class SharedInput:
         self._shared[key] = found, 0 if torch.compiler.is_compiling() else found._version
         return found
 
-    def _normalised(self, key: Signature, step: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    def _normalised(self, key: Signature, step: _BatchNorm, x: Tensor) -> Tensor:
         """Normalised once; the statistics of every batch norm go on by themselves."""
         if not step.training or step.momentum is None or step.running_mean is None or step.running_var is None:
             return run_step(step, x)
