@@ -59,7 +59,9 @@ class FastMixture:
         outputs: list[Tensor | None] = [self._run(i, x) if i in computed else None for i in range(len(self._chains))]
         self._shared.close(self._reader)
         named = {repr(answer): output for answer, output in zip(self._layer.answers, outputs, strict=True)}
-        check_alike(f"LayerChoice {label!r}", "candidate", named | {f"folded {i}": y for i, y in enumerate(folded)})
+        check_alike(
+            f"LayerChoice {label!r}", "candidate", {**named, **{f"folded {i}": y for i, y in enumerate(folded)}}
+        )
         if not folded:
             return outputs, weights
         if not computed:

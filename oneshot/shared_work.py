@@ -50,7 +50,7 @@ class SharedInput:
         self.clear()
         self._x, self._left = x, set(range(self._readers))
         for merge in self.merged:
-            self._made |= merge.run(lambda prefix: self.prefix(x, prefix))
+            self._made.update(merge.run(lambda prefix: self.prefix(x, prefix)))
 
     def close(self, reader: int) -> None:
         """A mixture has read it."""
