@@ -63,8 +63,8 @@ def add_up(mixtures: Sequence[Terms]) -> Tensor:
     outputs = [output for terms, _ in mixtures for output in terms]
     if len(outputs) == 1 and mixtures[0][1] is None and outputs[0] is not None:
         return outputs[0]
-    like = next((output for output in outputs if output is not None), None)
-    ones = torch.ones(len(outputs), device=None if like is None else like.device)
+    devices = [output.device for output in outputs if output is not None]
+    ones = torch.ones(len(outputs), device=devices[0] if devices else None)
     weights = [ones[: len(terms)] if given is None else given for terms, given in mixtures]
     return weighted_sum(outputs, torch.cat(weights) if len(weights) > 1 else weights[0])
 
