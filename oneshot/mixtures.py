@@ -155,7 +155,7 @@ class MixedInput(nn.Module):
     def _input_weights(self, present: Sequence[bool]) -> Tensor:
         """(inputs,), of the weights of the answers or gates."""
         weights = self._mixing.weights[self.label]
-        there = weights.new_ones(len(present))
+        there = weights.new_ones(len(present))  # a list would be copied from the host, which no CUDA graph can do
         for i, here in enumerate(present):
             if not here:
                 there[i].zero_()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.errors import NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, explain
 
 
 def weighted_sum(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
@@ -29,18 +29,26 @@ def weighted_sum(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
         A tensor of that shape; its gradient reaches the computed outputs and their weights.
 
     Raises:
-        NasValueError: nothing was computed, another number of weights, or weights on another device.
+        NasValueError: nothing was computed, outputs of different shapes, another number of weights, or weights on
+            another device.
+        NasTypeError: the weights are no tensor.
 
     Example:
         >>> import torch
         >>> weighted_sum([torch.ones(2), None, torch.ones(2)], torch.tensor([0.5, 0.0, 2.0]))
         tensor([2.5000, 2.5000])
     """
-    if len(outputs) != weights.shape[0]:
+    if not isinstance(weights, Tensor):
+        raise NasTypeError(explain("the weights must be a tensor", got=weights, mend="torch.tensor([...])"))
+    if weights.shape != (len(outputs),):
         raise NasValueError(explain(f"{len(outputs)} outputs need as many weights", got=tuple(weights.shape)))
     computed = [output for output in outputs if output is not None]
     if not computed:
         raise NasValueError(explain("a mixture needs a candidate that is computed", got=weights.tolist()))
+    # The kernels would read beyond the smaller ones.
+    shapes = [tuple(output.shape) for output in computed]
+    if shapes.count(shapes[0]) < len(shapes):
+        raise NasValueError(explain("the outputs must have one shape", got=shapes))
     if weights.device != computed[0].device:
         raise NasValueError(
             explain(

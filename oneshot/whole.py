@@ -50,7 +50,7 @@ def apply_whole(model: nn.Module, example: tuple[Any, ...], speed: Speed, report
 
 
 def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> RecordedForward | None:
-    """Compiles the cells of a supernet, or all of it where it has none; from the next call on.
+    """Compiles the cells of a supernet, or all of it where it has none, and records its passes; from the next call on.
 
     Returns:
         The forward that is recorded as CUDA graphs, if it is.
@@ -59,7 +59,6 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
         NasValueError: CUDA graphs without CUDA.
     """
     model = supernet.model
-    recorder = partial(CudaRecorder, next((p.device for p in model.parameters()), torch.device("cpu")))
     if speed.compile:
         found = cells(model) or [model]
         for module in found:
@@ -73,7 +72,8 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
         report.whole.append(f"{len(found)} modules are compiled")
     if not speed.cuda_graphs:
         return None
-    recorded = record_whole(model, supernet.architecture.mixing, recorder)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device))
     report.handles.append(Undo(model))
     report.whole.append("forward and backward pass are recorded as CUDA graphs")
     return recorded

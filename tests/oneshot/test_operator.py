@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas import NasValueError
+from nas import NasTypeError, NasValueError
 from nas.oneshot.operator import weighted_sum
 
 
@@ -101,6 +101,17 @@ def test_the_kind_is_that_of_a_sum() -> None:
 def test_another_number_of_weights_is_refused() -> None:
     with pytest.raises(NasValueError, match="2 outputs need as many weights"):
         weighted_sum([torch.ones(1), torch.ones(1)], torch.ones(3))
+    with pytest.raises(NasValueError, match=r"1 outputs need as many weights; received \(1, 1\)"):
+        weighted_sum([torch.ones(1)], torch.ones(1, 1))
+
+
+def test_what_is_no_mixture_is_refused() -> None:
+    with pytest.raises(NasTypeError, match=r"the weights must be a tensor; received \[0.5\]"):
+        weighted_sum([torch.ones(1)], [0.5])  # type: ignore[arg-type]
+    with pytest.raises(NasValueError, match=r"the outputs must have one shape; received \[\(2,\), \(2, 1\)\]"):
+        weighted_sum([torch.ones(2), None, torch.ones(2, 1)], torch.ones(3))
+    with pytest.raises(NasValueError, match="a mixture needs a candidate that is computed"):
+        weighted_sum([None, None], torch.ones(2))
 
 
 def test_weights_on_another_device_are_refused() -> None:
