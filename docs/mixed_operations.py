@@ -31,13 +31,13 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas import LayerChoice, ModelSpace, ValueChoice
-from nas.model_zoo.cell_spaces import darts
+from nas.model_zoo.cells.spaces import darts
 from nas.model_zoo.nasbench201 import NASBench201
-from nas.oneshot.frozen import frozen
-from nas.oneshot.relax import RelaxedSupernet
-from nas.oneshot.rewriting import optimise
-from nas.oneshot.speed import Speed
-from nas.oneshot.whole import compile_whole
+from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot.speed.rewriting import optimise
+from nas.oneshot.speed.speed import Speed
+from nas.oneshot.speed.whole_passes import compile_whole
+from nas.oneshot.training.frozen import frozen
 
 
 def loop(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class Side:
 
     def run(self) -> None:
         """A step; by the loop, if it is that of a loop."""
-        with mock.patch("nas.oneshot.mixtures.weighted_sum", loop) if self.handwritten else nullcontext():
+        with mock.patch("nas.oneshot.relaxed.mixtures.weighted_sum", loop) if self.handwritten else nullcontext():
             self.step()
 
     def measure(self) -> None:

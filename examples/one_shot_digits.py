@@ -29,8 +29,8 @@ from torch.utils.data import TensorDataset, random_split
 
 from nas import Experiment, ModelSpace, NasError, Sample, Strategy
 from nas.evaluators import Classification
-from nas.one_shot import OneShotStrategy
 from nas.oneshot import DARTS, ENAS, RandomOneShot
+from nas.protocols.supernet_strategy import OneShotStrategy
 from nas.strategies import GaussianProcess
 
 BENCHMARK = Path(__file__).parents[1] / "docs/benchmark"

@@ -1,11 +1,6 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
 from nas import export, profile
-from nas.cell import Cell
-from nas.choices import label_scope
-from nas.constraints import Constraint
-from nas.domains import Answer, Categorical, Domain, Subset
-from nas.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving
 from nas.errors import (
     ExperimentError,
     MissingDependency,
@@ -15,20 +10,49 @@ from nas.errors import (
     SearchSpaceExhausted,
     TrialPruned,
 )
-from nas.evaluation import Evaluator, Job, report, trial_directory
-from nas.experiment import Experiment
-from nas.mutables import ChosenInputs, InputChoice, LayerChoice, Repeat, ValueChoice
-from nas.mutators import Mutator, replace_module
-from nas.numeric_domains import Integer, Real
-from nas.objectives import Objectives
 from nas.pictures import draw
-from nas.results import Results
-from nas.samples import Sample, load_sample, save_sample
-from nas.search_space import SearchSpace
-from nas.space import ModelSpace, model_space
-from nas.strategy import Strategy, Task
-from nas.tree import Choice
-from nas.trial import Trial, TrialState
+from nas.protocols import (
+    EarlyStopping,
+    Evaluator,
+    Hyperband,
+    Job,
+    MedianStop,
+    Objectives,
+    Patience,
+    Strategy,
+    SuccessiveHalving,
+    Task,
+    Trial,
+    TrialState,
+    report,
+    trial_directory,
+)
+from nas.search import Experiment, Results
+from nas.space import (
+    Answer,
+    Categorical,
+    Cell,
+    Choice,
+    ChosenInputs,
+    Constraint,
+    Domain,
+    InputChoice,
+    Integer,
+    LayerChoice,
+    ModelSpace,
+    Mutator,
+    Real,
+    Repeat,
+    Sample,
+    SearchSpace,
+    Subset,
+    ValueChoice,
+    label_scope,
+    load_sample,
+    model_space,
+    replace_module,
+    save_sample,
+)
 
 __all__ = [
     "Answer",

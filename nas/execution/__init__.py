@@ -1,10 +1,11 @@
 """Where trials run: the executors and the one function that runs a trial."""
 
-from nas.execution.execute import Assignment, Outcome, Plan, answer_again, execute
 from nas.execution.executor import Executor
 from nas.execution.inline import InlineExecutor
+from nas.execution.log import read_log
 from nas.execution.process import ProcessExecutor
 from nas.execution.ray import RayExecutor
+from nas.execution.trial_run import Assignment, Outcome, Plan, answer_again, execute
 
 __all__ = [
     "Assignment",
@@ -16,4 +17,5 @@ __all__ = [
     "RayExecutor",
     "answer_again",
     "execute",
+    "read_log",
 ]

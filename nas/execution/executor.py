@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from nas.execution.execute import Assignment, Outcome, Plan
+from nas.execution.trial_run import Assignment, Outcome, Plan
 
 
 class Executor(ABC):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import final
 
-from nas.execution.execute import Assignment, Outcome, Plan, execute
 from nas.execution.executor import Executor
 from nas.execution.log import shown_and_logged
+from nas.execution.trial_run import Assignment, Outcome, Plan, execute
 
 
 @final

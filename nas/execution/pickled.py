@@ -5,7 +5,7 @@ from __future__ import annotations
 import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 
 from nas.errors import NasTypeError, explain
-from nas.execution.execute import Plan
+from nas.execution.trial_run import Plan
 
 
 def dump_plan(plan: Plan) -> bytes:

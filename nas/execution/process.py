@@ -11,9 +11,9 @@ from typing import final
 
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.execution.devices import environments
-from nas.execution.execute import Assignment, Outcome, Plan
 from nas.execution.executor import Executor
 from nas.execution.pickled import dump_plan
+from nas.execution.trial_run import Assignment, Outcome, Plan
 from nas.execution.worker_process import WorkerProcess
 
 _MOST = 512

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from nas.errors import ExperimentError, MissingDependency, NasTypeError, NasValueError, explain
-from nas.execution.execute import Assignment, Outcome, Plan
 from nas.execution.executor import Executor
 from nas.execution.pickled import dump_plan
 from nas.execution.ray_worker import Mailbox, RayWorker
+from nas.execution.trial_run import Assignment, Outcome, Plan
 
 _MOST = 4096
 _GRACE = 5.0

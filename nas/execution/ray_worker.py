@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, final
 
-from nas.execution.execute import Assignment, Outcome, Plan
 from nas.execution.log import quote_log
+from nas.execution.trial_run import Assignment, Outcome, Plan
 from nas.execution.worker import run_trial
 
 _TRIES = 3

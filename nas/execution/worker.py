@@ -13,8 +13,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from nas.execution.execute import Assignment, Outcome, Plan, execute
 from nas.execution.log import logged_only
+from nas.execution.trial_run import Assignment, Outcome, Plan, execute
 
 _LINE: ContextVar[Connection] = ContextVar("nas_line")
 

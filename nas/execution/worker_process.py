@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, final
 
-from nas.execution.execute import Assignment, Outcome
 from nas.execution.log import quote_log
+from nas.execution.trial_run import Assignment, Outcome
 from nas.execution.worker import prepare, serve
 
 _STARTS = 3

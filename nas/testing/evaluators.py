@@ -14,12 +14,9 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 import numpy
 import torch
 
-from nas.domains import Domain
-from nas.evaluation import Evaluator
 from nas.execution import Assignment, Outcome, Plan, execute
-from nas.objectives import Objectives
-from nas.space import ModelSpace
-from nas.trial import TrialState
+from nas.protocols import Evaluator, Objectives, TrialState
+from nas.space import Domain, ModelSpace
 
 
 class EvaluatorContract(ABC):

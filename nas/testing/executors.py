@@ -17,13 +17,10 @@ from typing import Any, final
 import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 from torch import nn
 
-from nas.evaluation import Evaluator, Job
 from nas.execution import Assignment, Executor, Outcome, Plan
-from nas.mutables import ValueChoice
-from nas.objectives import Objectives
-from nas.space import ModelSpace
+from nas.protocols import Evaluator, Job, Objectives, TrialState
+from nas.space import ModelSpace, ValueChoice
 from nas.testing.processes import INTERRUPTED_SCRIPT, PATIENCE, held, is_alive, last_line, pack, unpack, wait_until
-from nas.trial import TrialState
 
 
 @final

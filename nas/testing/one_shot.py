@@ -21,16 +21,11 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from nas.domains import Categorical
-from nas.early_stopping import MedianStop
 from nas.errors import ExperimentError
-from nas.evaluation import Evaluator, Job
-from nas.experiment import Experiment
-from nas.mutables import LayerChoice, Repeat, ValueChoice
-from nas.one_shot import OneShotStrategy
-from nas.space import ModelSpace
+from nas.protocols import Evaluator, Job, MedianStop, OneShotStrategy, TrialState
+from nas.search import Experiment
+from nas.space import Categorical, LayerChoice, ModelSpace, Repeat, ValueChoice
 from nas.testing.comparison import differences, process_state, refused
-from nas.trial import TrialState
 
 _KILLS = 3
 

@@ -9,16 +9,23 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from nas.domains import Categorical, Domain, Subset
 from nas.errors import NasError, SearchSpaceExhausted
-from nas.mutables import InputChoice, LayerChoice, Repeat, ValueChoice
-from nas.numeric_domains import Integer, Real
-from nas.objectives import Direction
-from nas.samples import Sample, sample_key
-from nas.search_space import SearchSpace
-from nas.space import ModelSpace
-from nas.strategy import Strategy, Task
-from nas.trial import Trial, TrialState
+from nas.protocols import Direction, Strategy, Task, Trial, TrialState
+from nas.space import (
+    Categorical,
+    Domain,
+    InputChoice,
+    Integer,
+    LayerChoice,
+    ModelSpace,
+    Real,
+    Repeat,
+    Sample,
+    SearchSpace,
+    Subset,
+    ValueChoice,
+    sample_key,
+)
 
 _BOTH: tuple[Direction, ...] = ("maximize", "minimize")
 

@@ -11,15 +11,19 @@ from typing import Literal, TypeAlias, final
 import numpy
 from torch import nn
 
-from nas.domains import Categorical
 from nas.errors import NasValueError, SearchSpaceExhausted, close_names, explain
-from nas.mutables import LayerChoice, Repeat, ValueChoice
-from nas.numeric_domains import Integer
-from nas.samples import Sample, sample_key
-from nas.search_space import SearchSpace
-from nas.space import ModelSpace
-from nas.strategy import Strategy, Task
-from nas.trial import Trial, TrialState
+from nas.protocols import Strategy, Task, Trial, TrialState
+from nas.space import (
+    Categorical,
+    Integer,
+    LayerChoice,
+    ModelSpace,
+    Repeat,
+    Sample,
+    SearchSpace,
+    ValueChoice,
+    sample_key,
+)
 
 TableName: TypeAlias = Literal["flat", "conditional", "deceptive"]
 

@@ -17,8 +17,8 @@ from torch import nn
 from nas import Experiment, Real, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.execution import Assignment, Executor, Plan, ProcessExecutor, RayExecutor
-from nas.objectives import Objectives
-from nas.space import ModelSpace
+from nas.protocols.objectives import Objectives
+from nas.space.space import ModelSpace
 from nas.strategies import Random
 
 

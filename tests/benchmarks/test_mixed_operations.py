@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas import LayerChoice, ModelSpace
-from nas.model_zoo.cell_spaces import darts
-from nas.oneshot.frozen import frozen
-from nas.oneshot.operator import weighted_sum
-from nas.oneshot.relax import RelaxedSupernet
-from nas.oneshot.rewriting import optimise
+from nas.model_zoo.cells.spaces import darts
+from nas.oneshot.relaxed.operator import weighted_sum
+from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot.speed.rewriting import optimise
+from nas.oneshot.training.frozen import frozen
 
 
 def loop(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def test_step(benchmark: BenchmarkFixture, name: str, quick: bool, monkeypatch: 
     if quick:
         optimise(net, (x[:2],))
     else:
-        monkeypatch.setattr("nas.oneshot.mixtures.weighted_sum", loop)
+        monkeypatch.setattr("nas.oneshot.relaxed.mixtures.weighted_sum", loop)
 
     def step() -> None:
         for of_architecture in (True, False):

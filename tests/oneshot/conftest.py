@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nas.oneshot.recorded import Recorder
+from nas.oneshot.speed.recorded import Recorder
 
 T = TypeVar("T")
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.lift_fresh")
@@ -111,5 +111,5 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
         made.append(TapeRecorder())
         return made[-1]
 
-    monkeypatch.setattr("nas.oneshot.whole.CudaRecorder", make)
+    monkeypatch.setattr("nas.oneshot.speed.whole_passes.CudaRecorder", make)
     return made

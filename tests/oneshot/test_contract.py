@@ -8,8 +8,8 @@ from torch.utils.data import TensorDataset
 
 from nas import Cell, Evaluator, ModelSpace
 from nas.evaluators import Classification
-from nas.one_shot import OneShotStrategy
 from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
+from nas.protocols.supernet_strategy import OneShotStrategy
 from nas.testing import OneShotContract
 
 SHORT: Any = {"epochs": 2, "checkpoint_every": 3, "candidates": 3, "recalibration": 2}

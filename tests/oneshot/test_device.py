@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas import InputChoice, LayerChoice, ModelSpace, Repeat, ValueChoice
-from nas.model_zoo.cell_spaces import darts
+from nas.model_zoo.cells.spaces import darts
 from nas.model_zoo.nasbench201 import NASBench201
-from nas.oneshot.relax import RelaxedSupernet
-from nas.oneshot.rewriting import optimise
-from nas.oneshot.speed import Speed
+from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot.speed.rewriting import optimise
+from nas.oneshot.speed.speed import Speed
 
 
 class Inputs(nn.Module):

@@ -10,9 +10,9 @@ import pytest
 from torch import nn
 
 from nas import Experiment, NasTypeError, NasValueError, SearchSpace, Task, Trial, TrialState, ValueChoice
-from nas.domains import Categorical
 from nas.evaluators import FunctionalEvaluator
-from nas.pareto import dominates
+from nas.protocols.pareto import dominates
+from nas.space.domains import Categorical
 from nas.strategies import Random, RegularizedEvolution
 from nas.testing.tables import synthetic_table
 

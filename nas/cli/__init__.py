@@ -1,0 +1,7 @@
+"""The command line."""
+
+from nas.cli.commands import app
+
+__all__ = [
+    "app",
+]

@@ -1,0 +1,171 @@
+"""The experiments that are kept in a folder or a storage, by name: what the command line lists and looks up."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import filelock
+
+from nas.errors import ExperimentError, NasValueError, close_names, explain
+from nas.protocols import Trial, TrialState
+from nas.records import Ledger, open_storage, quiet_optuna
+from nas.search import Results
+from nas.space import Sample
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+class UnknownName(NasValueError):  # noqa: N818 - names the situation
+    """There is no experiment, or no trial, of this name."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """Where experiments are kept.
+
+    Args:
+        directory: of their folders.
+        storage: the URL of an Optuna storage; None for the journals in the folders.
+    """
+
+    directory: Path
+    storage: str | None = None
+
+    def names(self) -> list[str]:
+        """Of all experiments."""
+        if self.storage is None:
+            return sorted(path.parent.name for path in self.directory.glob("*/journal.log"))
+        storage = open_storage(self.storage, self.directory)
+        studies = storage.get_all_studies()
+        return sorted(study.study_name for study in studies if "nas:experiment" in study.user_attrs)
+
+    def find(self, name: str) -> Results:
+        """The results of an experiment.
+
+        Raises:
+            UnknownName: there is none; the message lists the close names.
+        """
+        self._check(name)
+        return Results.load(self.directory / name, None, self.storage)
+
+    def _check(self, name: str) -> None:
+        names = self.names()
+        if name not in names:
+            where = "the storage" if self.storage is not None else str(self.directory)
+            raise UnknownName(
+                explain(f"there is no experiment of this name in {where}; {close_names(name, names)}", got=name)
+            )
+
+    def trial(self, results: Results, number: int | None) -> Trial:
+        """A trial; the best one where no number is given.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        if number is None:
+            return results.top(1)[0] if len(results.objectives.names) > 1 and results.top(1) else results.best_trial
+        for trial in results.trials:
+            if trial.number == number:
+                return trial
+        raise UnknownName(explain(f"there are trials 0 to {len(results.trials) - 1}", got=number, where="TRIAL"))
+
+    def ledger(self, name: str) -> Ledger:
+        """The ledger of an experiment."""
+        self._check(name)
+        ledger = Ledger.find(open_storage(self.storage, self.directory / name), name)
+        assert ledger is not None, "its name was found"
+        return ledger
+
+    def is_running(self, name: str) -> bool:
+        """Whether a process runs the experiment."""
+        if self.storage is not None:
+            ledger = self.ledger(name)
+            running = [record.trial.number for record in ledger.read() if not record.trial.state.is_finished]
+            if ledger.sharing.is_shared:
+                return len(ledger.orphans(running)) < len(running)
+        path = self.directory / name / "running.lock"
+        if not path.exists():
+            return False
+        lock = filelock.FileLock(str(path))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        lock.release()
+        return False
+
+    def remove(self, name: str) -> None:
+        """Deletes an experiment with all its trials.
+
+        Raises:
+            ExperimentError: a process runs it.
+        """
+        self._check(name)
+        if self.is_running(name):
+            raise ExperimentError(explain(f"a process runs the experiment {name!r}", mend=f"nas stop {name}"))
+        if self.storage is not None:
+            storage: BaseStorage = open_storage(self.storage, self.directory / name)
+            with quiet_optuna():
+                storage.delete_study(storage.get_study_id_from_name(name))
+        shutil.rmtree(self.directory / name, ignore_errors=True)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What there is to say of an experiment, as JSON."""
+        results = self.find(name)
+        running = self.is_running(name)
+        trials, run = results.trials, results.run
+        finished = sum(trial.state.is_finished for trial in trials)
+        goal = run.get("max_trials")
+        several = len(results.objectives.names) > 1
+        best = None if several or not results.top(1) else results.best_trial
+        state = "running" if running else "done" if finished and finished == len(trials) else "interrupted"
+        if state == "done" and goal is not None and finished < goal:
+            state = "stopped"
+        failures = Counter(trial.error_line for trial in trials if trial.state is TrialState.FAILED)
+        return {
+            "name": name,
+            "state": state if trials else "empty",
+            "trials": {str(state): sum(t.state is state for t in trials) for state in TrialState},
+            "finished": finished,
+            "max_trials": goal,
+            "best": None if best is None else describe_trial(best),
+            "pareto_front": [describe_trial(trial) for trial in results.pareto_front] if several else None,
+            "objective": results.objectives.describe(),
+            "failures": [{"reason": reason, "count": count} for reason, count in failures.most_common()],
+            "seconds_left": _seconds_left(run, finished, goal) if running else None,
+            "changes": results.header.get("changes", []),
+            "strategy": results.header["strategy"],
+            "seed": results.header["seed"],
+            "file": run.get("file"),
+            "path": str(results.path),
+        }
+
+
+def _seconds_left(run: dict[str, Any], finished: int, goal: int | None) -> float | None:
+    new = finished - run.get("finished", 0)
+    if goal is None or new <= 0:
+        return None
+    each: float = (time.time() - run["began"]) / new
+    return round(each * max(goal - finished, 0), 1)
+
+
+def describe_trial(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON."""
+    sample: Sample = trial.sample
+    return {
+        "number": trial.number,
+        "state": str(trial.state),
+        "values": None if trial.values is None else list(trial.values),
+        "metrics": dict(trial.metrics),
+        "duration": trial.duration,
+        "sample": sample,
+        "error": trial.error_line or None,
+        "same_as": trial.same_as,
+    }

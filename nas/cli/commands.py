@@ -1,0 +1,391 @@
+"""The command line: `nas run FILE` and what there is to look at, stop, go on with and take away afterwards.
+
+Exit codes: 0 done; 1 an error, said on the standard error; 2 a wrong name, file or option; 3 ended early, by Ctrl-C, by
+`nas stop` or because the time is up, and can be resumed; 4 done, but no trial is COMPLETE.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.catalogue import Shelf, UnknownName, describe_trial
+from nas.cli.loading import open_file
+from nas.errors import NasError
+from nas.opened import Opening
+
+if TYPE_CHECKING:
+    from nas.search import Experiment
+
+ENDED_EARLY, NOTHING_COMPLETE = 3, 4
+
+app = typer.Typer(
+    name="nas",
+    help="Neural architecture search for PyTorch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ended early and can be resumed, 4 no trial is complete.",
+)
+
+Name = Annotated[str, typer.Argument(help="Of the experiment.", autocompletion=lambda: _complete())]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Directory = Annotated[
+    Path, typer.Option("--directory", "-d", envvar="NAS_DIRECTORY", help="Where experiments are kept.")
+]
+Storage = Annotated[
+    str | None, typer.Option("--storage", envvar="NAS_STORAGE", help="The URL of an Optuna storage, for a cluster.")
+]
+MaxTrials = Annotated[int | None, typer.Option("--max-trials", "-n", help="Of the whole experiment.")]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="Trials at a time.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds after which no trial starts.")]
+TrialTime = Annotated[float | None, typer.Option("--max-trial-time", help="Seconds after which a trial is FAILED.")]
+Executor = Annotated[str | None, typer.Option("--executor", "-e", help="inline, process or ray.")]
+Accept = Annotated[bool, typer.Option("--accept-changes", help="Go on though the code or the space has changed.")]
+File = Annotated[str | None, typer.Option("--file", "-f", help="FILE[:NAME], where it is not the one noted.")]
+
+HERE = Path("nas-experiments")
+_LIMITS = ("max_trials", "timeout", "concurrency", "max_trial_time")
+
+
+@app.command()
+def run(
+    target: Annotated[str, typer.Argument(metavar="FILE[:NAME]", help="The file that holds the experiment.")],
+    max_trials: MaxTrials = None,
+    concurrency: Concurrency = None,
+    timeout: Timeout = None,
+    max_trial_time: TrialTime = None,
+    executor: Executor = None,
+    storage: Storage = None,
+    directory: Annotated[Path | None, typer.Option("--directory", "-d", envvar="NAS_DIRECTORY")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where there is one of this name.")] = False,
+) -> None:
+    """Run the experiment that FILE holds. Where FILE itself would run it, what it says is taken unless said here."""
+    with _errors():
+        opening = Opening(
+            directory=None if directory is None else str(directory),
+            storage=storage,
+            executor=executor,
+            resume=True if resume else None,
+        )
+        experiment, arguments = open_file(target, opening)
+        limits = (max_trials, timeout, concurrency, max_trial_time)
+        _run(experiment, arguments, limits)
+
+
+@app.command()
+def resume(
+    name: Name,
+    max_trials: MaxTrials = None,
+    concurrency: Concurrency = None,
+    timeout: Timeout = None,
+    max_trial_time: TrialTime = None,
+    executor: Executor = None,
+    storage: Storage = None,
+    directory: Directory = HERE,
+    file: File = None,
+    accept_changes: Accept = False,
+) -> None:
+    """Go on with an experiment, with its latest limits unless others are said; several processes may, on PostgreSQL."""
+    with _errors():
+        experiment, noted = _reopen(name, directory, storage, file, executor=executor, accept_changes=accept_changes)
+        limits = (max_trials, timeout, concurrency, max_trial_time)
+        _run(experiment, noted, limits)
+
+
+def _run(experiment: Experiment, noted: dict[str, Any], limits: tuple[float | None, ...]) -> None:
+    from nas.protocols import TrialState
+    from nas.search import INTERRUPTED, STOPPED, TIME_IS_UP
+
+    given = zip(_LIMITS, limits, strict=True)
+    experiment.run(**noted | {name: value for name, value in given if value is not None})
+    if experiment.ending in (INTERRUPTED, STOPPED, TIME_IS_UP):
+        raise typer.Exit(ENDED_EARLY)
+    if not any(trial.state is TrialState.COMPLETE for trial in experiment.trials):
+        raise typer.Exit(NOTHING_COMPLETE)
+
+
+def _reopen(
+    name: str,
+    directory: Path,
+    storage: str | None,
+    file: str | None,
+    *,
+    executor: str | None = None,
+    accept_changes: bool,
+) -> tuple[Experiment, dict[str, Any]]:
+    results = Shelf(directory=directory, storage=storage).find(name)
+    target = file or results.run.get("file")
+    if target is None:
+        raise UnknownName(f"It is not noted which file holds the experiment {name!r}: say it by --file FILE[:NAME].")
+    opening = Opening(
+        directory=str(directory),
+        storage=storage,
+        executor=executor or results.run.get("executor"),
+        resume=True,
+        accept_changes=accept_changes or None,
+    )
+    experiment, arguments = open_file(target, opening)
+    if experiment.name != name:
+        raise UnknownName(f"{target} holds the experiment {experiment.name!r}, not {name!r}: say another by --file.")
+    noted = {key: results.run.get(key) for key in _LIMITS}
+    return experiment, arguments | {key: value for key, value in noted.items() if value is not None}
+
+
+@app.command("list")
+def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
+    """List the experiments, with their states and best values."""
+    with _errors():
+        shelf = Shelf(directory=directory, storage=storage)
+        found = [shelf.describe(name) for name in shelf.names()]
+        rows = [
+            [e["name"], e["state"], _of(e["finished"], e["max_trials"]), str(e["trials"]["FAILED"]), _values(e["best"])]
+            for e in found
+        ]
+        _show(found, as_json, lambda: _table(["name", "state", "finished", "failed", "best"], rows))
+
+
+@app.command()
+def show(name: Name, directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
+    """Show an experiment: its state, its best trial, its failures with their reasons, the time that is left."""
+    with _errors():
+        found = Shelf(directory=directory, storage=storage).describe(name)
+        _show(found, as_json, lambda: _tell(found))
+
+
+@app.command()
+def top(
+    name: Name,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 5,
+    directory: Directory = HERE,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Show the best trials of different samples."""
+    with _errors():
+        trials = [describe_trial(trial) for trial in Shelf(directory=directory, storage=storage).find(name).top(k)]
+        _show(trials, as_json, lambda: _trials(trials))
+
+
+@app.command()
+def trials(name: Name, directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
+    """Show all trials."""
+    with _errors():
+        found = [describe_trial(trial) for trial in Shelf(directory=directory, storage=storage).find(name).trials]
+        _show(found, as_json, lambda: _trials(found))
+
+
+@app.command()
+def log(name: Name, trial: int, directory: Directory = HERE, storage: Storage = None) -> None:
+    """Print what a trial has printed, and its traceback where it is FAILED."""
+    from nas.execution import read_log
+    from nas.records import folder_of
+
+    with _errors():
+        shelf = Shelf(directory=directory, storage=storage)
+        results = shelf.find(name)
+        found = shelf.trial(results, trial)
+        typer.echo(read_log(folder_of(results.path, trial)), nl=False)
+        if found.error:
+            typer.echo(found.error, nl=False)
+
+
+@app.command()
+def stop(name: Name, directory: Directory = HERE, storage: Storage = None) -> None:
+    """Ask the processes that run an experiment to end when their trials have."""
+    with _errors():
+        shelf = Shelf(directory=directory, storage=storage)
+        running = shelf.is_running(name)
+        shelf.ledger(name).ask_to_stop()
+        typer.echo(f"{name} ends when its running trials have." if running else f"{name} is not running here.")
+
+
+@app.command()
+def enqueue(
+    name: Name,
+    sample: Annotated[Path, typer.Argument(metavar="SAMPLE.json", help="As nas export --json writes it.")],
+    directory: Directory = HERE,
+    storage: Storage = None,
+    file: File = None,
+) -> None:
+    """Put a sample in front of what the strategy proposes, also while the experiment runs."""
+    from nas.space import load_sample
+
+    with _errors():
+        known = load_sample(sample)
+        experiment, _ = _reopen(name, directory, storage, file, accept_changes=False)
+        new = experiment.enqueue(known)
+        typer.echo("It is in the queue." if new else "It has been tried, or is in the queue, already.")
+
+
+@app.command()
+def export(
+    name: Name,
+    trial: Annotated[int | None, typer.Argument(help="The best one where omitted.")] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="An ONNX file with the weights that the trial began with.")
+    ] = False,
+    code: Annotated[bool, typer.Option("--code", help="A Python file that rebuilds the architecture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The sample (the usual).")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder to write to.")] = None,
+    directory: Directory = HERE,
+    storage: Storage = None,
+    file: File = None,
+) -> None:
+    """Write the architecture of a trial as a sample (JSON), ONNX or Python code, and print where."""
+    from nas.space import dumps_sample, save_sample
+
+    with _errors():
+        shelf = Shelf(directory=directory, storage=storage)
+        results = shelf.find(name)
+        chosen = shelf.trial(results, trial)
+        formatter = "onnx" if onnx else "code" if code else "dict"
+        if formatter == "dict" and output is None:
+            typer.echo(dumps_sample(chosen.sample, indent=2))
+            return
+        folder = results.path / "exports" / str(chosen.number) if output is None else output
+        if formatter == "dict":
+            typer.echo(save_sample(chosen.sample, folder / "sample.json"))
+            return
+        experiment, _ = _reopen(name, directory, storage, file, accept_changes=True)
+        alone = replace(results, trials=[chosen], space=experiment.space)
+        typer.echo(alone.export_top_models(1, formatter, directory=folder)[0])
+
+
+@app.command()
+def report(
+    name: Name,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many trials are listed.")] = 10,
+    directory: Directory = HERE,
+    storage: Storage = None,
+) -> None:
+    """Write what was found as one page of HTML, to send or to keep, and print where."""
+    from nas.cli.report_page import write_report
+
+    with _errors():
+        typer.echo(write_report(Shelf(directory=directory, storage=storage), name, output, top=k))
+
+
+@app.command()
+def rm(
+    name: Name,
+    directory: Directory = HERE,
+    storage: Storage = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete an experiment with all its trials."""
+    with _errors():
+        shelf = Shelf(directory=directory, storage=storage)
+        count = len(shelf.find(name).trials)
+        if not yes:
+            typer.confirm(f"Delete {name} with its {count} trials?", abort=True)
+        shelf.remove(name)
+        typer.echo(f"{name} is deleted.")
+
+
+@app.command()
+def dashboard(
+    name: Name, directory: Directory = HERE, storage: Storage = None, port: Annotated[int, typer.Option()] = 8080
+) -> None:
+    """Show an experiment in Optuna's dashboard (extra `dashboard`)."""
+    from nas.errors import MissingDependency
+    from nas.records import open_storage
+
+    with _errors():
+        path = Shelf(directory=directory, storage=storage).find(name).path
+        try:
+            import optuna_dashboard
+        except ImportError as error:
+            raise MissingDependency("optuna-dashboard", purpose="nas dashboard", extra="dashboard") from error
+        typer.echo(f"http://127.0.0.1:{port}")
+        optuna_dashboard.run_server(open_storage(storage, path), host="127.0.0.1", port=port)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Says what is wrong on the standard error, without a traceback: the message has the mend."""
+    try:
+        yield
+    except NasError as error:
+        usage = isinstance(error, ValueError | TypeError)
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2 if usage else 1) from error
+
+
+def _complete() -> list[str]:
+    """The names for the shell's completion; nothing may go wrong there."""
+    try:
+        return Shelf(directory=HERE).names()
+    except Exception:
+        return []
+
+
+def _show(found: object, as_json: bool, draw: Callable[[], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        draw()
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _of(finished: int, goal: int | None) -> str:
+    return str(finished) if goal is None else f"{finished}/{goal}"
+
+
+def _values(trial: dict[str, Any] | None) -> str:
+    return "" if trial is None or trial["values"] is None else ", ".join(f"{value:.6g}" for value in trial["values"])
+
+
+def _trials(found: list[dict[str, Any]]) -> None:
+    from nas.search import sample_text
+
+    rows = [
+        [
+            str(t["number"]),
+            t["state"],
+            _values(t),
+            "" if t["duration"] is None else f"{t['duration']:.2f}",
+            sample_text(t["sample"]),
+            t["error"] or "",
+        ]
+        for t in found
+    ]
+    _table(["trial", "state", "value", "seconds", "sample", "error"], rows)
+
+
+def _tell(found: dict[str, Any]) -> None:
+    from datetime import timedelta
+
+    from nas.search import sample_text
+
+    counts = ", ".join(f"{number} {state.lower()}" for state, number in found["trials"].items() if number)
+    lines = [
+        f"{found['name']}: {found['state']}, {_of(found['finished'], found['max_trials'])} trials finished ({counts})"
+    ]
+    if found["seconds_left"] is not None:
+        lines.append(f"time left: about {timedelta(seconds=round(found['seconds_left']))}")
+    for title, best in [("best", found["best"]), *(("Pareto front", t) for t in found["pareto_front"] or ())]:
+        if best is not None:
+            lines.append(f"{title}: {_values(best)} (trial {best['number']}: {sample_text(best['sample'])})")
+    lines += [f"failed {failure['count']} times: {failure['reason']}" for failure in found["failures"]]
+    for number, changes in enumerate(found["changes"], 1):
+        lines += [f"change {number}, accepted: {change}" for change in changes]
+    lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {found['file']}, folder {found['path']}")
+    typer.echo("\n".join(lines))

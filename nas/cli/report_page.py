@@ -1,0 +1,217 @@
+"""What an experiment found, as one page of HTML that needs nothing beside it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, final
+
+from nas.cli.catalogue import Shelf, describe_trial
+from nas.protocols import Objectives, Trial, TrialState, losses
+from nas.search import Results, sample_text, value_text
+from nas.space import Answer
+
+_FEW = 8
+"""Answers of a label that are shown one by one; more numbers are shown as quarters of their range."""
+_DOTS = 2000
+
+Dot: TypeAlias = tuple[float, float, str, bool]
+Scale: TypeAlias = Callable[[float], float]
+
+
+@final
+@dataclass(kw_only=True)
+class Chart:
+    """Dots and a line, in the units of the picture."""
+
+    title: str
+    caption: str
+    x_label: str
+    dots: list[Dot] = field(default_factory=list)
+    line: str = ""
+    x_ticks: list[tuple[float, str]] = field(default_factory=list)
+    y_ticks: list[tuple[float, str]] = field(default_factory=list)
+    width: int = 800
+    height: int = 300
+    left: int = 80
+
+
+def write_report(shelf: Shelf, name: str, path: Path | None = None, *, top: int = 10) -> Path:
+    """Writes the page: what `nas show` says, the search in a picture, the best trials, what their answers share.
+
+    Args:
+        shelf: where the experiment is kept.
+        name: of the experiment.
+        path: of the page; `report.html` in the experiment's folder where omitted.
+        top: how many trials are listed.
+
+    Returns:
+        The path. What was there before is replaced as a whole.
+
+    Raises:
+        UnknownName: there is no such experiment.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    results = shelf.find(name)
+    environment = Environment(
+        loader=PackageLoader("nas", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    )
+    text = environment.get_template("report_page.html.jinja").render(
+        e=shelf.describe(name),
+        charts=_charts(results),
+        best=[describe_trial(trial) for trial in results.top(top)],
+        choices=_choices(results),
+        text_of=sample_text,
+    )
+    path = results.path / "report.html" if path is None else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _complete(results: Results) -> list[Trial]:
+    return [trial for trial in results.trials if trial.state is TrialState.COMPLETE and trial.values]
+
+
+def _charts(results: Results) -> list[Chart]:
+    trials = _complete(results)
+    if not trials:
+        return []
+    if len(results.objectives.names) > 1:
+        return [_front(results, trials)]
+    chart = _history(results.objectives, trials)
+    if results.header.get("ranked"):  # One-shot search proposes its subnets in its own order, best first.
+        best = results.top(1)[0]
+        chart.title, chart.line, chart.x_label = "The ranking", "", "rank"
+        (name,) = results.objectives.describe()
+        chart.caption = f"{name} of the subnets with shared weights, in the order of the search; red: its best."
+        chart.dots = [(x, y, text, text == _title(best)) for x, y, text, _ in chart.dots]
+    return [chart]
+
+
+def _history(objectives: Objectives, trials: Sequence[Trial]) -> Chart:
+    ((name, direction),) = objectives.describe().items()
+    best: list[tuple[int, float]] = []
+    for trial in trials:
+        value = _value(trial)
+        if not best or losses([value], objectives.directions) < losses([best[-1][1]], objectives.directions):
+            best.append((trial.number, value))
+    chart = Chart(
+        title="The search",
+        x_label="trial",
+        caption=f"{name} of each complete trial, to {direction}; the line is the best so far. "
+        "The worst tenth stands at the edge.",
+    )
+    # A few diverged trials would leave no room for all others.
+    values = sorted((_value(trial) for trial in trials), key=lambda v: losses([v], objectives.directions))
+    low, high = sorted((values[0], values[min(len(values) - 1, (9 * len(values)) // 10)]))
+    across, up = _axes(chart, (0, max(trials[-1].number, 1)), (low, high), whole=True)
+    last = best[-1][0]
+    shown = trials if len(trials) <= _DOTS else [*trials[:: len(trials) // _DOTS + 1]]
+    chart.dots = [
+        (across(t.number), up(min(max(_value(t), low), high)), _title(t), t.number == last)
+        for t in sorted(shown, key=lambda t: t.number == last)
+    ]
+    corners: list[tuple[float, float]] = []
+    for number, value in best:
+        value = min(max(value, low), high)
+        corners += [(number, corners[-1][1]), (number, value)] if corners else [(number, value)]
+    corners.append((trials[-1].number, corners[-1][1]))
+    chart.line = " ".join(f"{across(x)},{up(y)}" for x, y in corners)
+    return chart
+
+
+def _front(results: Results, trials: Sequence[Trial]) -> Chart:
+    first, second = [*results.objectives.describe()][:2]
+    chart = Chart(
+        title="The search", x_label=first, caption=f"{second} over {first} of each complete trial; red: the front."
+    )
+    pairs = [(trial.values or ())[:2] for trial in trials]
+    across, up = _axes(chart, _range([p[0] for p in pairs]), _range([p[1] for p in pairs]))
+    front = {trial.number for trial in results.pareto_front}
+    order = sorted(zip(trials, pairs, strict=True), key=lambda pair: pair[0].number in front)
+    chart.dots = [(across(x), up(y), _title(trial), trial.number in front) for trial, (x, y) in order][-_DOTS:]
+    return chart
+
+
+def _axes(chart: Chart, x: tuple[float, float], y: tuple[float, float], *, whole: bool = False) -> tuple[Scale, Scale]:
+    """From numbers to places in the picture, with the ticks noted."""
+    right, top, bottom = chart.width - 40, 15, chart.height - 45
+
+    def across(value: float) -> float:
+        return round(chart.left + (value - x[0]) / ((x[1] - x[0]) or 1) * (right - chart.left), 1)
+
+    def up(value: float) -> float:
+        return round(bottom - (value - y[0]) / ((y[1] - y[0]) or 1) * (bottom - top), 1)
+
+    parts = range(5)
+    xs = [x[0] + (x[1] - x[0]) * part / 4 for part in parts]
+    xs = sorted({float(round(value)) for value in xs}) if whole else xs
+    chart.x_ticks = [(across(value), f"{value:.4g}") for value in xs]
+    chart.y_ticks = [
+        (up(value), f"{value:.4g}") for value in sorted({y[0] + (y[1] - y[0]) * part / 4 for part in parts})
+    ]
+    return across, up
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _value(trial: Trial) -> float:
+    return (trial.values or (0.0,))[0]
+
+
+def _title(trial: Trial) -> str:
+    return f"trial {trial.number}: {value_text(trial)} ({sample_text(trial.sample)})"
+
+
+def _choices(results: Results) -> list[dict[str, Any]]:
+    """For each label the shares of its answers, in all complete trials and in the best quarter of them."""
+    trials = results.objectives.rank(results.trials)
+    best = trials[: len(trials) // 4]
+    if not best:
+        return []
+    labels = dict.fromkeys(label for trial in trials for label in trial.sample)
+    return [{"label": label, "answers": _shares(label, trials, best)} for label in labels]
+
+
+def _shares(label: str, trials: Sequence[Trial], best: Sequence[Trial]) -> list[dict[str, Any]]:
+    texts = _texts([trial.sample[label] for trial in trials if label in trial.sample])
+
+    def share(group: Sequence[Trial]) -> Counter[str]:
+        return Counter(texts(trial.sample[label]) if label in trial.sample else "(not asked)" for trial in group)
+
+    everywhere, among_best = share(trials), share(best)
+    names = sorted(everywhere, key=lambda name: (name == "(not asked)", _rank(name)))
+    return [{"text": n, "all": everywhere[n] / len(trials), "best": among_best[n] / len(best)} for n in names]
+
+
+def _texts(answers: Sequence[Answer]) -> Callable[[Answer], str]:
+    """What an answer is shown as: itself, or the quarter of the range that it lies in."""
+    numbers = [a for a in answers if isinstance(a, int | float) and not isinstance(a, bool)]
+    if len({str(answer) for answer in answers}) <= _FEW or len(numbers) < len(answers):
+        return str
+    low, high = min(numbers), max(numbers)
+
+    def quarter(answer: Answer) -> str:
+        assert isinstance(answer, int | float)
+        part = min(int(4 * (answer - low) / (high - low)), 3)
+        ends = [low + (high - low) * end / 4 for end in (part, part + 1)]
+        return f"{ends[0]:.4g} to {ends[1]:.4g}"
+
+    return quarter
+
+
+def _rank(text: str) -> tuple[float, str]:
+    """Numbers by their size, before words."""
+    try:
+        return float(text.split()[0]), text
+    except (ValueError, IndexError):
+        return float("inf"), text

@@ -1,0 +1,43 @@
+"""Evaluators: what a sample is worth. Those that train by pytorch-lightning load it when they are first asked for."""
+
+from typing import TYPE_CHECKING
+
+from nas.evaluators.functional import FunctionalEvaluator
+from nas.evaluators.surrogate import Surrogate
+from nas.evaluators.tabular import Run, SimulatedBudget, SimulatedEvaluator, Tabular
+from nas.late import late
+
+if TYPE_CHECKING:
+    from nas.evaluators.lightning import LightningEvaluator
+    from nas.evaluators.supervised import Classification, Regression
+    from nas.evaluators.supervised_module import SupervisedModule
+    from nas.evaluators.training import TrainingEvaluator, interruptible
+    from nas.evaluators.trial_callback import silenced
+
+_LATE = {
+    "Classification": "nas.evaluators.supervised",
+    "LightningEvaluator": "nas.evaluators.lightning",
+    "Regression": "nas.evaluators.supervised",
+    "SupervisedModule": "nas.evaluators.supervised_module",
+    "TrainingEvaluator": "nas.evaluators.training",
+    "interruptible": "nas.evaluators.training",
+    "silenced": "nas.evaluators.trial_callback",
+}
+
+__all__ = [
+    "Classification",
+    "FunctionalEvaluator",
+    "LightningEvaluator",
+    "Regression",
+    "Run",
+    "SimulatedBudget",
+    "SimulatedEvaluator",
+    "SupervisedModule",
+    "Surrogate",
+    "Tabular",
+    "TrainingEvaluator",
+    "interruptible",
+    "silenced",
+]
+
+__getattr__ = late(__name__, _LATE)

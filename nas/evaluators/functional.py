@@ -1,0 +1,68 @@
+"""An evaluator made of a function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.protocols import Evaluator, Job
+from nas.space import Domain
+
+
+@final
+class FunctionalEvaluator(Evaluator):
+    """Calls `function(model, **values)`.
+
+    Args:
+        function: takes the built module and returns a finite number, or a dict of metrics. Inside it, `nas.report`
+            records intermediate results.
+        **hyperparameters: the other arguments of the function. A domain (`Categorical`, `Integer`, `Real`, `Subset`) is
+            searched together with the architecture: it joins the sample under its keyword.
+
+    Raises:
+        NasTypeError: not a function, or one that does not take these arguments.
+
+    Example:
+        >>> from nas import Real
+        >>> def train(model, learning_rate, epochs):
+        ...     return 1 - learning_rate
+        >>> evaluator = FunctionalEvaluator(train, learning_rate=Real(1e-4, 1e-1, log=True), epochs=3)
+        >>> list(evaluator.hyperparameters)
+        ['learning_rate']
+    """
+
+    def __init__(self, function: Callable[..., float | Mapping[str, float]], /, **hyperparameters: Any) -> None:
+        if not callable(function):
+            raise NasTypeError(explain("the evaluator needs a function (model, **values) -> number", got=function))
+        self.function = function
+        self._domains = {name: value for name, value in hyperparameters.items() if isinstance(value, Domain)}
+        self._fixed = {name: value for name, value in hyperparameters.items() if name not in self._domains}
+        _check_arguments(function, hyperparameters)
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Domain]:
+        """The searched ones: keyword -> domain."""
+        return dict(self._domains)
+
+    def evaluate(self, job: Job) -> float | Mapping[str, float]:
+        """What the function returns for the job's model."""
+        return self.function(job.model, **self._fixed, **job.hyperparameters)
+
+
+def _check_arguments(function: Callable[..., Any], hyperparameters: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # Some built-in functions have none to look at.
+    try:
+        signature.bind(object(), **hyperparameters)
+    except TypeError as error:
+        raise NasValueError(
+            explain(
+                f"the function is called as function(model, **values), but {error}",
+                got=f"{getattr(function, '__name__', function)}{signature} with {sorted(hyperparameters)}",
+                mend="let its parameters and the keywords of FunctionalEvaluator agree",
+            )
+        ) from error

@@ -1,0 +1,66 @@
+"""Keyword arguments of which some are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, final
+
+from nas.errors import NasValueError, close_names, explain
+from nas.space import Answer, Categorical, Domain
+
+
+@final
+class Settings:
+    """Keyword arguments: those that are domains join the sample, the others are fixed.
+
+    Args:
+        values: keyword -> value or domain.
+        objects: the keywords whose value may be a dict name -> object, which stands for a choice among the names.
+
+    Example:
+        >>> kinds = {"sum": sum, "max": max}
+        >>> settings = Settings({"rate": Categorical([0.1, 0.2]), "kind": kinds, "epochs": 3}, objects=["kind"])
+        >>> settings.domains
+        {'rate': one of 0.1, 0.2, 'kind': one of 'sum', 'max'}
+        >>> settings.fill({"kind": "max"})
+        {'epochs': 3, 'rate': 0.1, 'kind': <built-in function max>}
+    """
+
+    def __init__(self, values: Mapping[str, object], objects: Iterable[str] = ()) -> None:
+        self._tables = {name: dict(table) for name in objects if isinstance(table := values.get(name), Mapping)}
+        self.domains: dict[str, Domain] = {}
+        self.fixed: dict[str, Any] = {}
+        for name, value in values.items():
+            if name in self._tables:
+                self.domains[name] = Categorical(list(self._tables[name]))
+            elif isinstance(value, Domain):
+                self.domains[name] = value
+            else:
+                self.fixed[name] = value
+
+    def candidates(self, name: str) -> list[Any]:
+        """The objects that a keyword may stand for; the lone value where it is fixed."""
+        if name in self._tables:
+            return list(self._tables[name].values())
+        return list(self.domains[name].values()) if name in self.domains else [self.fixed[name]]
+
+    def fill(self, answers: Mapping[str, Answer]) -> dict[str, Any]:
+        """All the arguments: the fixed ones, and the searched ones by their answers, a missing one by its first.
+
+        Raises:
+            NasValueError: an unknown name, or an answer outside its domain.
+        """
+        unknown = [name for name in answers if name not in self.domains]
+        if unknown:
+            raise NasValueError(
+                explain(
+                    f"only hyperparameters that are searched can be given; {close_names(unknown[0], self.domains)}",
+                    got={name: answers[name] for name in unknown},
+                    mend="fix the others where the evaluator is made",
+                )
+            )
+        found = dict(self.fixed)
+        for name, domain in self.domains.items():
+            answer = domain.canonical(answers[name]) if name in answers else domain.first
+            found[name] = self._tables[name][answer] if name in self._tables else answer
+        return found

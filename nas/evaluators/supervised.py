@@ -1,0 +1,338 @@
+"""Classification and regression: evaluators that train on pairs of inputs and targets."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.evaluators.data import Part, Source
+from nas.evaluators.settings import Settings
+from nas.evaluators.supervised_module import (
+    Criterion,
+    MetricLike,
+    SupervisedModule,
+    bound_optimizer,
+    takes_total_steps,
+)
+from nas.evaluators.training import TrainingEvaluator, check_trainer_arguments
+from nas.protocols import Direction, usual_direction
+from nas.space import Answer, Domain
+
+OptimizerLike: TypeAlias = str | Callable[..., Optimizer]
+"""A class like `torch.optim.AdamW`, its name, or a function (parameters, lr=..., weight_decay=...)."""
+
+_OBJECTS = ("criterion", "optimizer", "scheduler")
+
+
+class SupervisedEvaluator(TrainingEvaluator):
+    """What classification and regression have in common; the arguments are those of `Classification`."""
+
+    def __init__(
+        self,
+        train: Source,
+        validation: Part | None,
+        values: Mapping[str, Any],
+        *,
+        metrics: Mapping[str, MetricLike],
+        executions: int,
+        folds: int | None,
+        trainer: Mapping[str, Any],
+    ) -> None:
+        check_trainer_arguments(trainer, type(self).__name__, others=(*values, "metrics", "executions", "folds"))
+        values = {name: value for name, value in values.items() if name != "batch_size" or value is not None}
+        settings = Settings({**values, **trainer}, _OBJECTS)
+        super().__init__(train, validation, settings, executions=executions, folds=folds)
+        self._metrics = _checked_metrics(metrics)
+        _check_criteria(settings)
+        _check_optimizers(settings)
+
+    @property
+    @abstractmethod
+    def match_shapes(self) -> bool:
+        """Whether a prediction takes the shape of its target."""
+
+    @property
+    @final
+    def metric(self) -> str:
+        """The first of the metrics."""
+        return next(iter(self._metrics))
+
+    @property
+    @final
+    def direction(self) -> Direction | None:
+        """What torchmetrics says of the first metric, or its name."""
+        metric = self._metrics[self.metric]
+        better: object = metric.higher_is_better if isinstance(metric, Metric) else None
+        if isinstance(better, bool):
+            return "maximize" if better else "minimize"
+        return usual_direction(self.metric)
+
+    @final
+    def module(self, model: nn.Module, /, **hyperparameters: Answer) -> SupervisedModule:
+        """A module that trains and validates the model; see `SupervisedModule` for its open steps."""
+        values = self._settings.fill(hyperparameters)
+        optimizer = _found_optimizer(values["optimizer"])
+        return SupervisedModule(
+            model,
+            criterion=_made(values["criterion"]),
+            metrics=self._metrics,
+            optimizer=bound_optimizer(optimizer, values["learning_rate"], values["weight_decay"]),
+            scheduler=values["scheduler"],
+            auxiliary_weight=values["auxiliary_weight"],
+            match_shapes=self.match_shapes,
+        )
+
+
+@final
+class Classification(SupervisedEvaluator):
+    """Trains a classifier and measures its accuracy.
+
+    Any argument but the data, the metrics and the numbers of runs may be a domain (`Categorical`, `Integer`, `Real`);
+    it joins the sample under its keyword. For objects (criterion, optimizer, scheduler) a dict name -> object stands
+    for the choice among the names.
+
+    Args:
+        train: a Dataset, a DataLoader, a LightningDataModule, or a function without arguments that returns a data
+            module or a pair (train, validation). The function is called once in each process, however many trials.
+        validation: a Dataset or a DataLoader.
+        batch_size: where datasets are given; 32 if omitted.
+        criterion: (scores, target) -> mean loss: a module, its class, or a function.
+        optimizer: a class of torch.optim, its name, or a function (parameters, lr=..., weight_decay=...).
+        learning_rate: of the optimizer.
+        weight_decay: of the optimizer; its own where omitted.
+        scheduler: a function from the optimizer to a scheduler, stepped each epoch; one that also takes `total_steps`
+            (`functools.partial(OneCycleLR, max_lr=0.1)`) is stepped each batch.
+        auxiliary_weight: of the losses of auxiliary heads, 0.4 as in NASNet and DARTS: those of what a model returns
+            behind the scores, as a tuple, in training.
+        metrics: name -> a torchmetrics Metric, or a function (scores, target) -> a mean, or one number for each sample;
+            the first is searched for. `loss` is always measured too.
+        executions: how many times each architecture is trained, with other seeds; the metrics are the means.
+        folds: of a cross-validation on `train`; the metrics are means, and `NAME_std` their standard deviations.
+        **trainer: the arguments of pytorch-lightning's Trainer: `max_epochs=10` if omitted, `precision`,
+            `gradient_clip_val`, `devices`, `callbacks`, ...
+
+    Raises:
+        NasTypeError, NasValueError: arguments that do not fit, before anything is trained.
+
+    Example:
+        >>> from nas import Categorical, Real
+        >>> from torch.utils.data import TensorDataset
+        >>> data = TensorDataset(torch.randn(64, 4), torch.randint(3, (64,)))
+        >>> evaluator = Classification(data, folds=4, max_epochs=2, learning_rate=Real(1e-4, 1e-1, log=True),
+        ...     optimizer=Categorical(["SGD", "AdamW"]))
+        >>> list(evaluator.hyperparameters), evaluator.direction
+        (['optimizer', 'learning_rate'], 'maximize')
+        >>> module = evaluator.module(nn.Linear(4, 3), optimizer="AdamW")
+        >>> type(module.configure_optimizers()).__name__
+        'AdamW'
+    """
+
+    def __init__(
+        self,
+        train: Source,
+        validation: Part | None = None,
+        *,
+        batch_size: int | Domain | None = None,
+        criterion: Criterion | type[nn.Module] | Mapping[str, Any] = nn.CrossEntropyLoss,
+        optimizer: OptimizerLike | Domain | Mapping[str, Any] = torch.optim.AdamW,
+        learning_rate: float | Domain = 1e-3,
+        weight_decay: float | Domain | None = None,
+        scheduler: Callable[..., Any] | Mapping[str, Any] | None = None,
+        auxiliary_weight: float | Domain = 0.4,
+        metrics: Mapping[str, MetricLike] | None = None,
+        executions: int = 1,
+        folds: int | None = None,
+        **trainer: Any,
+    ) -> None:
+        super().__init__(
+            train,
+            validation,
+            {
+                "batch_size": batch_size,
+                "criterion": criterion,
+                "optimizer": optimizer,
+                "learning_rate": learning_rate,
+                "weight_decay": weight_decay,
+                "scheduler": scheduler,
+                "auxiliary_weight": auxiliary_weight,
+            },
+            metrics={"accuracy": accuracy} if metrics is None else metrics,
+            executions=executions,
+            folds=folds,
+            trainer=trainer,
+        )
+
+    @property
+    def match_shapes(self) -> bool:
+        """No: scores have a dimension more than labels."""
+        return False
+
+
+@final
+class Regression(SupervisedEvaluator):
+    """Trains a regression model and measures its mean squared error, `mse`, which is minimised.
+
+    The arguments are those of `Classification`; the criterion is the mean squared error. A prediction of shape
+    (batch, 1) takes the shape of its target, (batch,).
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> data = TensorDataset(torch.randn(64, 4), torch.randn(64))
+        >>> evaluator = Regression(data, data, batch_size=16, max_epochs=2)
+        >>> evaluator.metric, evaluator.direction
+        ('mse', 'minimize')
+    """
+
+    def __init__(
+        self,
+        train: Source,
+        validation: Part | None = None,
+        *,
+        batch_size: int | Domain | None = None,
+        criterion: Criterion | type[nn.Module] | Mapping[str, Any] = nn.MSELoss,
+        optimizer: OptimizerLike | Domain | Mapping[str, Any] = torch.optim.AdamW,
+        learning_rate: float | Domain = 1e-3,
+        weight_decay: float | Domain | None = None,
+        scheduler: Callable[..., Any] | Mapping[str, Any] | None = None,
+        auxiliary_weight: float | Domain = 0.4,
+        metrics: Mapping[str, MetricLike] | None = None,
+        executions: int = 1,
+        folds: int | None = None,
+        **trainer: Any,
+    ) -> None:
+        super().__init__(
+            train,
+            validation,
+            {
+                "batch_size": batch_size,
+                "criterion": criterion,
+                "optimizer": optimizer,
+                "learning_rate": learning_rate,
+                "weight_decay": weight_decay,
+                "scheduler": scheduler,
+                "auxiliary_weight": auxiliary_weight,
+            },
+            metrics={"mse": squared_error} if metrics is None else metrics,
+            executions=executions,
+            folds=folds,
+            trainer=trainer,
+        )
+
+    @property
+    def match_shapes(self) -> bool:
+        """Yes: (batch, 1) less (batch,) would be (batch, batch)."""
+        return True
+
+
+def accuracy(scores: Tensor, target: Tensor) -> Tensor:
+    """The share of right answers: scores (batch, classes, ...), or (batch,) or (batch, 1) for one of two classes."""
+    if scores.ndim == 1 or (scores.shape[1] == 1 and scores.numel() == target.numel()):
+        return ((scores > 0).reshape(target.shape) == (target > 0.5)).float().mean()
+    labels = target.argmax(1) if target.shape == scores.shape else target
+    return (scores.argmax(1) == labels).float().mean()
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean of the squared differences."""
+    return nn.functional.mse_loss(prediction.float(), target.float())
+
+
+def _made(criterion: Any) -> Criterion:
+    made: Criterion = criterion() if isinstance(criterion, type) else criterion
+    return made
+
+
+def _found_optimizer(optimizer: Any) -> Callable[..., Optimizer]:
+    found: Callable[..., Optimizer] = getattr(torch.optim, optimizer) if isinstance(optimizer, str) else optimizer
+    return found
+
+
+def _checked_metrics(metrics: Mapping[str, MetricLike]) -> dict[str, MetricLike]:
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise NasTypeError(explain("metrics must be a dict name -> metric with at least one entry", got=metrics))
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or name in ("loss", "train_loss"):
+            raise NasValueError(
+                explain(
+                    "the name of a metric is a str other than loss and train_loss, which come by themselves", got=name
+                )
+            )
+        if isinstance(metric, type) or not callable(metric):
+            raise NasTypeError(
+                explain(
+                    "a metric is a torchmetrics Metric or a function (prediction, target) -> tensor",
+                    got=metric,
+                    where=f"metric {name!r}",
+                    mend="give an instance, not the class",
+                )
+            )
+    return dict(metrics)
+
+
+def _check_criteria(settings: Settings) -> None:
+    for criterion in settings.candidates("criterion"):
+        if not callable(criterion):
+            raise NasTypeError(explain("criterion must be a loss module or a function", got=criterion))
+        try:
+            _made(criterion)
+        except TypeError as error:
+            raise NasTypeError(
+                explain(
+                    f"the criterion cannot be made without arguments: {error}", got=criterion, mend="give an instance"
+                )
+            ) from error
+
+
+def _check_optimizers(settings: Settings) -> None:
+    """Makes each of them once, for a lone weight."""
+    first = settings.fill({})
+    for name in ("learning_rate", "weight_decay", "auxiliary_weight"):
+        rate = first[name]
+        optional = name == "weight_decay" and rate is None
+        if not optional and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate >= 0):
+            raise NasValueError(explain(f"{name} must be a number from 0 on, or a domain of them", got=rate))
+    for optimizer in settings.candidates("optimizer"):
+        if isinstance(optimizer, str) and not hasattr(torch.optim, optimizer):
+            names = [n for n in dir(torch.optim) if inspect.isclass(getattr(torch.optim, n))]
+            raise NasValueError(
+                explain(f"torch.optim has no such optimizer; {close_names(optimizer, names)}", got=optimizer)
+            )
+        if not isinstance(optimizer, str) and not callable(optimizer):
+            raise NasTypeError(
+                explain("optimizer must be a class of torch.optim, its name, or a function", got=optimizer)
+            )
+        made = bound_optimizer(_found_optimizer(optimizer), first["learning_rate"], first["weight_decay"])
+        weight: Iterable[nn.Parameter] = [nn.Parameter(torch.zeros(1))]
+        try:
+            built = made(weight)
+        except (TypeError, ValueError) as error:
+            raise NasValueError(explain(f"the optimizer refuses its arguments: {error}", got=optimizer)) from error
+        if not isinstance(built, Optimizer):
+            raise NasTypeError(explain("optimizer must make a torch.optim.Optimizer", got=built))
+        _check_schedulers(settings, built)
+
+
+def _check_schedulers(settings: Settings, optimizer: Optimizer) -> None:
+    for scheduler in settings.candidates("scheduler"):
+        if scheduler is None:
+            continue
+        if not callable(scheduler):
+            raise NasTypeError(explain("scheduler must be a function from an optimizer to a scheduler", got=scheduler))
+        try:
+            scheduler(optimizer, **({"total_steps": 10} if takes_total_steps(scheduler) else {}))
+        except (TypeError, ValueError) as error:
+            raise NasValueError(
+                explain(
+                    f"the scheduler refuses its arguments: {error}",
+                    got=scheduler,
+                    mend="bind the others by functools.partial",
+                )
+            ) from error

@@ -1,0 +1,318 @@
+"""The evaluators that train by pytorch-lightning: what they have in common, from the arguments to the metrics."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import pickle
+import shutil
+import signal
+import statistics
+import threading
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher  # it has no public name
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import nn
+
+from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.evaluators.data import Data, Part, Source
+from nas.evaluators.settings import Settings
+from nas.evaluators.trial_callback import TrialCallback, metric_of, relayed, silenced
+from nas.protocols import Evaluator, Job
+from nas.random_state import seeded
+from nas.space import Answer, Domain
+
+TRAINER_ARGUMENTS = frozenset(inspect.signature(Trainer).parameters)
+BATCH_SIZE = 32
+
+
+class TrainingEvaluator(Evaluator):
+    """Trains a model by pytorch-lightning and validates it. `module`, `data` and `trainer` serve one-shot search too.
+
+    Args:
+        train: training data; see `Classification`.
+        validation: validation data.
+        settings: all the keyword arguments, the Trainer's among them.
+        executions: how many times an architecture is trained, with seeds of its own.
+        folds: of a cross-validation.
+    """
+
+    def __init__(
+        self, train: Source, validation: Part | None, settings: Settings, *, executions: int, folds: int | None
+    ) -> None:
+        for name, number, low in (("executions", executions, 1), ("folds", folds, 2)):
+            if name == "folds" and number is None:
+                continue
+            if isinstance(number, bool) or not isinstance(number, int) or number < low:
+                raise NasValueError(explain(f"{name} must be an int from {low} on", got=number))
+        self._settings, self._executions, self._folds = settings, executions, folds
+        given = settings.domains.get("batch_size", settings.fixed.get("batch_size"))
+        sizes: Iterable[object] = [] if given is None else [given]
+        if isinstance(given, Domain):
+            sizes = given.values()
+        for size in sizes:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise NasValueError(explain("batch_size must be an int above 0, or a domain of them", got=size))
+        self._data = Data(train, validation, batch_size=given is not None, folds=folds)
+
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """The first metric: what is searched for unless the experiment names another."""
+
+    @abstractmethod
+    def module(self, model: nn.Module, /, **hyperparameters: Answer) -> LightningModule:
+        """How a model is trained and validated: a new LightningModule with the model as its attribute `model`.
+
+        Args:
+            model: is held, not copied.
+            **hyperparameters: answers of the searched ones; a missing one takes its first.
+        """
+
+    @property
+    @final
+    def hyperparameters(self) -> Mapping[str, Domain]:
+        """The searched arguments: keyword -> domain."""
+        return dict(self._settings.domains)
+
+    @final
+    def data(self, *, seed: int = 0, fold: int = 0, **hyperparameters: Answer) -> LightningDataModule:
+        """The data as a Trainer takes it; `train_dataloader()` and `val_dataloader()` of it can be called without one.
+
+        Args:
+            seed: decides the order.
+            fold: of the cross-validation.
+            **hyperparameters: answers of the searched ones.
+        """
+        size = self._settings.fill(hyperparameters).get("batch_size")
+        return self._data.module(seed=seed, batch_size=BATCH_SIZE if size is None else size, fold=fold)
+
+    @property
+    @final
+    def folds(self) -> int | None:
+        """Of the cross-validation on the training data; None where validation data was given."""
+        return self._folds
+
+    @final
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What the user gave for the Trainer, searched arguments left out."""
+        return {name: value for name, value in self._settings.fixed.items() if name in TRAINER_ARGUMENTS}
+
+    @final
+    def trainer(
+        self,
+        *,
+        directory: Path | None = None,
+        callbacks: Iterable[Callback] = (),
+        changed: Mapping[str, Any] | None = None,
+        **hyperparameters: Answer,
+    ) -> Trainer:
+        """A new Trainer.
+
+        Args:
+            directory: for logs and checkpoints; None for neither.
+            callbacks: besides the user's.
+            changed: arguments of the Trainer that stand in place of the user's.
+            **hyperparameters: answers of the searched ones.
+
+        Raises:
+            NasValueError: the Trainer refuses the arguments.
+        """
+        filled = self._settings.fill(hyperparameters)
+        given = {name: filled[name] for name in filled if name in TRAINER_ARGUMENTS}
+        try:
+            given = copy.deepcopy(given) | dict(changed or {})  # what a Trainer has used remembers it
+            theirs = given.pop("callbacks", None) or []
+            own = theirs if isinstance(theirs, list | tuple) else [theirs]
+            defaults = _defaults(given, directory)
+            if any(isinstance(callback, Checkpoint) for callback in own):
+                defaults["enable_checkpointing"] = True
+            trainer = Trainer(**{**defaults, **given, "callbacks": [*own, *callbacks]})
+        except Exception as error:
+            raise NasValueError(explain(f"the Trainer refuses its arguments: {error}", got=given)) from error
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher) and trainer.num_devices > 1:
+            raise NasValueError(
+                explain(
+                    "this strategy starts the script anew for each device, which in a search would be a second search",
+                    got=given.get("strategy"),
+                    mend='strategy="ddp_spawn"',
+                )
+            )
+        return trainer
+
+    @final
+    def evaluate(self, job: Job) -> dict[str, float]:
+        """Trains and validates the job's model.
+
+        Returns:
+            The metrics of the last validation. Of several executions or folds the means, with the standard deviation
+            of each as `NAME_std`.
+        """
+        total = self._executions * (self._folds or 1)
+        runs = [self._fit(job, job if number == 0 else job.again(number), number, total) for number in range(total)]
+        if total == 1:
+            return runs[0]
+        names = [name for name in runs[0] if all(name in run for run in runs)]
+        means = {name: statistics.fmean(run[name] for run in runs) for name in names}
+        return means | {f"{name}_std": statistics.stdev(run[name] for run in runs) for name in names}
+
+    def _fit(self, job: Job, current: Job, number: int, total: int) -> dict[str, float]:
+        """One training; reports are those of the first, and their curve is that of the trial."""
+        with silenced(), nullcontext() if current is job else seeded(current.seed):
+            model = current.model
+            answers = current.hyperparameters
+            module = self.module(model, **answers)
+            if not is_overridden("validation_step", module):
+                raise NasTypeError(
+                    explain("an architecture is judged by validation", got=module, mend="give it a validation_step")
+                )
+            data = self.data(seed=current.seed, fold=number % (self._folds or 1), **answers)
+            follow = TrialCallback(self._reported(job.objective, total), current.sample)
+            directory = current.directory
+            if directory is not None and total > 1:
+                directory = directory / f"run-{number}"
+            _clear(directory)
+            trainer = self.trainer(directory=directory, callbacks=[follow], **answers)
+            _train(trainer, module, data, follow, current)
+            first = metric_of(trainer, self.metric)
+            found = {self.metric: first} | {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if current is not job:
+            current.release()
+        return found
+
+    def _reported(self, objective: str | None, total: int) -> str:
+        name = self.metric if objective is None else objective
+        return name.removesuffix("_std") if total > 1 else name
+
+
+def check_trainer_arguments(arguments: Mapping[str, object], evaluator: str, *, others: Iterable[str] = ()) -> None:
+    """Refuses keywords that the Trainer does not have.
+
+    Raises:
+        NasTypeError: an unknown keyword.
+    """
+    unknown = [name for name in arguments if name not in TRAINER_ARGUMENTS]
+    if unknown:
+        known = {*TRAINER_ARGUMENTS, *others}
+        raise NasTypeError(
+            explain(
+                f"{unknown[0]!r} is no argument of {evaluator}, nor of pytorch-lightning's Trainer; "
+                f"{close_names(unknown[0], known)}",
+                got={name: arguments[name] for name in unknown},
+            )
+        )
+
+
+def _defaults(given: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+    """The Trainer's arguments where the user does not say; settles `strategy` and `logger` in what is given."""
+    found: dict[str, Any] = {
+        "devices": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 1,
+        "enable_checkpointing": directory is not None and not given.get("fast_dev_run"),
+        "default_root_dir": directory,
+    }
+    if not given.keys() & {"max_epochs", "max_steps", "max_time"}:
+        found["max_epochs"] = 10
+    if given.get("devices", 1) not in (1, "1", [0]):
+        found["strategy"] = "ddp_spawn"
+    strategy = given.get("strategy")
+    if isinstance(strategy, str) and (strategy == "ddp" or strategy.startswith("ddp_find_")):
+        # Plain "ddp" starts the script anew for each device; in a search that would be a second search.
+        given["strategy"] = strategy.replace("ddp", "ddp_spawn", 1)
+    if given.get("logger") in (None, True):
+        given["logger"] = _logger(directory)
+    return found
+
+
+def _logger(directory: Path | None) -> Logger | bool:
+    if directory is None:
+        return False
+    if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
+        return CSVLogger(directory, name="", version="")
+    return TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
+
+
+def _clear(directory: Path | None) -> None:
+    """Removes what the same trial left when it was killed."""
+    if directory is not None and directory.exists():
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        for path in directory.glob("events.out.tfevents.*"):
+            path.unlink()
+
+
+def _train(
+    trainer: Trainer, module: LightningModule, data: LightningDataModule, follow: TrialCallback, job: Job
+) -> None:
+    """Fits, and lets nothing of it stay behind: an interrupt passes, and processes that were started end."""
+    launcher = trainer.strategy.launcher
+    if launcher is None:
+        follow.report, follow.check_time = job.report, job.check_time
+    with _seed_for_others(job.seed), interruptible(follow):
+        if launcher is None:
+            trainer.fit(module, datamodule=data)
+            return
+        with relayed(job) as follow.report:
+            try:
+                trainer.fit(module, datamodule=data)
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                if "pickle" not in str(error):
+                    raise
+                raise NasTypeError(
+                    explain(
+                        f"what several processes share must be picklable: {error}",
+                        mend='define it at the top of a module, or take strategy="ddp_fork"',
+                    )
+                ) from error
+            except BaseException:
+                launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+                raise
+
+
+class Follower(Protocol):
+    """A callback that keeps what ended a fit."""
+
+    exception: BaseException | None
+
+
+@contextmanager
+def interruptible(follow: Follower) -> Iterator[None]:
+    """Ctrl-C ends the search, not the trial alone: Lightning exits or returns instead of passing it on."""
+    ours = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if ours else None
+    try:
+        yield
+    except SystemExit as exit_:
+        if not isinstance(follow.exception, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from exit_
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    if isinstance(follow.exception, KeyboardInterrupt):
+        raise follow.exception
+
+
+@contextmanager
+def _seed_for_others(seed: int) -> Iterator[None]:
+    """The seed that Lightning shuffles by where several processes share the data."""
+    before = os.environ.get("PL_GLOBAL_SEED")
+    os.environ["PL_GLOBAL_SEED"] = str(seed)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PL_GLOBAL_SEED"]
+        else:
+            os.environ["PL_GLOBAL_SEED"] = before

@@ -1,0 +1,217 @@
+"""What follows one fit of a trial: reports, the clock, losses that are not finite, the HParams record, and silence."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, final
+
+import torch
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from nas.errors import NasValueError, close_names, explain
+from nas.protocols import Job
+from nas.space import Answer
+
+_LOGGERS = ("pytorch_lightning", "lightning_fabric")
+_LIBRARIES = r"(pytorch_lightning|lightning_fabric|lightning_utilities|torchmetrics|tensorboard)\b"
+"""Whose own deprecated calls are no business of the user's."""
+
+
+@final
+class TrialCallback(Callback):
+    """Follows one fit.
+
+    Args:
+        metric: is reported after each validation.
+        sample: of the trial, for the HParams record.
+    """
+
+    def __init__(self, metric: str, sample: Mapping[str, Answer]) -> None:
+        self.metric = metric
+        # YAML would write a tuple as an object of Python.
+        self.sample = {label: list(a) if isinstance(a, tuple) else a for label, a in sample.items()}
+        self.report: Callable[[float, int], bool | None] | None = None
+        self.check_time: Callable[[], None] | None = None
+        self.exception: BaseException | None = None
+        self._finite: Tensor | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a process that Lightning started: it is as quiet as the one it came from."""
+        self.__dict__.update(state)
+        silence()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins the HParams record, which outlives a kill."""
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.sample)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Notes whether the loss is finite, without waiting for the device."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            finite = torch.isfinite(loss.detach()).all()
+            self._finite = finite if self._finite is None else self._finite & finite
+        self._look_at_the_clock()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Looks at the clock."""
+        self._look_at_the_clock()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends a fit whose loss is lost, before it is validated."""
+        self._check_loss(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same where an epoch is not validated."""
+        self._check_loss(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports; the sanity check before the first epoch only says whether the metric is there."""
+        value = metric_of(trainer, self.metric)
+        if trainer.sanity_checking:
+            return
+        if not math.isfinite(value):
+            raise NasValueError(
+                explain(f"the metric {self.metric!r} must be finite", got=value, where=f"epoch {trainer.current_epoch}")
+            )
+        if self.report is not None:
+            stop = bool(self.report(value, trainer.current_epoch)) if trainer.is_global_zero else False
+            # Where there are several processes, all end in good order; `relayed` then raises what stopped the trial.
+            trainer.should_stop = trainer.should_stop or trainer.strategy.broadcast(stop)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends the HParams record."""
+        self._record(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keeps what ended the fit, for Lightning turns an interrupt into an exit; a stopped trial has a record too."""
+        self.exception = exception
+        self._record(trainer)
+
+    def _look_at_the_clock(self) -> None:
+        if self.check_time is not None:
+            self.check_time()
+
+    def _check_loss(self, trainer: Trainer) -> None:
+        finite, self._finite = self._finite, None
+        if finite is not None and not trainer.strategy.reduce_boolean_decision(bool(finite)):
+            raise NasValueError(
+                explain(
+                    "the training loss must be finite, but became NaN or infinite",
+                    where=f"epoch {trainer.current_epoch}",
+                    mend="lower the learning rate, clip gradients by gradient_clip_val=1.0, or look at the data",
+                )
+            )
+
+    def _record(self, trainer: Trainer) -> None:
+        reached = {f"hp/{name}": float(value) for name, value in trainer.callback_metrics.items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and reached:
+                logger.log_hyperparams(self.sample, reached)
+
+
+def metric_of(trainer: Trainer, name: str) -> float:
+    """A metric that was logged.
+
+    Raises:
+        NasValueError: there is none of this name.
+    """
+    found = trainer.callback_metrics
+    if name not in found:
+        raise NasValueError(
+            explain(
+                f"the metric {name!r} was not logged in validation; {close_names(name, found)}",
+                mend="log it in validation_step by self.log(name, value), and let the Trainer validate",
+            )
+        )
+    return float(found[name])
+
+
+def silence() -> None:
+    """Keeps the tips and notices of Lightning from flooding a search; its errors are shown."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=_LIBRARIES)
+    for message in (
+        "GPU available but not used",
+        "Checkpoint directory .* exists",
+        "Experiment logs directory .* exists",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """`silence` inside the block."""
+    before = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        with warnings.catch_warnings():
+            silence()
+            yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@final
+class _Remote:
+    """Reports over a connection, from the process that Lightning started for the first device."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __call__(self, value: float, step: int) -> bool:
+        """Whether the trial is to stop."""
+        self._connection.send((value, step))
+        stop: bool = self._connection.recv()
+        return stop
+
+
+@contextmanager
+def relayed(job: Job) -> Iterator[Callable[[float, int], bool]]:
+    """Reports of other processes reach the job; what it raises is raised at the end of the block.
+
+    Yields:
+        What those processes report by; it can be pickled while they are started.
+    """
+    near, far = Pipe()
+    raised: list[BaseException] = []
+
+    def listen() -> None:
+        try:
+            while True:
+                value, step = near.recv()
+                try:
+                    job.report(value, step)
+                except BaseException as error:
+                    raised.append(error)
+                near.send(bool(raised))
+        except (EOFError, OSError):
+            return
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield _Remote(far)
+        if raised:
+            raise raised[0]
+    except Exception as error:
+        if raised and error is not raised[0]:
+            raise raised[0] from error
+        raise
+    finally:
+        far.close()
+        thread.join(timeout=5)
+        near.close()

@@ -1,0 +1,58 @@
+"""Model spaces of known families, and published networks."""
+
+from nas.model_zoo.cells import (
+    AMOEBANET_A,
+    DARTS_V1,
+    DARTS_V2,
+    NASNET_A,
+    CellFamily,
+    CellNetwork,
+    Genotype,
+    Place,
+    cell_network,
+    genotype_to_sample,
+    sample_to_genotype,
+    set_drop_path,
+)
+from nas.model_zoo.general import General
+from nas.model_zoo.lenet import LeNetSpace
+from nas.model_zoo.mobilenet_v3 import MobileNetV3Space
+from nas.model_zoo.nasbench101 import NASBench101
+from nas.model_zoo.nasbench201 import NASBench201
+from nas.model_zoo.nats_bench import NATSBenchSize
+from nas.model_zoo.proxylessnas import ProxylessNASSpace
+from nas.model_zoo.registry import list_models, list_spaces, model, space
+from nas.model_zoo.resnet import ResNetSpace
+from nas.model_zoo.shufflenet_v2 import ShuffleNetV2Space
+from nas.model_zoo.transformer_lm import TransformerLMSpace
+from nas.model_zoo.vision_transformer import VisionTransformerSpace
+
+__all__ = [
+    "AMOEBANET_A",
+    "DARTS_V1",
+    "DARTS_V2",
+    "NASNET_A",
+    "CellFamily",
+    "CellNetwork",
+    "General",
+    "Genotype",
+    "LeNetSpace",
+    "MobileNetV3Space",
+    "NASBench101",
+    "NASBench201",
+    "NATSBenchSize",
+    "Place",
+    "ProxylessNASSpace",
+    "ResNetSpace",
+    "ShuffleNetV2Space",
+    "TransformerLMSpace",
+    "VisionTransformerSpace",
+    "cell_network",
+    "genotype_to_sample",
+    "list_models",
+    "list_spaces",
+    "model",
+    "sample_to_genotype",
+    "set_drop_path",
+    "space",
+]

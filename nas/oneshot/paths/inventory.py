@@ -1,0 +1,368 @@
+"""Which tensors the architectures of a space have, by name, and the largest shape of each: found without weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_map
+
+from nas.errors import NasError, NasValueError, explain
+from nas.oneshot.paths.alignment import Alignment, Found, plain
+from nas.oneshot.paths.extremes import Answers, corners
+from nas.oneshot.paths.layouts import trace
+from nas.oneshot.paths.naming import AllPaths, OnePath, Place, answers_from
+from nas.oneshot.paths.slicing import Index, Region, Shape, is_whole, region
+from nas.random_state import derive_seed, seeded
+from nas.space import ModelSpace, Sample
+
+_QUIET, _QUIET_RUNS, _MOST = 32, 8, 1000
+"""Random architectures in a row that bring nothing new before the search ends, where they are built, and where they are
+run too; the most that are tried."""
+
+
+@final
+@dataclass(slots=True)
+class Entry:
+    """What is known of the tensors of one name."""
+
+    owner: nn.Module
+    """The layer that has the largest of them."""
+    local: str
+    """Their name in the layer."""
+    shape: Shape
+    """The largest length along each dimension."""
+    size: int
+    """Of the largest of them."""
+    probe: int
+    """The number of the construction that has the owner."""
+    sample: Sample
+    """Of that construction."""
+    other: Sample | None = None
+    """Of an architecture that has it in another shape."""
+    varying: frozenset[int] = frozenset()
+    """The dimensions whose length differs from architecture to architecture."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """A construction that has brought something new."""
+
+    sample: Sample
+    everything: bool
+    """Whether what the architecture leaves out was built beside it."""
+
+    def handler(self) -> AllPaths | OnePath:
+        """One that constructs the same."""
+        return (AllPaths if self.everything else OnePath)(answers_from(self.sample))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An architecture without weights."""
+
+    model: nn.Module
+    sample: Sample
+    places: list[tuple[str, Place]]
+    """Its tensors, with the names that they are shared by."""
+    layouts: Mapping[tuple[int, int], Found]
+    """How channels lie in a dimension of a tensor, by the tensor's id; empty where that was not looked at."""
+    everything: bool
+
+
+@final
+class Census:
+    """The names of all architectures of a space.
+
+    The space is not enumerated. All candidates, inputs and depths are built beside one architecture: once with the
+    largest values, once with the smallest, and once with each place of their domains. Random architectures follow until
+    many in a row have brought nothing new.
+
+    Args:
+        space: any model space.
+        seed: of the random architectures.
+        example: what the network is called with.
+
+    Attributes:
+        entries: name -> what is known of it.
+        probes: the constructions that have brought something new.
+        calm: whether constructing on the meta device was seen to leave the global random states alone.
+        follows: whether subnets must be run to see where their channels lie.
+    """
+
+    def __init__(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...] | None) -> None:
+        self.space, self.example = space, example
+        self.entries: dict[str, Entry] = {}
+        self.probes: list[Probe] = []
+        self.calm, self.follows = True, False
+        self._alignments: dict[tuple[str, int], Alignment] = {}
+        for answer in corners(space.search_space):
+            self._try(answer)
+        rng = random.Random(derive_seed(seed, 1))
+        self._sample(rng)
+        # Where shapes are chosen, it matters what lies where in the channels that layers read.
+        self.follows = example is not None and any(entry.varying for entry in self.entries.values())
+        if self.follows:
+            for probe in list(self.probes):
+                self._try(answers_from(probe.sample), OnePath)
+            self._sample(rng)
+        self._settle()
+
+    def _sample(self, rng: random.Random) -> None:
+        quiet = 0
+        for _ in range(_MOST):
+            answers = answers_from(self.space.sample(rng))
+            quiet = 0 if self._note(self.build(lambda: OnePath(answers))) else quiet + 1  # noqa: B023
+            if quiet == (_QUIET_RUNS if self.follows else _QUIET):
+                break
+
+    def _try(self, answer: Answers, handler: type[AllPaths] | type[OnePath] = AllPaths) -> None:
+        try:
+            built = self.build(lambda: handler(answer))
+        except Exception:
+            return  # answers that do not go together are no architecture; the random ones are
+        self._note(built)
+
+    def build(self, make: Callable[[], AllPaths | OnePath], *, alone: bool = True) -> Built:
+        """Constructs without weights.
+
+        Args:
+            make: a fresh handler.
+            alone: whether no other thread draws random numbers, so that the global states can be put back.
+        """
+        if not alone:
+            return self._build(make)
+        with seeded(0):
+            before = _random_states() if self.calm else ()
+            built = self._build(make)
+            self.calm = self.calm and _random_states() == before
+        return built
+
+    def _build(self, make: Callable[[], AllPaths | OnePath]) -> Built:
+        model, handler, device = _construct(self.space, make)
+        layouts: dict[tuple[int, int], Found] = {}
+        if self.follows and self.example is not None:
+            try:
+                layouts = trace(model, _on(self.example, device))
+            except Exception:
+                if device == "cpu":
+                    raise
+                handler = make()  # its forward pass needs numbers
+                model = self.space.construct(handler, "cpu")
+                layouts = trace(model, _on(self.example, "cpu"))
+        places = list(named(handler.names.places(model)))
+        return Built(model, dict(handler.answers), places, layouts, isinstance(handler, AllPaths))
+
+    def _note(self, built: Built) -> bool:
+        """Whether a construction has brought something new.
+
+        Raises:
+            NasValueError: the tensors of one name cannot be parts of one.
+        """
+        new, seen = False, dict[str, Place]()
+        for name, place in built.places:
+            if is_lazy(place.tensor):
+                if not built.everything:
+                    raise _lazy(name)
+                continue  # beside the architecture no forward pass has sized it
+            shape, known = tuple(place.tensor.shape), self.entries.get(name)
+            seen.setdefault(name, place)
+            if known is None:
+                size, number = place.tensor.numel(), len(self.probes)
+                self.entries[name] = Entry(place.module, place.local, shape, size, number, built.sample)
+                new = True
+            elif type(known.owner) is not type(place.module) or len(known.shape) != len(shape):
+                raise self._conflict(name, known, place, built.sample)
+            elif shape != known.shape:
+                new |= self._widen(known, place, shape, built.sample)
+        if new:
+            self.probes.append(Probe(sample=built.sample, everything=built.everything))
+        for name, place in seen.items():
+            for dim in self.entries[name].varying:
+                layout = built.layouts.get((id(place.tensor), dim))
+                if layout is not None:
+                    new |= self._alignments.setdefault((name, dim), Alignment()).add(layout)
+        return new
+
+    def _widen(self, known: Entry, place: Place, shape: Shape, sample: Sample) -> bool:
+        differing = {dim for dim, (n, most) in enumerate(zip(shape, known.shape, strict=True)) if n != most}
+        joint = tuple(map(max, shape, known.shape))
+        new = joint != known.shape or not differing <= known.varying
+        known.varying |= differing
+        known.shape, known.other = joint, sample
+        if place.tensor.numel() > known.size:
+            known.owner, known.size = place.module, place.tensor.numel()
+            known.probe, known.sample, known.other = len(self.probes), sample, known.sample
+            new = True
+        return new
+
+    def _settle(self) -> None:
+        """What has been found is all: the shapes of the store follow.
+
+        Raises:
+            NasValueError: the channels of different architectures cannot be aligned.
+        """
+        self.follows = False
+        for name, entry in self.entries.items():
+            if entry.varying and self.example is None:
+                raise NasValueError(
+                    explain(
+                        f"the shape of {name!r} is chosen, so an example of the network's input is needed to see what "
+                        "lies where in the channels that layers read",
+                        where=f"labels {', '.join(map(repr, self.labels(name)))}",
+                        mend="give example_input, a tuple",
+                    )
+                )
+            for dim in entry.varying:
+                alignment = self._alignments.get((name, dim))
+                if alignment is None:
+                    continue
+                if alignment.problem is not None:
+                    raise NasValueError(
+                        explain(
+                            f"the parameter {name!r} cannot be shared in different shapes: along dimension {dim}, "
+                            f"{alignment.problem}",
+                            where=f"labels {', '.join(map(repr, self.labels(name)))}",
+                            mend="keep that dimension fixed, choose between whole layers with a LayerChoice, or let a "
+                            "layer of its own read (make) each of the parts",
+                        )
+                    )
+                self.follows |= not alignment.is_plain
+                entry.shape = (*entry.shape[:dim], max(entry.shape[dim], alignment.length), *entry.shape[dim + 1 :])
+
+    def region(self, name: str, place: Place, layouts: Mapping[tuple[int, int], Found]) -> Region | None:
+        """Where the tensor of an architecture lies in that of the store; None where it is all of it.
+
+        Raises:
+            NasValueError: it is larger than any that was found.
+        """
+        entry, shape = self.entries.get(name), tuple(place.tensor.shape)
+        if entry is None or any(n > most for n, most in zip(shape, entry.shape, strict=True)):
+            raise _unforeseen(name, f"as large as {shape}", None if entry is None else entry.shape)
+        parts: dict[int, Index] = {}
+        for dim in entry.varying if self.follows else ():
+            layout, alignment = layouts.get((id(place.tensor), dim)), self._alignments.get((name, dim))
+            if layout is not None and not (alignment is None and layout == plain(shape[dim])):
+                index = None if alignment is None else alignment.index(layout)
+                if index is None:
+                    raise _unforeseen(name, f"with the channels {layout}", alignment)
+                parts[dim] = index
+        found = region(place.module, place.local, entry.shape, full_module=entry.owner, parts=parts)
+        return None if is_whole(found, entry.shape) else found
+
+    def labels(self, name: str) -> list[str]:
+        """Those that change the shape of a tensor."""
+        entry = self.entries[name]
+
+        def shape(sample: Sample) -> Shape | None:
+            built = self.build(lambda: OnePath(answers_from(sample)))
+            return next((tuple(place.tensor.shape) for n, place in built.places if n == name), None)
+
+        first = shape(entry.sample)
+        other = entry.sample if entry.other is None else entry.other
+        return changing_labels(entry.sample, other, lambda sample: shape(sample) not in (None, first))
+
+    def _conflict(self, name: str, known: Entry, place: Place, sample: Sample) -> NasValueError:
+        def differs(other: Sample) -> bool:
+            found = dict(self.build(lambda: OnePath(answers_from(other))).places).get(name)
+            return found is not None and type(found.module) is not type(known.owner)
+
+        labels = changing_labels(known.sample, sample, differs)
+        return NasValueError(
+            explain(
+                f"the parameter {name!r} belongs to {known.owner} in one architecture and to {place.module} in "
+                "another, so they cannot share it",
+                where=f"labels {', '.join(map(repr, labels))}",
+                mend="choose between the two layers with a LayerChoice, whose candidates have weights of their own, or "
+                "keep the layers that every architecture has at one place",
+            )
+        )
+
+
+def changing_labels(first: Sample, second: Sample, differs: Callable[[Sample], bool]) -> list[str]:
+    """The labels whose answer alone makes the difference between two samples; all that differ where none does."""
+    changed = [label for label in second if first.get(label, ...) != second[label]]
+    guilty = []
+    for label in changed:
+        try:
+            if differs({**first, label: second[label]}):
+                guilty.append(label)
+        except Exception:
+            continue  # no architecture
+    return guilty or changed
+
+
+def named(places: Iterable[Place]) -> Iterator[tuple[str, Place]]:
+    """Each place with the name of its tensor: where tensors are tied, that of the first."""
+    names: dict[int, str] = {}
+    for place in places:
+        yield names.setdefault(id(place.tensor), place.name), place
+
+
+def _construct(space: ModelSpace, make: Callable[[], AllPaths | OnePath]) -> tuple[nn.Module, AllPaths | OnePath, str]:
+    """On the meta device; on the CPU where the program needs numbers, or keeps some that are no parameters."""
+    handler = make()
+    try:
+        model = space.construct(handler, "meta")
+        if not any(_has_plain_tensors(module) for module in model.modules()):
+            return model, handler, "meta"
+    except NasError:
+        raise
+    except Exception:
+        pass
+    handler = make()
+    return space.construct(handler, "cpu"), handler, "cpu"
+
+
+def _on(example: tuple[Any, ...], device: str) -> tuple[Any, ...]:
+    """The example on a device, its numbers left behind on the meta device."""
+    moved: tuple[Any, ...] = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
+    return moved
+
+
+def _has_plain_tensors(module: nn.Module) -> bool:
+    return any(
+        isinstance(item, Tensor)
+        for name, value in vars(module).items()
+        if name not in ("_parameters", "_buffers")
+        for item in _items(value)
+    )
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, list | tuple):
+        return value
+    return value.values() if type(value) is dict else (value,)
+
+
+def _random_states() -> tuple[Any, ...]:
+    return random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().numpy().tobytes()
+
+
+def _unforeseen(name: str, what: str, got: object) -> NasValueError:
+    return NasValueError(
+        explain(
+            f"the shared parameter {name!r} was not found {what} when the space was looked through; the program makes "
+            "something of its answers that was not foreseen",
+            got=got,
+            where="PathSupernet",
+            mend="report this, with the space",
+        )
+    )
+
+
+def _lazy(name: str) -> NasValueError:
+    return NasValueError(
+        explain(
+            f"the parameter {name!r} has no shape yet, so it cannot be shared",
+            mend="size lazy layers in the constructor, by a forward pass with zeros",
+        )
+    )

@@ -1,0 +1,191 @@
+"""The names that architectures of one space share their tensors by, and the handlers that find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple, final
+
+from torch import Tensor, nn
+
+from nas.space import Answer, Answering, ChosenInputs, Handler, Question, Sample, Select
+
+
+class Place(NamedTuple):
+    """A parameter or buffer of an architecture."""
+
+    name: str
+    """The place of its module in the tree, the answers of LayerChoices in brackets: `stem[conv3].weight`."""
+    path: str
+    """Of its module, as in `named_modules()`; what stands beside the architecture has the name's."""
+    module: nn.Module
+    local: str
+    """Its name in the module."""
+    tensor: Tensor
+
+
+@final
+@dataclass(slots=True)
+class _Mark:
+    """What a LayerChoice built, and what else it could have built."""
+
+    label: str
+    answer: Answer
+    others: dict[Answer, nn.Module]
+
+
+@final
+@dataclass(slots=True)
+class Names:
+    """Which modules were built by choices, found while one construction runs."""
+
+    _marks: dict[int, list[_Mark]] = field(default_factory=dict)
+    _beside: dict[int, dict[str, nn.Module]] = field(default_factory=dict)
+    _kept: list[nn.Module] = field(default_factory=list)
+
+    def chose(self, question: Question, answer: Answer, module: nn.Module, others: dict[Answer, nn.Module]) -> None:
+        """A LayerChoice built a module."""
+        self._kept.append(module)
+        marks = self._marks.setdefault(id(module), [])
+        if all(mark.label != question.label for mark in marks):  # else one instance that stands in several places
+            marks.append(_Mark(question.label, answer, others))
+
+    def stands_beside(self, module: nn.Module, others: dict[str, nn.Module]) -> None:
+        """Children that a module would have under other answers."""
+        self._kept.append(module)
+        self._beside[id(module)] = others
+
+    def places(self, model: nn.Module) -> Iterator[Place]:
+        """All parameters and buffers of a model, and of what stands beside it; tied ones several times."""
+        yield from self._at("", "", model)
+
+    def _at(self, name: str, path: str, module: nn.Module) -> Iterator[Place]:
+        # The innermost choice marked the module first.
+        for mark in reversed(self._marks.get(id(module), ())):
+            for answer, other in mark.others.items():
+                yield from self._at(beside := name + _bracketed(answer), beside, other)
+            name += _bracketed(mark.answer)
+        for local, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                yield Place(_joined(name, local), path, module, local, tensor)
+        for key, child in module._modules.items():
+            if child is not None:
+                yield from self._at(_joined(name, key), _joined(path, key), child)
+        for key, child in self._beside.get(id(module), {}).items():
+            yield from self._at(beside := _joined(name, key), beside, child)
+
+
+def _joined(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _bracketed(answer: Answer) -> str:
+    # A dot would end the name of a module in a state dict.
+    return f"[{str(answer).replace('%', '%25').replace('.', '%2E')}]"
+
+
+def answers_from(sample: Mapping[str, Answer]) -> Callable[[Question], Answer]:
+    """Answers from a sample, and the default for what it lacks."""
+
+    def answer(question: Question) -> Answer:
+        return question.domain.canonical(sample[question.label]) if question.label in sample else question.default
+
+    return answer
+
+
+@final
+class OnePath(Handler):
+    """Builds one architecture, and notes what its LayerChoices built."""
+
+    def __init__(self, answer: Callable[[Question], Answer]) -> None:
+        self._answering = Answering(answer)
+        self.names = Names()
+
+    @property
+    def answers(self) -> Sample:
+        """What was asked, with the answers."""
+        return self._answering.answers
+
+    def value(self, question: Question) -> Answer:
+        """The plain answer."""
+        return self._answering.value(question)
+
+    def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
+        """The chosen candidate."""
+        answer = self.value(question)
+        module = build(answer)
+        self.names.chose(question, answer, module, {})
+        return module
+
+    def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
+        """The module that picks the chosen inputs."""
+        return self._answering.inputs(question, select, each)
+
+    def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
+        """As many blocks as were chosen."""
+        return self._answering.repeat(question, block)
+
+
+@final
+class AllPaths(Handler):
+    """Builds one architecture, and beside it all candidates, inputs and blocks that it leaves out."""
+
+    def __init__(self, answer: Callable[[Question], Answer]) -> None:
+        self._answering = Answering(answer)
+        self._fixed: Sample = {}
+        self.names = Names()
+
+    @property
+    def answers(self) -> Sample:
+        """What was asked, with the answers; also by what is left out."""
+        return self._answering.answers
+
+    def value(self, question: Question) -> Answer:
+        """The plain answer; inside a candidate, the one that it stands under."""
+        answer = self._answering.value(question)
+        return self._fixed.get(question.label, answer)
+
+    def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
+        """The chosen candidate; the others beside it."""
+        answer = self.value(question)
+        others: dict[Answer, nn.Module] = {}
+        if question.label not in self._fixed:
+            for other in question.domain.values():
+                if other != answer:
+                    with self._under(question.label, other):
+                        others[other] = build(other)
+        with self._under(question.label, answer):
+            module = build(answer)
+        self.names.chose(question, answer, module, others)
+        return module
+
+    def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
+        """The module that picks the chosen inputs; what the others go through stands beside."""
+        answer = self.value(question)
+        picked = select(answer, {})
+        if each is None:
+            return picked
+        assert isinstance(picked, ChosenInputs)
+        passed = {i: each(i) for i in range(picked.n_candidates)}
+        chosen = select(answer, {i: passed[i] for i in dict.fromkeys(picked.chosen)})
+        left = {f"each.{i}": module for i, module in passed.items() if i not in picked.chosen}
+        self.names.stands_beside(chosen, left)
+        return chosen
+
+    def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
+        """As many blocks as were chosen; deeper ones beside."""
+        depth = self.value(question)
+        built = [block(i) for i in range(max(question.domain.values()))]
+        module = nn.Sequential(*built[:depth])
+        self.names.stands_beside(module, {str(i): built[i] for i in range(depth, len(built))})
+        return module
+
+    @contextmanager
+    def _under(self, label: str, answer: Answer) -> Iterator[None]:
+        before = dict(self._fixed)
+        self._fixed[label] = answer
+        try:
+            yield
+        finally:
+            self._fixed = before

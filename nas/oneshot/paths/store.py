@@ -1,0 +1,91 @@
+"""The shared store: one parameter or buffer of the largest shape for each name that architectures share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+
+from nas.oneshot.paths.inventory import Census, Entry, named
+from nas.oneshot.paths.slicing import Shape, indexed, region
+from nas.random_state import derive_seed, seeded
+
+Holder: TypeAlias = tuple[nn.Module, str]
+
+
+@final
+class Store(nn.Module):
+    """Parameters and buffers at the places of the modules that own them: `stem[conv3].weight`.
+
+    Args:
+        census: of a space.
+        seed: of the numbers that the layers' own initialisations draw.
+    """
+
+    def __init__(self, census: Census, shapes: dict[str, Shape], seed: int) -> None:
+        super().__init__()
+        self._holders: dict[str, Holder] = {}
+        waiting: dict[int, dict[str, Entry]] = {}
+        for name, entry in census.entries.items():
+            waiting.setdefault(entry.probe, {})[name] = entry
+        drawn: dict[str, Tensor] = {}
+        for number, entries in waiting.items():
+            with seeded(derive_seed(seed, number)):
+                drawn |= _drawn(census, number, {name: shapes[name] for name in entries})
+        for name, entry in census.entries.items():
+            persistent = entry.local not in entry.owner._non_persistent_buffers_set
+            self._hold(name, drawn[name], persistent=persistent)
+
+    def _hold(self, name: str, tensor: Tensor, *, persistent: bool) -> None:
+        *path, local = name.split(".")
+        module: nn.Module = self
+        for key in path:
+            if key not in module._modules:
+                module.add_module(key, nn.Module())
+            module = module.get_submodule(key)
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(local, tensor)
+        else:
+            module.register_buffer(local, tensor, persistent=persistent)
+        self._holders[name] = module, local
+
+    def tensor(self, name: str) -> Tensor:
+        """The parameter or buffer of a name."""
+        module, local = self._holders[name]
+        tensor = module._parameters.get(local)
+        found = module._buffers[local] if tensor is None else tensor
+        assert found is not None
+        return found
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._holders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._holders)
+
+
+def _drawn(census: Census, number: int, shapes: dict[str, Shape]) -> dict[str, Tensor]:
+    """The tensors of one construction, with numbers; those that no layer has so large are filled up."""
+    probe = census.probes[number]
+    handler = probe.handler()
+    model = census.space.construct(handler, "cpu")
+    found: dict[str, Tensor] = {}
+    for name, place in named(handler.names.places(model)):
+        if name in shapes and name not in found:
+            found[name] = _filled(place.module, place.local, place.tensor, shapes[name], census.entries[name])
+    return found
+
+
+def _filled(module: nn.Module, local: str, tensor: Tensor, shape: Shape, entry: Entry) -> Tensor:
+    if tuple(tensor.shape) == shape:
+        return tensor
+    # As the layer's own initialisation has drawn them, whatever that is: from its numbers.
+    with torch.no_grad():
+        picked = torch.randint(tensor.numel(), (torch.Size(shape).numel(),))
+        large = tensor.detach().flatten()[picked].reshape(shape)
+        indexed(large, region(module, local, shape, full_module=entry.owner)).copy_(tensor)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(large, tensor.requires_grad)
+    return large

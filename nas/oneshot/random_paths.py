@@ -1,0 +1,241 @@
+"""Single-path one-shot search: paths drawn at random, and an evolution among them afterwards."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Unpack, final
+
+from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
+from nas.oneshot.paths import PathSupernet
+from nas.oneshot.relaxed import CostPenalty, check_penalty
+from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
+from nas.oneshot.training import Chooser, Distillation, Judge, Learner, PathLearner, Search, soft_cross_entropy
+from nas.protocols import Strategy, Task, Trial, TrialState
+from nas.space import Answer, Choice, ModelSpace, Sample, sample_key
+
+_TRIES = 100
+
+
+@final
+class RandomOneShot(SupernetStrategy):
+    """Single path one-shot search with uniform sampling (Guo et al. 2020, arXiv 1904.00420).
+
+    Each step trains the weights of one random path. Afterwards an evolution looks for the best path, judged by the
+    shared weights with batch statistics of its own. A constraint of the space (`space.where(flops < 3e8)`) holds in
+    training and evolution.
+
+    Args:
+        sampling: "uniform"; or "sandwich" (Yu and Huang 2019, arXiv 1903.05134): in each step the largest path, the
+            smallest one and `middle` random ones.
+        middle: random paths of a sandwich.
+        distillation: with "sandwich" the smaller paths learn what the largest says, by this loss of (what they say,
+            what it says); None for their own loss.
+        evaluations: paths that are judged afterwards.
+        population: of the evolution; its best fifth are the parents.
+        search: a strategy to look for the best path by, in place of the evolution.
+        penalty: on what architectures cost, subtracted from what a path is worth.
+        **settings: see `SupernetSettings`: `epochs`, `checkpoint_every`, `candidates`, `recalibration`.
+
+    Raises:
+        NasValueError, NasTypeError: an argument that makes no sense.
+
+    Example:
+        >>> RandomOneShot(epochs=20, evaluations=500)
+        RandomOneShot(epochs=20)
+    """
+
+    def __init__(
+        self,
+        *,
+        sampling: Literal["uniform", "sandwich"] = "uniform",
+        middle: int = 2,
+        distillation: Distillation | None = soft_cross_entropy,
+        evaluations: int = 200,
+        population: int = 50,
+        search: Strategy | None = None,
+        penalty: CostPenalty | None = None,
+        **settings: Unpack[SupernetSettings],
+    ) -> None:
+        super().__init__(**settings)
+        if sampling not in ("uniform", "sandwich"):
+            raise NasValueError(explain('sampling is "uniform" or "sandwich"', got=sampling))
+        for name, number, least in (
+            ("middle", middle, 0),
+            ("evaluations", evaluations, 1),
+            ("population", population, 2),
+        ):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise NasValueError(explain(f"{name} must be an int from {least} on", got=number))
+        if search is not None and not isinstance(search, Strategy):
+            raise NasTypeError(explain("search is a strategy", got=search, mend="RegularizedEvolution(), say"))
+        check_penalty(penalty)
+        self._sandwich, self._middle = sampling == "sandwich", middle
+        self._distillation = distillation if self._sandwich else None
+        self._evaluations, self._population = evaluations, population
+        self._search, self._penalty = search, penalty
+
+    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+        """Random paths."""
+        chooser = _RandomPaths(
+            space,
+            seed,
+            middle=self._middle if self._sandwich else None,
+            rank=lambda k, judge: self._rank(space, seed, k, judge),
+        )
+        return PathLearner(PathSupernet(space, seed=seed, example_input=example), chooser, self._distillation)
+
+    def _rank(self, space: ModelSpace, seed: int, k: int, judge: Judge) -> list[Sample]:
+        penalty = self._penalty
+        worth: Judge = judge if penalty is None else lambda sample: judge(sample) - penalty.of_sample(sample)
+        if self._search is None:
+            found = evolve(space, worth, evaluations=self._evaluations, population=self._population, seed=seed)
+        else:
+            found = ask_and_tell(self._search, space, worth, evaluations=self._evaluations, seed=seed)
+        return [sample for sample, _ in sorted(found, key=lambda pair: -pair[1])][:k]
+
+
+@final
+class _RandomPaths(Chooser):
+    """Paths by chance, the same for the same step.
+
+    Args:
+        space: of the paths.
+        seed: of the draws.
+        middle: random paths between the largest and the smallest; None for one random path alone.
+        rank: finds the best afterwards.
+    """
+
+    def __init__(
+        self, space: ModelSpace, seed: int, *, middle: int | None, rank: Callable[[int, Judge], list[Sample]]
+    ) -> None:
+        self._space, self._seed, self._middle, self._rank = space, seed, middle, rank
+
+    def paths(self, step: int) -> list[Sample]:
+        """One, or a sandwich, the largest first."""
+        rng = random.Random(f"{self._seed}/{step}")
+        if self._middle is None:
+            return [self._space.sample(rng)]
+        between = [self._space.sample(rng) for _ in range(self._middle)]
+        return [extreme(self._space, max, rng), extreme(self._space, min, rng), *between]
+
+    def favourite(self) -> Sample:
+        """The base model."""
+        return self._space.default()
+
+    def learn(self, search: Search, reward: Callable[[Sample, Any], float]) -> None:
+        """Nothing."""
+
+    def rank(self, k: int, judge: Judge) -> list[Sample]:
+        """As it was made."""
+        return self._rank(k, judge)
+
+    def logged(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: paths depend on the seed and the step."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+def extreme(space: ModelSpace, which: Callable[[list[Any]], Any], rng: random.Random) -> Sample:
+    """The sample with the greatest (or least) number for each choice among numbers, the others drawn.
+
+    Where the constraint of the space forbids it, a random one.
+    """
+
+    def answer(choice: Choice) -> Answer:
+        size = choice.domain.size
+        if choice.kind in ("value", "repeat") and size <= 1000:
+            values = list(choice.domain.values())
+            if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+                found: Answer = which(values)
+                return found
+        return choice.domain.sample(rng)
+
+    for _ in range(_TRIES):
+        sample = space.search_space.walk(answer)
+        if space.contains(sample):
+            return sample
+    return space.sample(rng)
+
+
+def evolve(
+    space: ModelSpace, judge: Judge, *, evaluations: int, population: int, seed: int
+) -> list[tuple[Sample, float]]:
+    """The evolution of single path one-shot search (arXiv 1904.00420, algorithm 1).
+
+    Args:
+        space: of the samples.
+        judge: more is better.
+        evaluations: different samples that are judged, at most.
+        population: random ones first; then in each generation as many children of the best fifth, half of them
+            mutants, half crossed.
+        seed: of all draws.
+
+    Returns:
+        All that were judged, with their values.
+    """
+    rng = random.Random(f"evolve/{seed}")
+    found: dict[str, tuple[Sample, float]] = {}
+
+    def add(sample: Sample) -> bool:
+        key = sample_key(sample)
+        if key in found or len(found) >= evaluations:
+            return False
+        found[key] = sample, judge(sample)
+        return True
+
+    for _ in range(_TRIES * population):
+        if len(found) >= min(population, evaluations, space.size):
+            break
+        add(space.sample(rng))
+    while len(found) < min(evaluations, space.size):
+        parents = [s for s, _ in sorted(found.values(), key=lambda pair: -pair[1])[: max(2, population // 5)]]
+        born = 0
+        for number in range(_TRIES * population):
+            if born >= population:
+                break
+            if number % 2:
+                child = cross(space, rng.choice(parents), rng.choice(parents), rng)
+            else:
+                child = space.mutate(rng.choice(parents), rng, 0.1)
+            born += child is not None and add(child)
+        if not born:
+            break  # everything near is known
+    return list(found.values())
+
+
+def cross(space: ModelSpace, mother: Sample, father: Sample, rng: random.Random) -> Sample | None:
+    """A child that has each answer of one of its parents; None where the constraint of the space forbids it."""
+
+    def answer(choice: Choice) -> Answer:
+        known = [parent[choice.label] for parent in (mother, father) if choice.label in parent]
+        return rng.choice(known) if known else choice.domain.sample(rng)
+
+    child = space.search_space.walk(answer)
+    return child if space.contains(child) else None
+
+
+def ask_and_tell(
+    strategy: Strategy, space: ModelSpace, judge: Judge, *, evaluations: int, seed: int
+) -> list[tuple[Sample, float]]:
+    """What a strategy finds among the paths."""
+    strategy.start(Task(space=space.search_space, seed=seed, max_trials=evaluations))
+    found: dict[str, tuple[Sample, float]] = {}
+    for number in range(evaluations):
+        try:
+            sample = strategy.ask(number)
+        except SearchSpaceExhausted:
+            break
+        strategy.tell(Trial(number=number, sample=sample))
+        key = sample_key(sample)
+        if key not in found:
+            found[key] = sample, judge(sample)
+        value = found[key][1]
+        strategy.tell(Trial(number=number, sample=sample, state=TrialState.COMPLETE, values=(value,)))
+    return list(found.values())

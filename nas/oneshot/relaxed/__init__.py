@@ -1,0 +1,34 @@
+"""Relaxed supernets: mixtures of candidates, weighted by architecture parameters."""
+
+from nas.oneshot.relaxed.architecture import Architecture, Mixing, softmax
+from nas.oneshot.relaxed.curvature import CurvatureStop, largest_eigenvalue
+from nas.oneshot.relaxed.masks import MaskedNetwork
+from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
+from nas.oneshot.relaxed.operator import weighted_sum
+from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty, is_number
+from nas.oneshot.relaxed.supernet import RelaxedSupernet
+
+__all__ = [
+    "Architecture",
+    "CostPenalty",
+    "CurvatureStop",
+    "GumbelMixer",
+    "MaskedNetwork",
+    "MixedDepth",
+    "MixedInput",
+    "MixedLayer",
+    "Mixer",
+    "Mixing",
+    "Moment",
+    "RelaxedSupernet",
+    "SoftmaxMixer",
+    "Terms",
+    "TwoPathMixer",
+    "check_alike",
+    "check_penalty",
+    "is_number",
+    "largest_eigenvalue",
+    "softmax",
+    "weighted_sum",
+]

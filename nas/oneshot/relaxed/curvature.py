@@ -1,0 +1,100 @@
+"""The curvature of the validation loss in the architecture parameters, and the early stop that goes by it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import NasValueError, explain
+from nas.oneshot.relaxed.architecture import Architecture
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CurvatureStop:
+    """Ends a search when the largest eigenvalue of the Hessian grows too fast (DARTS-ES, arXiv 1909.09656).
+
+    It stops in the first epoch whose eigenvalue is more than `1 / ratio` times the one `patience` epochs before, both
+    as means over `window` epochs, and goes back to the architecture of then.
+
+    Example:
+        >>> stop = CurvatureStop(patience=2, window=1)
+        >>> stop.says([1.0, 1.1, 1.2]), stop.says([1.0, 2.0, 3.0])
+        (False, True)
+    """
+
+    ratio: float = 0.75
+    patience: int = 4
+    window: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1 or self.patience < 1 or self.window < 1:
+            raise NasValueError(explain("ratio lies between 0 and 1, patience and window are ints from 1 on", got=self))
+
+    def says(self, eigenvalues: Sequence[float]) -> bool:
+        """Whether to stop after these, one for each epoch."""
+        if len(eigenvalues) < self.patience + self.window:
+            return False
+        now = statistics.fmean(eigenvalues[-self.window :])
+        then = statistics.fmean(eigenvalues[-self.window - self.patience : -self.patience])
+        return then / max(now, 1e-12) < self.ratio
+
+
+def largest_eigenvalue(
+    loss: Callable[[Any], Tensor],
+    network: nn.Module,
+    architecture: Architecture,
+    batch: Any,
+    *,
+    iterations: int = 20,
+    tolerance: float = 1e-3,
+) -> float:
+    """The largest eigenvalue (by magnitude) of the Hessian of a batch's loss, by power iteration.
+
+    Args:
+        loss: of a batch.
+        network: is put into eval mode meanwhile.
+        architecture: in whose logits.
+        batch: of validation data.
+        iterations: at most.
+        tolerance: relative change at which it ends.
+    """
+    parameters = list(architecture.parameters())
+    was_training = [(module, module.training) for module in network.modules()]
+    network.eval()  # the statistics of training would be moved
+    try:
+        with torch.enable_grad():
+            architecture.mix()
+            gradients = torch.autograd.grad(loss(batch), parameters, create_graph=True, allow_unused=True)
+            return _power_iteration(parameters, gradients, iterations, tolerance)
+    finally:
+        for module, training in was_training:
+            module.training = training
+
+
+def _power_iteration(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor | None], iterations: int, tolerance: float
+) -> float:
+    used = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None and g.requires_grad]
+    if not used:
+        return 0.0
+    generator = torch.Generator().manual_seed(0)
+    vectors = [torch.randn(p.shape, generator=generator).to(p) for p, _ in used]
+    value = 0.0
+    for _ in range(iterations):
+        norm = torch.sqrt(sum(((v * v).sum() for v in vectors), start=vectors[0].new_zeros(())))
+        vectors = [v / norm.clamp(min=1e-12) for v in vectors]
+        product = torch.autograd.grad(
+            [g for _, g in used], [p for p, _ in used], grad_outputs=vectors, retain_graph=True, allow_unused=True
+        )
+        following = [torch.zeros_like(v) if h is None else h for v, h in zip(vectors, product, strict=True)]
+        before, value = value, float(sum((v * h).sum() for v, h in zip(vectors, following, strict=True)))
+        vectors = following
+        if abs(value - before) <= tolerance * abs(value):
+            break
+    return value

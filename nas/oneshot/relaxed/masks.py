@@ -1,0 +1,255 @@
+"""ValueChoices on shapes in a relaxed supernet: the largest parameters, times the weighted sums of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
+
+from nas.errors import NasValueError, explain
+from nas.oneshot.paths import region
+from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
+from nas.oneshot.relaxed.extraction import Pair
+from nas.oneshot.relaxed.shape_choices import Network, ShapeChoices
+from nas.space import Answer, Sample
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskPart:
+    """Dimensions of a parameter whose sizes depend on the same labels.
+
+    Its mask is the expectation over the joint answers: the sum of their weights times the box that each leaves.
+    """
+
+    labels: tuple[str, ...]
+    dims: tuple[int, ...]
+    sizes: dict[tuple[Answer, ...], tuple[int, ...]]
+    """Joint answer -> size of each dimension."""
+    indicators: tuple[Tensor, ...]
+    """For each dimension (joint answers, size): 1 inside of what the answer leaves."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TensorMask:
+    """Where in a parameter or buffer of the supernet those of the architectures lie."""
+
+    name: str
+    shape: tuple[int, ...]
+    parts: tuple[MaskPart, ...]
+
+    def shape_of(self, sample: Mapping[str, Answer]) -> tuple[int, ...]:
+        """The shape under a sample."""
+        shape = list(self.shape)
+        for part in self.parts:
+            sizes = part.sizes[tuple(sample[label] for label in part.labels)]
+            for dim, size in zip(part.dims, sizes, strict=True):
+                shape[dim] = size
+        return tuple(shape)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """All masks of a supernet."""
+
+    largest: Sample = field(default_factory=dict)
+    """The answers under which every parameter has its greatest shape."""
+    choices: tuple[RelaxedChoice, ...] = ()
+    tensors: Mapping[str, TensorMask] = field(default_factory=dict)
+
+    def check(self, pairs: Iterable[Pair], sample: Mapping[str, Answer]) -> None:
+        """Compares the shapes of an architecture with those that the masks leave.
+
+        Raises:
+            NasValueError: a shape that depends on choices in another way.
+        """
+        for pair in pairs:
+            for tensor_name, large, small in pair.tensors():
+                name = f"{pair.name}.{tensor_name}" if pair.name else tensor_name
+                mask = self.tensors.get(name)
+                expected = tuple(large.shape) if mask is None else mask.shape_of(sample)
+                if tuple(small.shape) != expected:
+                    raise NasValueError(
+                        explain(
+                            f"{tensor_name} of {pair.name or 'the model'} should have the shape {expected}, as each "
+                            f"choice by itself tells, but has {tuple(small.shape)}",
+                            got=dict(sample),
+                            where="RelaxedSupernet",
+                            mend="let each size depend on few ValueChoices, and on no layer, input or depth that is "
+                            "chosen; or search this space by paths",
+                        )
+                    )
+
+
+def find_masks(shapes: ShapeChoices) -> Masks:
+    """The masks of the ValueChoices of a space.
+
+    Raises:
+        NasValueError: a ValueChoice that is no shape, or whose masks are not exact.
+    """
+    largest = shapes.largest()
+    full = shapes.network(largest)
+    by_labels: dict[tuple[str, ...], list[tuple[str, tuple[int, ...]]]] = {}
+    for name, by_dim in shapes.dependence.items():
+        for dims, labels in _groups(by_dim, list(shapes.questions)):
+            by_labels.setdefault(labels, []).append((name, dims))
+    parts: dict[str, list[MaskPart]] = {name: [] for name in shapes.dependence}
+    known: dict[object, MaskPart] = {}
+    for labels, places in by_labels.items():
+        networks = shapes.joint(labels)
+        for name, dims in places:
+            part = _part(networks, full, name, dims, labels)
+            # Tensors that the same boxes are cut out of share the mask.
+            alike = labels, dims, *((tuple(i.shape), i.numpy().tobytes()) for i in part.indicators)
+            parts[name].append(known.setdefault(alike, part))
+    tensors = {name: TensorMask(name=name, shape=full.shapes[name], parts=tuple(parts[name])) for name in parts}
+    masked_labels = {label for labels in by_labels for label in labels}
+    choices = tuple(
+        RelaxedChoice(label=label, domain=question.domain, kind="answers")
+        for label, question in shapes.questions.items()
+        if label in masked_labels
+    )
+    return Masks(largest=largest, choices=choices, tensors=tensors)
+
+
+def _groups(by_dim: Mapping[int, set[str]], order: Sequence[str]) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Dimensions with their labels; those that share a label stand together."""
+    groups: list[tuple[set[int], set[str]]] = []
+    for dim, labels in by_dim.items():
+        joined = ({dim}, set(labels))
+        apart = []
+        for group in groups:
+            if group[1] & joined[1]:
+                joined = (joined[0] | group[0], joined[1] | group[1])
+            else:
+                apart.append(group)
+        groups = [*apart, joined]
+    return [(tuple(sorted(dims)), tuple(sorted(labels, key=order.index))) for dims, labels in groups]
+
+
+def _part(
+    networks: Mapping[tuple[Answer, ...], Network],
+    full: Network,
+    name: str,
+    dims: tuple[int, ...],
+    labels: tuple[str, ...],
+) -> MaskPart:
+    """What some dimensions of a tensor are under all joint answers."""
+    shape = full.shapes[name]
+    sizes: dict[tuple[Answer, ...], tuple[int, ...]] = {}
+    places: list[tuple[tuple[int, int], ...]] = []
+    for joint, network in networks.items():
+        small = network.shapes[name]
+        if any(small[dim] > shape[dim] for dim in dims):
+            raise NasValueError(
+                explain(
+                    f"no answers make every parameter largest at once: {name} has the shape {shape} where most are "
+                    f"largest, and {small} elsewhere",
+                    where=_where(labels),
+                    mend="search this space by paths",
+                )
+            )
+        owner, _, tensor = name.rpartition(".")
+        modules = (found.module.get_submodule(owner) for found in (network, full))
+        place = region(next(modules), tensor, shape, full_module=next(modules))
+        places.append(tuple(_bounds(place[dim], shape[dim], name, labels) for dim in dims))
+        sizes[joint] = tuple(small[dim] for dim in dims)
+    indicators = tuple(_indicator([place[i] for place in places], shape[dim]) for i, dim in enumerate(dims))
+    return MaskPart(labels=labels, dims=dims, sizes=sizes, indicators=indicators)
+
+
+def _bounds(place: object, size: int, name: str, labels: Sequence[str]) -> tuple[int, int]:
+    if not isinstance(place, slice):
+        raise NasValueError(
+            explain(
+                f"what {name} leaves under smaller answers is no block of it, so that no mask serves",
+                where=_where(labels),
+                mend="search this space by paths",
+            )
+        )
+    start, stop, _ = place.indices(size)
+    return start, stop
+
+
+def _indicator(bounds: Sequence[tuple[int, int]], size: int) -> Tensor:
+    found = torch.zeros(len(bounds), size)
+    for row, (start, stop) in zip(found, bounds, strict=True):
+        row[start:stop] = 1
+    return found
+
+
+def _where(labels: Sequence[str]) -> str:
+    return ", ".join(f"ValueChoice {label!r}" for label in labels)
+
+
+def masked(network: nn.Module, masks: Masks, mixing: Mixing) -> nn.Module:
+    """The network with its parameters masked in each forward pass; the network itself where there are no masks."""
+    if not masks.tensors:
+        return network
+    for choice in masks.choices:
+        mixing.add(choice)
+    return MaskedNetwork(network, masks, mixing)
+
+
+@final
+class MaskedNetwork(nn.Module):
+    """A network that computes with masked parameters.
+
+    Args:
+        network: with the largest parameters.
+        masks: of these.
+        mixing: where the weights are read.
+
+    Attributes:
+        network: the one given.
+    """
+
+    def __init__(self, network: nn.Module, masks: Masks, mixing: Mixing) -> None:
+        super().__init__()
+        self.network, self._mixing = network, mixing
+        # The statistics of a batch norm are not masked, as they are written to; its weight and bias are.
+        statistics = {
+            f"{name}.{buffer}" if name else buffer
+            for name, module in network.named_modules()
+            if isinstance(module, _NormBase)
+            for buffer in module._buffers
+        }
+        first = {**dict(network.named_parameters()), **dict(network.named_buffers())}  # tied ones once
+        self._tensors = [mask for name, mask in masks.tensors.items() if name in first and name not in statistics]
+        self._parts = list(dict.fromkeys(part for mask in self._tensors for part in mask.parts))
+        for i, part in enumerate(self._parts):
+            for j, indicator in enumerate(part.indicators):
+                self.register_buffer(f"indicator_{i}_{j}", indicator, persistent=False)
+        self._positions = [[self._parts.index(part) for part in mask.parts] for mask in self._tensors]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network takes and yields."""
+        device = self.get_buffer("indicator_0_0").device
+        changed: dict[str, Tensor] = {}
+        with torch.autocast(device.type, enabled=False):
+            made = [self._mask(i, part) for i, part in enumerate(self._parts)]
+            for mask, positions in zip(self._tensors, self._positions, strict=True):
+                owner, _, name = mask.name.rpartition(".")
+                tensor: Tensor = getattr(self.network.get_submodule(owner), name)
+                for position in positions:
+                    part = self._parts[position]
+                    shape = [size if dim in part.dims else 1 for dim, size in enumerate(mask.shape)]
+                    tensor = tensor * made[position].to(tensor.dtype).view(shape)
+                changed[mask.name] = tensor
+        return functional_call(self.network, changed, args, kwargs)
+
+    def _mask(self, position: int, part: MaskPart) -> Tensor:
+        """The sizes of the dimensions of a part -> the mask of that shape."""
+        weights = self._mixing.weights[part.labels[0]]
+        for label in part.labels[1:]:
+            weights = (weights[:, None] * self._mixing.weights[label]).flatten()
+        letters = "abcdefg"[: len(part.dims)]
+        indicators = [self.get_buffer(f"indicator_{position}_{j}") for j in range(len(part.dims))]
+        return torch.einsum(f"z,{','.join('z' + letter for letter in letters)}->{letters}", weights, *indicators)

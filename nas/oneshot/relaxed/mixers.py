@@ -1,0 +1,144 @@
+"""How architecture parameters become the weights of mixtures, in each phase of a step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from nas.oneshot.relaxed.architecture import Architecture, Rule, softmax
+from nas.random_state import derive_seed
+
+Phase: TypeAlias = Literal["weights", "architecture"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where a search is: what a mixer may go by, besides its seed."""
+
+    step: int
+    """Training steps since the beginning of the search."""
+    epoch: int
+    epochs: int
+    """How many the search has."""
+
+
+class Mixer(ABC):
+    """Chooses the rule of mixing for each step. What is random comes from the seed and the number of the step."""
+
+    @abstractmethod
+    def rule(self, moment: Moment, phase: Phase) -> Rule:
+        """The rule of a phase of this step."""
+
+    @abstractmethod
+    def after_architecture_step(self, architecture: Architecture) -> None:
+        """Mends the parameters after a step of their optimizer."""
+
+
+@final
+class SoftmaxMixer(Mixer):
+    """Every candidate by the softmax of the logits (DARTS)."""
+
+    def rule(self, moment: Moment, phase: Phase) -> Rule:
+        """The softmax."""
+        return softmax
+
+    def after_architecture_step(self, architecture: Architecture) -> None:
+        """Nothing to mend."""
+
+
+@final
+class GumbelMixer(Mixer):
+    """The Gumbel softmax, whose temperature falls from epoch to epoch (SNAS, arXiv 1812.09926; GDAS, arXiv 1910.04465).
+
+    Args:
+        start: temperature of the first epoch.
+        end: of the last one.
+        hard: whether only the drawn candidate is computed, its gradient being that of the soft weight (GDAS).
+        seed: of the noise.
+    """
+
+    def __init__(self, *, start: float, end: float, hard: bool, seed: int) -> None:
+        self._start, self._end, self._hard, self._seed = start, end, hard, seed
+
+    def temperature(self, epoch: int, epochs: int) -> float:
+        """Falls geometrically, and reaches its end in the last epoch."""
+        share = epoch / (epochs - 1) if epochs > 1 else 1.0
+        return float(self._start * (self._end / self._start) ** share)
+
+    def rule(self, moment: Moment, phase: Phase) -> Rule:
+        """Softmax of the logits plus noise, over the temperature."""
+        temperature = self.temperature(moment.epoch, moment.epochs)
+        generators: dict[torch.device, torch.Generator] = {}
+
+        def mix(label: str, logits: Tensor) -> Tensor | tuple[Tensor, Sequence[int]]:
+            device = logits.device  # where the noise is drawn, as nobody is to wait for it
+            if device not in generators:
+                generators[device] = _generator(self._seed, moment.step, phase, device)
+            uniform = torch.rand(logits.shape, generator=generators[device], device=device).clamp_(1e-10, 1 - 1e-7)
+            noise = -(-uniform.log()).log()
+            soft = ((logits.log_softmax(-1) + noise.to(logits)) / temperature).softmax(-1)
+            if not self._hard:
+                return soft, range(len(soft))
+            one = torch.zeros_like(soft).scatter_(0, soft.argmax(0, keepdim=True), 1.0)
+            # In this order the weights are exactly 0 and 1.
+            return one + (soft - soft.detach())
+
+        return mix
+
+    def after_architecture_step(self, architecture: Architecture) -> None:
+        """Nothing to mend."""
+
+
+@final
+class TwoPathMixer(Mixer):
+    """Binarised paths (ProxylessNAS, arXiv 1812.00332, section 3.2).
+
+    The weights are trained on one path drawn from the probabilities. For the architecture two candidates of each label
+    are drawn, one of the two passes, and both get a gradient; afterwards the probability that both have together is as
+    it was.
+
+    Args:
+        seed: of the draws.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self._seed = seed
+        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def rule(self, moment: Moment, phase: Phase) -> Rule:
+        """One path, or two of which one passes."""
+        generator = _generator(self._seed, moment.step, phase)
+        self._drawn = []
+        return lambda label, logits: self._mix(logits, generator, phase)
+
+    def _mix(self, logits: Tensor, generator: torch.Generator, phase: Phase) -> Tensor | tuple[Tensor, list[int]]:
+        shares = logits.detach().softmax(-1).cpu()
+        if phase == "weights":
+            one = torch.zeros_like(logits)
+            one[torch.multinomial(shares, 1, generator=generator)] = 1.0
+            return one
+        two = torch.multinomial(shares.clamp(min=1e-12), min(2, len(shares)), generator=generator)
+        pair = logits[two].softmax(-1)
+        passes = torch.multinomial(pair.detach().cpu(), 1, generator=generator)
+        one = torch.zeros_like(pair)
+        one[passes] = 1.0
+        weights = torch.zeros_like(logits).index_put((two.to(logits.device),), one + (pair - pair.detach()))
+        self._drawn.append((logits, two, logits.detach()[two].logsumexp(0)))
+        return weights, two.tolist()
+
+    def after_architecture_step(self, architecture: Architecture) -> None:
+        """What the two gained or lost together is taken back."""
+        with torch.no_grad():
+            for logits, two, before in self._drawn:
+                logits[two] += before - logits[two].logsumexp(0)
+        self._drawn = []
+
+
+def _generator(seed: int, step: int, phase: Phase, device: torch.device | None = None) -> torch.Generator:
+    return torch.Generator(device or "cpu").manual_seed(derive_seed(seed, step, phase == "weights"))

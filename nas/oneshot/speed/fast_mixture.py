@@ -1,0 +1,88 @@
+"""How a mixture of layers is computed quickly: folded, shared, side by side, and the rest one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from nas.oneshot.relaxed import MixedLayer, Terms, check_alike
+from nas.oneshot.speed.chains import Prefix, is_plain_norm, shared_length
+from nas.oneshot.speed.folding import Folded, FoldedLinear
+from nas.oneshot.speed.shared_work import SharedInput, run_step
+
+
+@final
+class FastMixture:
+    """Computes what a MixedLayer does.
+
+    Args:
+        layer: that it computes.
+        chains: the steps of each of its candidates.
+        folds: the steps that come first, and what is folded behind them.
+        zeros: positions of candidates that yield zeros.
+        shared: what it shares with the mixtures that read the same tensor.
+        reader: its number among these.
+    """
+
+    def __init__(
+        self,
+        layer: MixedLayer,
+        chains: Sequence[tuple[nn.Module, ...]],
+        folds: Sequence[tuple[tuple[nn.Module, ...], Folded | FoldedLinear]],
+        zeros: Sequence[int],
+        shared: SharedInput,
+        reader: int,
+    ) -> None:
+        self._layer, self._chains = layer, tuple(chains)
+        self._folds = tuple((Prefix.of(steps), fold) for steps, fold in folds)
+        self._zeros, self._shared, self._reader = frozenset(zeros), shared, reader
+        self._prefixes = tuple(Prefix.of(_prefix(chain)) for chain in self._chains)
+
+    def terms(self, x: Tensor) -> Terms:
+        """What there is to add up, and the weights of it."""
+        mixing, label = self._layer.mixing, self._layer.label
+        weights, active = mixing.weights[label], mixing.active[label]
+        self._shared.open(x)
+        computed = dict.fromkeys(i for i in active if i not in self._zeros)
+        folded: list[Tensor] = []
+        for prefix, fold in self._folds:
+            live = [i for i in computed if i in fold.maps]
+            if len(live) > 1:
+                folded.append(fold.run(self._shared.prefix(x, prefix), weights, live))
+                for i in live:
+                    del computed[i]
+        if not computed and not folded:
+            computed = dict.fromkeys(active)
+        outputs: list[Tensor | None] = [self._run(i, x) if i in computed else None for i in range(len(self._chains))]
+        self._shared.close(self._reader)
+        named = {repr(answer): output for answer, output in zip(self._layer.answers, outputs, strict=True)}
+        check_alike(
+            f"LayerChoice {label!r}", "candidate", {**named, **{f"folded {i}": y for i, y in enumerate(folded)}}
+        )
+        if not folded:
+            return outputs, weights
+        if not computed:
+            return list(folded), None
+        return [*outputs, *folded], torch.cat([weights, weights.new_ones(len(folded))])
+
+    def _run(self, position: int, x: Tensor) -> Tensor:
+        made = self._shared.take((self._reader, position))
+        if made is not None:
+            return made
+        prefix = self._prefixes[position]
+        x = self._shared.prefix(x, prefix)
+        for step in self._chains[position][len(prefix.steps) :]:
+            x = run_step(step, x)
+        return x
+
+
+def _prefix(chain: tuple[nn.Module, ...]) -> tuple[nn.Module, ...]:
+    """The steps without parameters at the beginning."""
+    number = shared_length(chain)
+    while number < len(chain) and is_plain_norm(chain[number]):
+        number += 1
+        number += shared_length(chain[number:])
+    return chain[:number]

@@ -1,0 +1,314 @@
+"""Passes over a relaxed supernet that make it quicker, and leave its parameters, their names and the numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import NasValueError, explain
+from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
+from nas.oneshot.speed.chains import Signature, has_hooks, shared_length, signature, steps_of
+from nas.oneshot.speed.fast_mixture import FastMixture
+from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
+from nas.oneshot.speed.report import Report
+from nas.oneshot.speed.shared_work import SharedInput
+from nas.oneshot.speed.side_by_side import Place, SideBySide, chain_key
+from nas.oneshot.speed.speed import Speed
+from nas.oneshot.speed.whole_passes import apply_whole, cells
+
+Steps = tuple[nn.Module, ...]
+
+
+def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed | None = None) -> Report:
+    """Makes the mixtures of a supernet quicker; what they compute stays the same, but for the rounding of sums.
+
+    The model is run once on the example, to see which mixtures read the same tensor. Parameters, their names,
+    checkpoints and extraction stay as they are. What `Speed` says is decided anew by each call after `Report.undo`.
+
+    Args:
+        supernet: not yet optimised.
+        example: what the model is called with; a small batch will do.
+        speed: what to do; all that is exact where omitted.
+
+    Returns:
+        What was done and why the rest was not; it can undo it.
+
+    Example:
+        >>> from nas import LayerChoice, ModelSpace
+        >>> kernels = {str(k): lambda k=k: nn.Conv2d(1, 4, k, padding=k // 2) for k in (1, 3, 5)}
+        >>> supernet = RelaxedSupernet(ModelSpace(lambda: LayerChoice(kernels, label="kernel")))
+        >>> print(optimise(supernet, (torch.zeros(1, 1, 8, 8),)))
+        Folded into one:
+          LayerChoice 'kernel': 1, 3, 5 as one 5x5 convolution
+        The whole:
+          channels lie together in memory
+    """
+    speed = Speed() if speed is None else speed
+    report = Report()
+    reads = _reads(supernet, example)
+    # What is computed again, or compiled, by itself shares nothing with its surroundings.
+    apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile else []
+    inside = {module: i for i, cell in enumerate(apart) for module in cell.modules()}
+    groups: dict[tuple[int, int, int], list[_Reader]] = {}
+    for layer in (module for module in supernet.model.modules() if isinstance(module, MixedLayer)):
+        found = [read for read in reads if read.layer is layer]
+        if len(found) != 1 or found[0].x is None or has_hooks(layer):
+            report.kept.append(f"LayerChoice {layer.label!r}: {_why_not(found)}")
+            continue
+        read = found[0]
+        assert read.x is not None
+        group = groups.setdefault((id(read.x), read.version, inside.get(layer, -1)), [])
+        group.append(_Reader(layer, read.x, speed, report))
+    hubs = [_connect(readers, supernet.model, speed, report) for readers in groups.values()]
+    for mixed in supernet.model.modules():
+        if isinstance(mixed, MixedInput) and mixed.adds and speed.share:
+            mixed.joins = True
+            report.inputs.append(mixed)
+    forget = _Forget(hubs)
+    report.handles.append(supernet.model.register_forward_pre_hook(forget.before))
+    report.handles.append(supernet.model.register_forward_hook(forget.after))
+    apply_whole(supernet.model, example, speed, report)
+    return report
+
+
+@dataclass(kw_only=True, eq=False)
+class _Read:
+    """A call of a mixture."""
+
+    layer: MixedLayer
+    x: Tensor | None
+    """What it read; None where that was more than one tensor."""
+    version: int = 0
+
+
+def _reads(supernet: RelaxedSupernet, example: tuple[Any, ...]) -> list[_Read]:
+    """The calls of mixtures in a forward pass in which everything is computed."""
+    found: list[_Read] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert isinstance(module, MixedLayer)
+        one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        found.append(_Read(layer=module, x=args[0], version=args[0]._version) if one else _Read(layer=module, x=None))
+
+    layers = [module for module in supernet.model.modules() if isinstance(module, MixedLayer)]
+    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    try:
+        with supernet.undisturbed(), torch.no_grad():
+            supernet.architecture.mix()
+            supernet.model(*example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _why_not(found: Sequence[_Read]) -> str:
+    if not found:
+        return "it was not called with the example"
+    if len(found) > 1:
+        return "it is called more than once in a forward pass"
+    return "it takes something else than one tensor" if found[0].x is None else "somebody listens to its calls"
+
+
+class _Reader:
+    """A mixture that reads one tensor: its candidates as chains, and what of them is folded."""
+
+    def __init__(self, layer: MixedLayer, x: Tensor, speed: Speed, report: Report) -> None:
+        self.layer, self.x = layer, x
+        self.chains = [steps_of(candidate) for candidate in layer.candidates]
+        self.zeros = [i for i, chain in enumerate(self.chains) if _is_zero(chain, x)]
+        self.folds: list[tuple[Steps, Folded | FoldedLinear]] = []
+        if speed.fold:
+            self._fold(report)
+        folded = {i for _, fold in self.folds for i in fold.maps}
+        self.alone = [i for i in range(len(self.chains)) if i not in folded and i not in self.zeros]
+        for i in self.alone if speed.fold else ():
+            report.kept.append(f"{layer.answers[i]!r} is not folded: {self._why_not(i)}")
+
+    def _fold(self, report: Report) -> None:
+        left = {i: chain for i, chain in enumerate(self.chains) if i not in self.zeros}
+        while True:
+            options = _foldings(left, self.x)
+            if not options:
+                return
+            prefix, fold = max(options, key=lambda option: len(option[1].maps))
+            self.folds.append((prefix, fold))
+            names = ", ".join(str(self.layer.answers[i]) for i in fold.maps)
+            behind = "".join(f" behind {type(step).__name__}" for step in prefix)
+            report.folded.append(f"LayerChoice {self.layer.label!r}: {names} as one {fold.name}{behind}")
+            left = {i: chain for i, chain in left.items() if i not in fold.maps}
+
+    def _why_not(self, position: int) -> str:
+        chain = self.chains[position]
+        for step in chain[shared_length(chain) :]:
+            if isinstance(step, nn.modules.batchnorm._BatchNorm):
+                return "a batch norm is linear only once its statistics are known"
+            if not isinstance(step, nn.Conv2d | nn.Linear):
+                return f"{type(step).__name__} is not known to be linear"
+            if has_hooks(step):
+                return "somebody listens to its calls"
+        if any(not _linear(step) for step in chain[: shared_length(chain)]) and len(chain) == shared_length(chain):
+            return f"{type(chain[-1]).__name__} is not linear" if chain else ""
+        return "no other candidate is linear behind the same steps, reads as far, and is cheaper together with it"
+
+
+def _linear(step: nn.Module) -> bool:
+    return isinstance(step, nn.AvgPool2d) and (step.count_include_pad or not step.padding)
+
+
+def _is_zero(chain: Steps, x: Tensor) -> bool:
+    """Whether a candidate is the "none" of cells: it has no parameters, and yields zeros."""
+    if len(chain) != 1 or type(chain[0]).__name__ != "Zero" or list(chain[0].parameters()) or has_hooks(chain[0]):
+        return False
+    with torch.no_grad():
+        return not chain[0](x + 1).any()
+
+
+def _foldings(chains: dict[int, Steps], x: Tensor) -> list[tuple[Steps, Folded | FoldedLinear]]:
+    """What can be folded, with the steps that come first."""
+    maps: dict[tuple[Signature, ...], dict[int, LinearMap]] = {}
+    layers: dict[tuple[Signature, ...], dict[int, nn.Linear | None]] = {}
+    firsts: dict[tuple[Signature, ...], Steps] = {}
+    for position, chain in chains.items():
+        for number in range(shared_length(chain) + 1):
+            prefix, rest = chain[:number], chain[number:]
+            key = tuple(known for step in prefix if (known := signature(step)) is not None)
+            firsts.setdefault(key, prefix)
+            flat = x.dim() != 4 or any(isinstance(step, nn.Flatten) for step in prefix)
+            if not flat and (mapping := linear_map(rest, x.shape[1])) is not None:
+                maps.setdefault(key, {})[position] = mapping
+            if flat and (not rest or (len(rest) == 1 and type(rest[0]) is nn.Linear and not has_hooks(rest[0]))):
+                layer = rest[0] if rest else None
+                layers.setdefault(key, {})[position] = layer if isinstance(layer, nn.Linear) else None
+    found: list[tuple[Steps, Folded | FoldedLinear]] = []
+    for key, group in maps.items():
+        if len(best := foldable(group)) > 1:
+            found.append((firsts[key], Folded(best)))
+    for key, linear in layers.items():
+        if alike := _alike(linear):
+            found.append((firsts[key], FoldedLinear(alike)))
+    return found
+
+
+def _alike(layers: dict[int, nn.Linear | None]) -> dict[int, nn.Linear | None]:
+    """The linear layers of one shape, and the identity where that keeps the shape; at least two layers, or nothing."""
+    shapes: dict[tuple[int, int], dict[int, nn.Linear | None]] = {}
+    for position, layer in layers.items():
+        if layer is not None:
+            shapes.setdefault((layer.in_features, layer.out_features), {})[position] = layer
+    best = max(shapes.items(), key=lambda item: len(item[1]), default=None)
+    if best is None or len(best[1]) < 2:
+        return {}
+    (inside, out), found = best
+    identities = {i: None for i, layer in layers.items() if layer is None} if inside == out else {}
+    return {**found, **identities}
+
+
+def _connect(readers: Sequence[_Reader], model: nn.Module, speed: Speed, report: Report) -> SharedInput:
+    """Gives the mixtures that read one tensor what they share."""
+    chains: dict[object, dict[Place, Steps]] = {}
+    for number, reader in enumerate(readers):
+        for i in reader.alone:
+            key = chain_key(reader.chains[i])
+            if key is not None:
+                chains.setdefault(key, {})[number, i] = reader.chains[i]
+    merges = []
+    for group in chains.values() if speed.merge else ():
+        if len(group) > 1:
+            live = _Live([reader.layer for reader in readers], model)
+            merges.append(SideBySide(group, live, everywhere=speed.merge is True))
+            names = ", ".join(type(step).__name__ for step in next(iter(group.values())))
+            report.merged.append(f"{len(group)} times {names}")
+    shared = SharedInput(len(readers), share=speed.share, merged=merges)
+    for number, reader in enumerate(readers):
+        reader.layer.quick = FastMixture(reader.layer, reader.chains, reader.folds, reader.zeros, shared, number)
+        report.layers.append(reader.layer)
+    if speed.share:
+        _say_shared(readers, report)
+    return shared
+
+
+def _say_shared(readers: Sequence[_Reader], report: Report) -> None:
+    counts: dict[tuple[Signature, ...], tuple[str, int]] = {}
+    for reader in readers:
+        for i in reader.alone:
+            chain = reader.chains[i]
+            steps = chain[: shared_length(chain)]
+            key = tuple(found for step in steps if (found := signature(step)) is not None)
+            if key:
+                name = ", ".join(type(step).__name__ for step in steps)
+                counts[key] = name, counts.get(key, (name, 0))[1] + 1
+    for name, number in counts.values():
+        if number > 1:
+            report.shared.append(f"{name} for {number} candidates of {len(readers)} mixtures")
+
+
+@final
+class _Live:
+    """Says which candidates are computed in this forward pass.
+
+    Args:
+        layers: the mixtures that read one tensor.
+        model: they are in.
+    """
+
+    def __init__(self, layers: Sequence[MixedLayer], model: nn.Module) -> None:
+        self._layers = list(layers)
+        names = {id(module): name for name, module in model.named_modules()}
+        self._above = [_above(names[id(layer)], model) for layer in layers]
+
+    def __call__(self, place: Place) -> bool:
+        layer = self._layers[place[0]]
+        reached = all(_reaches(module, index) for module, index in self._above[place[0]])
+        return reached and place[1] in layer.mixing.active[layer.label]
+
+
+def _above(name: str, model: nn.Module) -> list[tuple[nn.Module, int]]:
+    """The mixtures that a module stands in, and which of their parts it is."""
+    parts = name.split(".") if name else []
+    found: list[tuple[nn.Module, int]] = []
+    for i in range(len(parts)):
+        module = model.get_submodule(".".join(parts[:i]))
+        if isinstance(module, MixedLayer | MixedInput) and i + 1 < len(parts):
+            found.append((module, int(parts[i + 1])))
+        elif isinstance(module, MixedDepth):
+            found.append((module, int(parts[i])))
+    return found
+
+
+def _reaches(module: nn.Module, index: int) -> bool:
+    if isinstance(module, MixedLayer):
+        return index in module.mixing.active[module.label]
+    assert isinstance(module, MixedInput | MixedDepth)
+    return module.takes(index)
+
+
+@final
+class _Forget:
+    """Lets go of what mixtures share, before a forward pass and after it."""
+
+    def __init__(self, shared: Sequence[SharedInput]) -> None:
+        self._shared = tuple(shared)
+
+    def before(self, module: nn.Module, args: Any) -> None:
+        """Of a forward pass that ended early."""
+        for shared in self._shared:
+            shared.clear()
+
+    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Raises where layers were computed side by side with one that was not called."""
+        unread = any(shared.unread for shared in self._shared)
+        self.before(module, args)
+        if unread:
+            raise NasValueError(
+                explain(
+                    "mixtures that read the same tensor in the example are computed side by side, but now one of them "
+                    "was not called",
+                    where="the forward pass of the supernet",
+                    mend="Speed(merge=False)",
+                )
+            )

@@ -1,0 +1,121 @@
+"""Work that mixtures share which read the same tensor: steps without parameters, and layers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nas.oneshot.speed.chains import Prefix, Signature, has_hooks
+from nas.oneshot.speed.depthwise import is_average, is_depthwise, run_average, run_depthwise
+from nas.oneshot.speed.side_by_side import SideBySide
+
+Place: TypeAlias = tuple[int, int]
+"""Of a candidate: the number of its mixture among those that read the tensor, and its position there."""
+
+
+@final
+class SharedInput:
+    """A tensor that mixtures read, and what has been computed of it.
+
+    Which mixtures read one tensor was seen in a forward pass. What they share is kept from the first of them to the
+    last, and for this very tensor alone: another one starts anew.
+
+    Args:
+        readers: how many mixtures read it in a forward pass.
+        share: whether steps without parameters are computed once.
+        merged: what is computed side by side.
+    """
+
+    def __init__(self, readers: int, *, share: bool, merged: Sequence[SideBySide] = ()) -> None:
+        self._readers, self._share, self.merged = readers, share, tuple(merged)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the tensor."""
+        self._x: Tensor | None = None
+        self._left: set[int] = set()
+        self._shared: dict[Signature, tuple[Tensor, int]] = {}
+        self._norms: dict[Signature, tuple[Tensor, Tensor, Tensor]] = {}
+        self._made: dict[Place, Tensor] = {}
+
+    def open(self, x: Tensor) -> None:
+        """A mixture begins to read a tensor."""
+        if self._x is x:
+            return
+        self.clear()
+        self._x, self._left = x, set(range(self._readers))
+        for merge in self.merged:
+            self._made.update(merge.run(lambda prefix: self.prefix(x, prefix)))
+
+    def close(self, reader: int) -> None:
+        """A mixture has read it."""
+        self._left.discard(reader)
+        if not self._left:
+            self.clear()
+
+    @property
+    def unread(self) -> bool:
+        """Whether something was computed for mixtures that did not come."""
+        return bool(self._made)
+
+    def take(self, place: Place) -> Tensor | None:
+        """What a candidate yields, where it was computed beside others."""
+        return self._made.pop(place, None)
+
+    def prefix(self, x: Tensor, prefix: Prefix) -> Tensor:
+        """The tensor after steps without parameters; batch norms without weights may be among them."""
+        for step, key in zip(prefix.steps, prefix.keys, strict=True):
+            if not self._share:
+                x = run_step(step, x)
+            elif isinstance(step, _BatchNorm):
+                x = self._normalised(key, step, x)
+            else:
+                x = self._once(key, step, x)
+        return x
+
+    def _once(self, key: Signature, step: nn.Module, x: Tensor) -> Tensor:
+        known = self._shared.get(key)
+        # What a candidate has written into is no longer what the others share.
+        if known is not None and (torch.compiler.is_compiling() or known[0]._version == known[1]):
+            return known[0]
+        found = run_step(step, x)
+        self._shared[key] = found, 0 if torch.compiler.is_compiling() else found._version
+        return found
+
+    def _normalised(self, key: Signature, step: _BatchNorm, x: Tensor) -> Tensor:
+        """Normalised once; the statistics of every batch norm go on by themselves."""
+        if not step.training or step.momentum is None or step.running_mean is None or step.running_var is None:
+            return run_step(step, x)
+        known = self._norms.get(key)
+        if known is None:
+            mean, variance = torch.zeros_like(step.running_mean), torch.ones_like(step.running_var)
+            y = functional.batch_norm(x, mean, variance, None, None, True, 1.0, step.eps)
+            known = self._norms[key] = y, mean, variance
+        y, mean, variance = known
+        with torch.no_grad():
+            step.running_mean.lerp_(mean, step.momentum)
+            step.running_var.lerp_(variance, step.momentum)
+            if step.num_batches_tracked is not None:
+                step.num_batches_tracked.add_(1)
+        return y
+
+
+def run_step(step: nn.Module, x: Tensor) -> Tensor:
+    """What a module yields, by the quickest way there is; one that somebody listens to is called itself."""
+    found: Tensor
+    if has_hooks(step):
+        found = step(x)
+    elif is_depthwise(step):
+        assert isinstance(step, nn.Conv2d)
+        found = run_depthwise(step, x)
+    elif is_average(step):
+        assert isinstance(step, nn.AvgPool2d)
+        found = run_average(step, x)
+    else:
+        found = step(x)
+    return found

@@ -1,0 +1,182 @@
+"""What applies to a supernet as a whole: memory format, compilation, checkpoints of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from nas.errors import NasValueError, explain
+from nas.oneshot.relaxed import MaskedNetwork, MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
+from nas.oneshot.speed.recorded import CudaRecorder, RecordedForward, record_whole
+from nas.oneshot.speed.report import Report
+from nas.oneshot.speed.speed import Speed
+
+
+def apply_whole(model: nn.Module, example: tuple[Any, ...], speed: Speed, report: Report) -> None:
+    """Does to a model what `speed` says of the whole of it, but for its compilation.
+
+    Raises:
+        NasValueError: checkpoints of cells whose parameters are masked.
+    """
+    images = any(isinstance(tensor, Tensor) and tensor.dim() == 4 for tensor in example)
+    if images and (speed.channels_last is True or (speed.channels_last == "auto" and _gains(model))):
+        model.to(memory_format=torch.channels_last)
+        report.handles.append(model.register_forward_pre_hook(_channels_last))
+        report.whole.append("channels lie together in memory")
+    if speed.checkpoint_cells:
+        if isinstance(model, MaskedNetwork):
+            raise NasValueError(
+                explain(
+                    "cells whose parameters are masked are not computed again: the masks are gone by then",
+                    where="Speed(checkpoint_cells=True)",
+                    mend="checkpoint_cells=False, or a space without ValueChoices",
+                )
+            )
+        found = cells(model)
+        for cell in found:
+            cell.__dict__["forward"] = Recomputed(cell)
+            report.handles.append(Undo(cell))
+        report.whole.append(f"{len(found)} cells are computed again in the backward pass")
+
+
+def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> RecordedForward | None:
+    """Compiles the cells of a supernet, or all of it where it has none, and records its passes; from the next call on.
+
+    Returns:
+        The forward that is recorded as CUDA graphs, if it is.
+
+    Raises:
+        NasValueError: CUDA graphs without CUDA.
+    """
+    model = supernet.model
+    if speed.compile:
+        found = cells(model) or [model]
+        for module in found:
+            if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
+                module.__dict__["forward"] = _own_forward(module)
+                report.handles.append(Undo(module))
+            if module is model and speed.cuda_graphs:  # what is recorded is outermost
+                module.__dict__["forward"] = torch.compile(module.forward)
+            else:
+                module.compile()
+        report.whole.append(f"{len(found)} modules are compiled")
+    if not speed.cuda_graphs:
+        return None
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device))
+    report.handles.append(Undo(model))
+    report.whole.append("forward and backward pass are recorded as CUDA graphs")
+    return recorded
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Inside, a model runs as if it were neither compiled nor recorded: such code cannot be differentiated twice."""
+    forward = vars(model).get("forward")
+    with ExitStack() as stack:
+        if isinstance(forward, RecordedForward):
+            stack.enter_context(forward.paused())
+        if any(module._compiled_call_impl is not None for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _own_forward(module: nn.Module) -> MethodType:
+    """The forward of a module with code of its own.
+
+    torch counts compilations by code, a few for each: cells of one class would use up each other's.
+    """
+    shared = type(module).forward
+    own = FunctionType(
+        shared.__code__.replace(), shared.__globals__, shared.__name__, shared.__defaults__, shared.__closure__
+    )
+    own.__kwdefaults__ = shared.__kwdefaults__
+    return MethodType(own, module)
+
+
+def cells(model: nn.Module) -> list[nn.Module]:
+    """The outermost modules in the model's lists and sequences that hold mixtures beneath them."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        if not any(isinstance(module, MixedLayer | MixedInput | MixedDepth) for module in child.modules()):
+            continue
+        if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict) and not isinstance(child, MixedDepth):
+            found += cells(child)
+        elif not isinstance(child, MixedLayer | MixedInput | MixedDepth):
+            found.append(child)
+    return found
+
+
+def _gains(model: nn.Module) -> bool:
+    """Whether channels that lie together were measured to be faster: wherever convolutions of images are."""
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+def _channels_last(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(_laid(x) if isinstance(x, Tensor) and x.dim() == 4 else x for x in args)
+
+
+def _laid(image: Tensor) -> Tensor:
+    image = image.contiguous(memory_format=torch.channels_last)
+    if image.shape[1] > 1:
+        return image
+    # One channel lies either way; only its strides say which way the next layers are to lie.
+    _, _, height, width = image.shape
+    return image.as_strided(image.shape, (height * width, 1, width, 1))
+
+
+@final
+class Recomputed:
+    """The forward of a cell that keeps its input alone, and computes the rest again when gradients are wanted.
+
+    Args:
+        cell: whose forward it is.
+    """
+
+    def __init__(self, cell: nn.Module) -> None:
+        self._cell = cell
+
+    def __call__(self, *args: Any) -> Any:
+        """What the cell yields."""
+        return checkpoint(type(self._cell).forward, self._cell, *args, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_kept(self._cell)
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norms count nothing: the batch was counted when it was computed first."""
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+    buffers = [dict(norm._buffers) for norm in norms]
+    for norm in norms:
+        norm._buffers.update({name: None if b is None else b.clone() for name, b in norm._buffers.items()})
+    try:
+        yield
+    finally:
+        for norm, kept in zip(norms, buffers, strict=True):
+            norm._buffers.update(kept)
+
+
+@final
+class Undo:
+    """Gives a cell its own forward again.
+
+    Args:
+        cell: that has another.
+    """
+
+    def __init__(self, cell: nn.Module) -> None:
+        self._cell = cell
+
+    def remove(self) -> None:
+        """Does so."""
+        self._cell.__dict__.pop("forward", None)

@@ -1,0 +1,233 @@
+"""What all one-shot strategies share: a supernet is trained by pytorch-lightning, ranked, and taken apart."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, TypedDict, Unpack, final, get_args, get_type_hints
+
+from torch import nn
+
+from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
+from nas.evaluators import TrainingEvaluator
+from nas.oneshot.ranking import Judged, Ranking
+from nas.oneshot.training import Learner, Logged, Training, measure, recalibrate, train_step
+from nas.oneshot.trust import TrustReport, trust_report
+from nas.protocols import Evaluator, Job, OneShotStrategy, OneShotTask, Task, Trial
+from nas.random_state import seeded
+from nas.space import ModelSpace, Sample
+
+
+class SupernetSettings(TypedDict, total=False):
+    """What every one-shot strategy takes besides its own."""
+
+    epochs: int
+    """Of the supernet; the evaluator's `max_epochs` where omitted."""
+    checkpoint_every: int
+    """Training steps from one checkpoint to the next; 100 where omitted."""
+    candidates: int
+    """How many of the best subnets become trials; 10 where omitted."""
+    recalibration: int
+    """Batches of training data for the batch statistics of a subnet; 20 where omitted."""
+
+
+class SupernetStrategy(OneShotStrategy):
+    """Trains a supernet with the evaluator's own steps, optimizers and data.
+
+    Args:
+        **settings: see `SupernetSettings`.
+    """
+
+    def __init__(self, **settings: Unpack[SupernetSettings]) -> None:
+        for name in settings.keys() - SupernetSettings.__annotations__.keys():
+            raise NasTypeError(
+                explain(
+                    f"{type(self).__name__} has no argument {name!r}; {close_names(name, _arguments(type(self)))}",
+                    got=settings[name],  # type: ignore[literal-required]  # it is no key of theirs
+                )
+            )
+        for name, number in settings.items():
+            if isinstance(number, bool) or not isinstance(number, int) or number < (name != "recalibration"):
+                raise NasValueError(explain(f"{name} must be an int from 1 on", got=number))
+        self._settings = settings
+        self._ranking: Ranking | None = None
+        self._training: Training | None = None
+
+    @final
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._settings.items())})"
+
+    @abstractmethod
+    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+        """The algorithm's learner.
+
+        Args:
+            space: without hyperparameters.
+            seed: of all that is random.
+            example: what the evaluator calls the network with.
+        """
+
+    # As a strategy: it proposes what was ranked.
+
+    @final
+    def start(self, task: Task) -> None:
+        """Nothing to begin: the supernet is trained in `search`."""
+
+    @final
+    def ask(self, number: int) -> Sample:
+        """The subnet of this rank.
+
+        Raises:
+            SearchSpaceExhausted: no more were ranked.
+        """
+        ranked = (None if self._ranking is None else self._ranking.samples) or []
+        if number >= len(ranked):
+            raise SearchSpaceExhausted("every subnet that was ranked is judged")
+        return dict(ranked[number])
+
+    @final
+    def tell(self, trial: Trial) -> None:
+        """Nothing to learn: what is known is in the supernet."""
+
+    # As a one-shot strategy.
+
+    @final
+    def refuse(self, space: ModelSpace, evaluator: Evaluator) -> None:
+        """Raises where the space or the evaluator cannot serve."""
+        name = type(self).__name__
+        if not isinstance(evaluator, TrainingEvaluator):
+            raise NasTypeError(
+                explain(
+                    f"{name} trains a supernet, so it needs an evaluator that says how",
+                    got=evaluator,
+                    mend="Classification, Regression or LightningEvaluator of nas.evaluators",
+                )
+            )
+        if evaluator.hyperparameters:
+            raise NasValueError(
+                explain(
+                    f"{name} trains all architectures at once, so they share the hyperparameters of training",
+                    got={label: repr(domain) for label, domain in evaluator.hyperparameters.items()},
+                    mend="fix them, or search by a multi-trial strategy",
+                )
+            )
+
+    @final
+    def search(self, task: OneShotTask) -> Evaluator | None:
+        """Trains the supernet, or goes on, or finds that it is trained; ranks its subnets."""
+        training = self._begin(task)
+        if not training.finished:
+            training.fit()
+            if not training.finished:
+                return None
+        ranking = Ranking(task.directory / "ranking.json", training.epochs)
+        if ranking.samples is None:
+            judged = Judged(task.directory / "judged.jsonl", training.epochs, self._judge)
+            ranking.write(training.learner.rank(self._settings.get("candidates", 10), judged))
+        self._ranking = ranking
+        return _Subnets(self._evaluate)
+
+    @final
+    def restore(self, task: OneShotTask) -> None:
+        """Loads the trained supernet."""
+        training = self._begin(task)
+        if not training.finished:
+            raise ExperimentError(
+                explain("the supernet is not trained yet", got=str(task.directory), mend="experiment.run() first")
+            )
+
+    @final
+    def inherit(self, sample: Sample) -> nn.Module:
+        """The architecture of a sample with its own copy of the shared weights, its batch statistics taken afresh."""
+        training = self._trained
+        model = training.learner.extract(sample)
+        inner = training.evaluator.module(model)
+        Logged().attach(inner)
+        inner.to(training.device)
+        with seeded(training.task.seed):
+            batches = training.batches("train", self._settings.get("recalibration", 20))
+            recalibrate(model, batches, lambda batch: train_step(inner, batch, 0))
+        return model.cpu()
+
+    @final
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """The evaluator's metrics of a model, on all the validation data."""
+        training = self._trained
+        inner = training.evaluator.module(model)
+        logged = Logged()
+        logged.attach(inner)
+        inner.to(training.device)
+        return measure(inner, logged, training.batches("validation", None))
+
+    @final
+    def report(self, trials: list[Trial], *, k: int, **options: Any) -> TrustReport:
+        """How far the supernet can be trusted; see `nas.oneshot.trust.trust_report`."""
+        return trust_report(self._trained, self._judge, trials, k=k, **options)
+
+    # Inside.
+
+    def _begin(self, task: OneShotTask) -> Training:
+        if self._training is None or self._training.task.directory != task.directory or not self._training.finished:
+            self._training = Training(
+                task,
+                lambda example: self.make_learner(task.space, seed=task.seed, example=example),
+                epochs=self._settings.get("epochs"),
+                every=self._settings.get("checkpoint_every", 100),
+            )
+        self._training.task = task
+        return self._training
+
+    @property
+    def _trained(self) -> Training:
+        if self._training is None:
+            raise ExperimentError(explain("the supernet is not trained yet", mend="experiment.run() first"))
+        return self._training
+
+    def _judge(self, sample: Sample) -> float:
+        training = self._trained
+        value = self._metrics(sample, None)[training.module.metric]
+        return value if training.task.direction == "maximize" else -value
+
+    def _evaluate(self, job: Job) -> dict[str, float]:
+        """The metrics of a trial's sample, the one that counts first."""
+        found = self._metrics(job.sample, job.model)
+        first = self._trained.module.metric
+        return {first: found[first]} | found
+
+    def _metrics(self, sample: Sample, model: nn.Module | None) -> dict[str, float]:
+        """The metrics of a sample by the shared weights; `model` is given them, where they can be taken along."""
+        training = self._trained
+        if not training.learner.has_weights:
+            return training.measure(sample)
+        inherited = self.inherit(sample)
+        if model is None:
+            model = inherited
+        else:
+            model.load_state_dict(inherited.state_dict())
+        found = self.measure(model)
+        model.cpu()
+        return found
+
+
+def _arguments(kind: type) -> list[str]:
+    """The names of a strategy's arguments, those of its settings too."""
+    hints = get_type_hints(kind.__init__)  # type: ignore[misc]  # of the class that is being made
+    hints.pop("return")
+    settings: Any = get_args(hints.pop("settings"))[0]
+    return [*hints, *get_type_hints(settings)]
+
+
+@final
+class _Subnets(Evaluator):
+    """Judges samples by the shared weights.
+
+    Args:
+        judge: the metrics of a job.
+    """
+
+    def __init__(self, judge: Callable[[Job], dict[str, float]]) -> None:
+        self._judge = judge
+
+    def evaluate(self, job: Job) -> dict[str, float]:
+        """The metrics of a sample."""
+        return self._judge(job)

@@ -1,0 +1,298 @@
+"""The learner of relaxed supernets: weights on training data, architecture parameters on validation data, in turns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Adam, Optimizer
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.oneshot.relaxed import (
+    Architecture,
+    CostPenalty,
+    CurvatureStop,
+    Mixer,
+    Moment,
+    RelaxedSupernet,
+    check_penalty,
+    is_number,
+    largest_eigenvalue,
+    softmax,
+)
+from nas.oneshot.speed import RecordedForward, Report, Speed, compile_whole, optimise, uncompiled
+from nas.oneshot.training.distributed import gather
+from nas.oneshot.training.frozen import frozen
+from nas.oneshot.training.learner import Judge, Learner, Search
+from nas.space import Sample
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureSteps:
+    """How architecture parameters are optimised: Adam, as in DARTS (arXiv 1806.09055, section 3.1.1)."""
+
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.999)
+    warmup_epochs: int = 0
+    """Epochs at first in which the weights alone are trained."""
+    unrolled: bool = False
+    """Whether the weights are taken one training step ahead (second order; equation 6)."""
+    penalty: CostPenalty | None = None
+    stop: CurvatureStop | None = None
+    speed: Speed = field(default_factory=Speed)
+    """How the mixtures are computed."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay"):
+            number = getattr(self, name)
+            if not is_number(number):
+                raise NasValueError(explain(f"{name} must be a number from 0 on", got=number))
+        if not isinstance(self.unrolled, bool):
+            raise NasTypeError(explain("unrolled is True or False", got=self.unrolled))
+        betas: object = self.betas
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b, most=1) for b in betas):
+            raise NasValueError(explain("betas are two numbers from 0 to below 1", got=betas))
+        check_penalty(self.penalty)
+        if self.stop is not None and not isinstance(self.stop, CurvatureStop):
+            raise NasTypeError(explain("stop ends a search early", got=self.stop, mend="CurvatureStop()"))
+        warmup = self.warmup_epochs
+        if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
+            raise NasValueError(explain("warmup_epochs must be an int from 0 on", got=warmup))
+        if self.unrolled and self.speed.checkpoint_cells:
+            raise NasValueError(
+                explain(
+                    "the second order replaces the weights for a while, so cells cannot be computed again later",
+                    got="unrolled=True with Speed(checkpoint_cells=True)",
+                    mend="drop one of the two",
+                )
+            )
+
+
+@final
+class RelaxedLearner(Learner):
+    """Trains the two kinds of parameters of a relaxed supernet in turns.
+
+    Args:
+        supernet: of the space.
+        mixer: the rules of mixing.
+        steps: of the architecture.
+        example: what the model is called with; where it is omitted, the supernet computes as it is.
+
+    Attributes:
+        report: how the supernet was made quick.
+    """
+
+    def __init__(
+        self,
+        supernet: RelaxedSupernet,
+        mixer: Mixer,
+        steps: ArchitectureSteps,
+        example: tuple[Any, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        # In a tuple: the weights are the evaluator's module's, not the learner's.
+        self._supernet = (supernet,)
+        self.architecture: Architecture = supernet.architecture
+        self._mixer, self._steps = mixer, steps
+        self._optimizer: Optimizer = Adam(
+            self.architecture.parameters(), lr=steps.learning_rate, betas=steps.betas, weight_decay=steps.weight_decay
+        )
+        self._history: dict[str, Any] = {"curvature": [], "snapshots": [], "stopped": False}
+        self._validation: Any = None
+        self.report = Report() if example is None else optimise(supernet, example, steps.speed)
+        self._compiled = False
+        self._recorded: RecordedForward | None = None
+
+    @property
+    def supernet(self) -> RelaxedSupernet:
+        """Its mixtures."""
+        return self._supernet[0]
+
+    @property
+    def model(self) -> nn.Module:
+        """The mixtures; their parameters are the weights."""
+        return self.supernet.model
+
+    @property
+    def needs_validation(self) -> bool:
+        """Yes: the architecture is trained on it."""
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the curvature has ended the search."""
+        return bool(self._history["stopped"])
+
+    def optimizers(self) -> list[Optimizer]:
+        """Of the architecture."""
+        return [self._optimizer]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The curvature so far."""
+        return copy.deepcopy(self._history)
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there."""
+        self._history = dict(copy.deepcopy(dict(state)))
+
+    def step(self, search: Search, train: Any, validation: Any) -> dict[str, Tensor]:
+        """A step of the architecture, after the warm-up, and one of the weights."""
+        losses = {}
+        self._validation = validation
+        if search.current_epoch >= self._steps.warmup_epochs:
+            losses["architecture_loss"] = self._step_architecture(search, train, validation)
+        with torch.no_grad():
+            self.architecture.mix(self._mixer.rule(_moment(search), "weights"))
+        search.zero_weights()
+        loss = search.training_loss(train)
+        if loss.requires_grad:  # a path of skip connections alone has no weights
+            search.backward_into(loss, inputs=[p for p in search.weights if p.requires_grad])
+        search.step_weights()
+        return losses | {"train_loss": loss.detach()}
+
+    def _step_architecture(self, search: Search, train: Any, validation: Any) -> Tensor:
+        parameters = list(self.architecture.parameters())
+        self._optimizer.zero_grad(set_to_none=True)
+        self.architecture.mix(self._mixer.rule(_moment(search), "architecture"))
+        if self._steps.unrolled:
+            with uncompiled(self.model):
+                loss = unrolled_loss(search, train, validation) + self._penalty()
+                scaled = search.scaled(loss)
+                gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+        else:
+            with frozen(search.weights):
+                loss = search.loss(validation) + self._penalty()
+            search.backward_into(loss, inputs=parameters)
+        search.step_architecture(self._optimizer, parameters)
+        self._mixer.after_architecture_step(self.architecture)
+        return loss.detach()
+
+    def _penalty(self) -> Tensor | float:
+        penalty = self._steps.penalty
+        return 0.0 if penalty is None else penalty.expected(self.architecture)
+
+    def show(self, search: Search) -> None:
+        """The mixture by the softmax."""
+        with torch.no_grad():
+            self.architecture.mix(softmax)
+
+    def begin_epoch(self, search: Search) -> None:
+        """Compiles what is to be compiled: not before, as judging and checking compute other parts each time."""
+        if not self._compiled:
+            self._recorded = compile_whole(self.supernet, self._steps.speed, self.report)
+            self._compiled = True
+        elif self._recorded is not None:
+            self._recorded.forget()  # what a model does in Python may go by the epoch
+
+    def end_epoch(self, search: Search) -> None:
+        """Looks at the curvature, where that may end the search."""
+        stop = self._steps.stop
+        if stop is None or self._validation is None or search.current_epoch < self._steps.warmup_epochs:
+            return
+        history = self._history
+        # Each device has another batch; all must stop together.
+        curvatures = gather(self.curvature(search, self._validation))
+        history["curvature"].append(sum(curvatures) / len(curvatures))
+        snapshot = {name: tensor.detach().clone().cpu() for name, tensor in self.architecture.state_dict().items()}
+        history["snapshots"] = [*history["snapshots"], snapshot][-stop.patience - 1 :]
+        if stop.says(history["curvature"]):
+            history["stopped"] = True
+            self.architecture.load_state_dict(history["snapshots"][0])
+            search.stop()
+
+    def curvature(self, search: Search, batch: Any) -> float:
+        """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters."""
+        with uncompiled(self.model):
+            return largest_eigenvalue(search.loss, search.inner, self.architecture, batch)
+
+    def logged(self) -> dict[str, float]:
+        """The probability of each answer, and the entropy of each label."""
+        found = {}
+        with torch.no_grad():
+            for label in self.architecture.labels:
+                found[f"entropy/{label}"] = float(self.architecture.entropy(label))
+                shares = self.architecture.probabilities(label).tolist()
+                for answer, share in zip(self.architecture.answers(label), shares, strict=True):
+                    found[f"architecture/{label}/{answer}"] = share
+        if self._history["curvature"]:
+            found["curvature"] = self._history["curvature"][-1]
+        return found
+
+    def rank(self, k: int, judge: Judge) -> list[Sample]:
+        """The likeliest samples, as the papers derive them; they are not validated."""
+        return self.supernet.discretise(k)
+
+    @property
+    def has_weights(self) -> bool:
+        """Where the channels are whole."""
+        return self.supernet.has_weights
+
+    def select(self, sample: Sample) -> None:
+        """Makes the model compute one architecture."""
+        self.architecture.one_hot(sample)
+
+    def extract(self, sample: Sample) -> nn.Module:
+        """The architecture of a sample with its own copy of the weights."""
+        return self.supernet.extract(sample)
+
+    def check(self, example: tuple[Any, ...]) -> None:
+        """Compares the supernet with some of its architectures."""
+        self.supernet.check(example)
+
+
+def _moment(search: Search) -> Moment:
+    return Moment(step=search.done, epoch=search.current_epoch, epochs=search.epochs)
+
+
+class _TrainingStep(nn.Module):
+    """The evaluator's loss as a function of the weights."""
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self.inner = search.inner
+        self._search = (search,)
+
+    def forward(self, batch: Any) -> Tensor:
+        """The training loss of a batch."""
+        return self._search[0].loss(batch)
+
+
+def unrolled_loss(search: Search, train: Any, validation: Any) -> Tensor:
+    """The validation loss after one step of training (DARTS, arXiv 1806.09055, equation 6); exact, not approximated.
+
+    The step is that of SGD with the momentum and weight decay of the weights' optimizer; neither the weights nor the
+    batch statistics are touched.
+    """
+    step = _TrainingStep(search)
+    weights = {name: p for name, p in step.named_parameters() if p.requires_grad}
+    buffers = {name: b.clone() for name, b in step.named_buffers()}
+    loss = functional_call(step, {**weights, **buffers}, (train,))
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
+    rates = {
+        id(p): (group, optimizer.state.get(p, {}))
+        for optimizer in search.weight_optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    ahead: dict[str, Tensor] = {}
+    for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+        if gradient is None or id(weight) not in rates:
+            ahead[name] = weight
+            continue
+        group, state = rates[id(weight)]
+        direction = gradient + group.get("weight_decay", 0.0) * weight.detach()
+        momentum = state.get("momentum_buffer")
+        if momentum is not None:
+            direction = direction + group.get("momentum", 0.0) * momentum
+        ahead[name] = weight.detach() - group["lr"] * direction
+    found: Tensor = functional_call(step, {**ahead, **buffers}, (validation,))
+    return found

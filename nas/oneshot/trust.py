@@ -1,0 +1,239 @@
+"""How far a supernet can be trusted: does it rank architectures as they rank when each is trained alone?"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, final
+
+from torch import nn
+
+from nas.errors import NasValueError, explain
+from nas.protocols import Evaluator, Job, Trial, as_metrics, evaluating
+from nas.random_state import derive_seed, seeded
+from nas.space import Categorical, Domain, Sample, sample_key
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from nas.oneshot.training import Training
+
+_IDENTITIES = ("skip", "identity")
+_DOMINATES = 0.5
+_SHOWN = 120
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One architecture, by the shared weights and alone."""
+
+    sample: Sample
+    shared: float
+    """The metric with the shared weights."""
+    alone: float
+    """The metric after it was trained from scratch."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrustReport:
+    """What is known of a supernet's judgement; `print` shows it."""
+
+    metric: str
+    compared: tuple[Compared, ...]
+    kendall: float
+    """Rank correlation, tau-b, of shared and alone: 1 for the same order, 0 for none, -1 for the opposite one."""
+    interval: tuple[float, float]
+    """Of its 95 % confidence, by the bootstrap: few architectures say little."""
+    skips: float | None
+    """The share of skip connections among the operations of the best sample; None where it has no such choice."""
+    expected_skips: float | None
+    """The share that random samples have."""
+    curvature: float | None
+    """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, for relaxed ones."""
+
+    @property
+    def alarms(self) -> list[str]:
+        """What should make one doubt the result."""
+        found = []
+        if self.interval[1] < 0 or self.kendall <= 0:
+            found.append(
+                f"the supernet's order says nothing about the architectures alone (Kendall {self.kendall:.2f}): take "
+                "several of its best, and retrain them"
+            )
+        if self.skips is not None and self.skips > _DOMINATES:
+            found.append(
+                f"{self.skips:.0%} of the operations of the best sample are skip connections (a random sample has "
+                f"{self.expected_skips or 0:.0%}): it has collapsed; try fewer epochs, stop=CurvatureStop(), or paths"
+            )
+        return found
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title="Trust report", title_justify="left")
+        for name in ("sample", f"{self.metric}, shared weights", f"{self.metric}, alone"):
+            table.add_column(name)
+        for row in self.compared:
+            sample = ", ".join(f"{label}={answer}" for label, answer in row.sample.items())
+            table.add_row(
+                Text(sample if len(sample) <= _SHOWN else f"{sample[:_SHOWN]}…"),
+                f"{row.shared:.5g}",
+                f"{row.alone:.5g}",
+            )
+        low, high = self.interval
+        lines = [f"Rank correlation (Kendall): {self.kendall:.2f}, with 95 % confidence from {low:.2f} to {high:.2f}"]
+        if self.skips is not None:
+            lines.append(
+                f"Skip connections in the best sample: {self.skips:.0%}, expected {self.expected_skips or 0:.0%}"
+            )
+        if self.curvature is not None:
+            lines.append(f"Largest eigenvalue of the Hessian in the architecture parameters: {self.curvature:.4g}")
+        lines += [f"ALARM: {alarm}" for alarm in self.alarms] or ["No alarm."]
+        return Group(table, Text("\n".join(lines)))
+
+
+def trust_report(
+    training: Training,
+    judge: Callable[[Sample], float],
+    trials: Sequence[Trial],
+    *,
+    k: int,
+    evaluator: Evaluator | None = None,
+    choose: Literal["spread", "best"] = "spread",
+) -> TrustReport:
+    """Trains k architectures alone, and compares.
+
+    Args:
+        training: of the supernet.
+        judge: the metric of a sample by the shared weights; more is better.
+        trials: of the experiment: its subnets.
+        k: how many architectures.
+        evaluator: how they are trained; the experiment's where None.
+        choose: "spread": the best one and random ones, which asks whether the supernet ranks the space; "best": the k
+            best, which asks whether it ranks its own favourites.
+
+    Raises:
+        NasValueError: k below 2, or an unknown way to choose.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 2:
+        raise NasValueError(explain("a rank correlation needs at least 2 architectures", got=k, where="k"))
+    if choose not in ("spread", "best"):
+        raise NasValueError(explain('architectures are chosen by "spread" or "best"', got=choose, where="choose"))
+    task = training.task
+    sign = 1 if task.direction == "maximize" else -1
+    samples = _chosen(training, trials, k, choose)
+    alone = [_train_alone(training, sample, i, evaluator) for i, sample in enumerate(samples)]
+    compared = tuple(
+        Compared(sample=sample, shared=sign * judge(sample), alone=value)
+        for sample, value in zip(samples, alone, strict=True)
+    )
+    pairs = [(sign * row.shared, sign * row.alone) for row in compared]
+    best = trials[0].sample if trials else samples[0]
+    domains = task.space.search_space.domains
+    return TrustReport(
+        metric=training.module.metric,
+        compared=compared,
+        kendall=kendall(pairs),
+        interval=_bootstrap(pairs),
+        skips=skip_share(best, domains),
+        expected_skips=_mean([skip_share(task.space.sample(seed), domains) for seed in range(100)]),
+        curvature=training.curvature(),
+    )
+
+
+def kendall(pairs: Sequence[tuple[float, float]]) -> float:
+    """The rank correlation tau-b of two values, ties counted out (Kendall 1945); 0 where one of them never changes.
+
+    Example:
+        >>> kendall([(1, 10), (2, 20), (3, 30)]), kendall([(1, 30), (2, 20), (3, 10)])
+        (1.0, -1.0)
+    """
+    agree = first = second = 0
+    for i, (a, b) in enumerate(pairs):
+        for c, d in pairs[:i]:
+            x, y = (a > c) - (a < c), (b > d) - (b < d)
+            agree += x * y
+            first += x * x
+            second += y * y
+    return agree / math.sqrt(first * second) if first and second else 0.0
+
+
+def skip_share(sample: Mapping[str, Any], domains: Mapping[str, Domain]) -> float | None:
+    """The share of skip connections among the operations of a sample; None where it has no such choice.
+
+    A choice is one of operations where a candidate is a skip connection by its name.
+
+    Args:
+        sample: label -> answer.
+        domains: of the space, by label.
+
+    Example:
+        >>> from nas import Categorical
+        >>> domains = {"op": Categorical(["skip_connect", "conv"]), "act": Categorical(["relu", "tanh"])}
+        >>> skip_share({"op": "skip_connect", "act": "relu"}, domains)
+        1.0
+    """
+    operations = [answer for label, answer in sample.items() if _has_skips(domains[label])]
+    return sum(map(_is_skip, operations)) / len(operations) if operations else None
+
+
+def _has_skips(domain: Domain) -> bool:
+    return isinstance(domain, Categorical) and any(map(_is_skip, domain.values()))
+
+
+def _is_skip(answer: object) -> bool:
+    return isinstance(answer, str) and any(name in answer.lower() for name in _IDENTITIES)
+
+
+def _mean(shares: list[float | None]) -> float | None:
+    found = [share for share in shares if share is not None]
+    return statistics.fmean(found) if found else None
+
+
+def _bootstrap(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    rng = random.Random(0)
+    drawn = sorted(kendall(rng.choices(pairs, k=len(pairs))) for _ in range(1000))
+    return drawn[25], drawn[974]
+
+
+def _chosen(training: Training, trials: Sequence[Trial], k: int, choose: str) -> list[Sample]:
+    found: dict[str, Sample] = {}
+    for trial in trials:
+        if len(found) < (1 if choose == "spread" else k):
+            found.setdefault(sample_key(trial.sample), dict(trial.sample))
+    space, rng = training.task.space, random.Random(f"trust/{training.task.seed}")
+    for _ in range(100 * k):
+        if len(found) >= min(k, space.size):
+            break
+        sample = space.sample(rng)
+        found.setdefault(sample_key(sample), sample)
+    return list(found.values())
+
+
+def _train_alone(training: Training, sample: Sample, number: int, evaluator: Evaluator | None) -> float:
+    task = training.task
+
+    def build(proposed: Sample, seed: int) -> tuple[nn.Module, Sample]:
+        return task.space.build_completed(proposed, seed)
+
+    seed = derive_seed(task.seed, number)
+    folder = task.directory / "trust" / str(number)
+    job = Job(number=number, sample=dict(sample), seed=seed, build=build, directory=folder)
+    with evaluating(job), seeded(seed):
+        metrics = as_metrics((task.evaluator if evaluator is None else evaluator).evaluate(job))
+    return metrics[training.module.metric]

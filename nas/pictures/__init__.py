@@ -1,0 +1,7 @@
+"""Pictures of cells and of whole networks."""
+
+from nas.pictures.pictures import draw
+
+__all__ = [
+    "draw",
+]

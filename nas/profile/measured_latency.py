@@ -1,0 +1,169 @@
+"""How long a model takes: measured, with warm-up, median and spread."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import MissingDependency, NasTypeError, NasValueError, explain
+from nas.profile.dry_run import Example, real_example
+
+Backend: TypeAlias = Literal["eager", "compile", "onnxruntime"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Seconds for one forward pass in evaluation mode."""
+
+    median: float
+    """Half of the passes took less."""
+    lower: float
+    """A quarter of the passes took less."""
+    upper: float
+    """A quarter of the passes took more."""
+    repeats: int
+    """How many passes were measured."""
+    threads: int
+    """How many threads an operation could use on the CPU."""
+    backend: Backend
+    """What ran the model."""
+
+    @property
+    def interquartile(self) -> float:
+        """The spread: the width of the middle half."""
+        return self.upper - self.lower
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median * 1e3:.3f} ms (middle half {self.lower * 1e3:.3f} to {self.upper * 1e3:.3f}; {self.repeats} "
+            f"passes, {self.backend}, {self.threads} {'thread' if self.threads == 1 else 'threads'})"
+        )
+
+
+def latency(
+    model: nn.Module,
+    example_input: Example,
+    backend: Backend = "eager",
+    *,
+    warmup: int = 5,
+    repeats: int = 30,
+    threads: int = 1,
+) -> Latency:
+    """Measures the forward pass of a model, without gradients and in evaluation mode; the model stays as it was.
+
+    Args:
+        model: on any device; the inputs are moved to it.
+        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included.
+        backend: "eager" is PyTorch as it is; "compile" is `torch.compile`; "onnxruntime" runs an export on the CPU.
+        warmup: passes before the first that is measured.
+        repeats: passes that are measured.
+        threads: for each operation on the CPU; set for the measurement alone.
+
+    Raises:
+        NasTypeError, NasValueError: another kind of model, example or backend; counts below 1.
+        MissingDependency: onnxruntime is not installed.
+
+    Example:
+        >>> found = latency(nn.Linear(8, 8), (1, 8), repeats=10)
+        >>> 0 < found.lower <= found.median <= found.upper, found.repeats, found.threads
+        (True, 10, 1)
+    """
+    if not isinstance(model, nn.Module):
+        raise NasTypeError(explain("latency needs an nn.Module", got=model))
+    check_backend(backend)
+    for name, number in (("repeats", repeats), ("threads", threads), ("warmup + 1", warmup + 1)):
+        if number < 1:
+            raise NasValueError(explain(f"{name} must be at least 1", got=number, where="latency"))
+    inputs = real_example(example_input)
+    with _evaluating(model), _threads(threads), torch.no_grad(), _runner(model, inputs, backend, threads) as run:
+        seconds = _measure(run, warmup, repeats)
+    lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive") if repeats > 1 else seconds * 3
+    return Latency(median=median, lower=lower, upper=upper, repeats=repeats, threads=threads, backend=backend)
+
+
+def check_backend(backend: str) -> None:
+    """Raises NasValueError for what is no backend."""
+    if backend not in get_args(Backend):
+        raise NasValueError(explain(f"the backend is one of {', '.join(get_args(Backend))}", got=backend))
+
+
+def _measure(run: Callable[[], object], warmup: int, repeats: int) -> list[float]:
+    for _ in range(warmup):
+        run()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _runner(
+    model: nn.Module, inputs: tuple[Tensor, ...], backend: Backend, threads: int
+) -> Iterator[Callable[[], object]]:
+    """A function that runs the model once, to the end."""
+    if backend == "onnxruntime":
+        with _session(model, inputs, threads) as run:
+            yield run
+        return
+    parameter = next(model.parameters(), inputs[0])
+    placed = tuple(tensor.to(parameter.device) for tensor in inputs)
+    compiled = torch.compile(model) if backend == "compile" else model
+
+    def run_torch() -> None:
+        compiled(*placed)
+        if parameter.device.type == "cuda":
+            torch.cuda.synchronize(parameter.device)
+
+    yield run_torch
+
+
+@contextmanager
+def _session(model: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Iterator[Callable[[], object]]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependency("onnxruntime", purpose="latency(backend='onnxruntime')") from error
+    from nas.export import to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        to_onnx(model, inputs[0] if len(inputs) == 1 else inputs, path)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [found.name for found in session.get_inputs()]
+    feed = {name: tensor.numpy(force=True) for name, tensor in zip(names, inputs, strict=True)}
+    yield lambda: session.run(None, feed)

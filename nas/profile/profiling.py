@@ -1,0 +1,94 @@
+"""What an architecture costs: parameters, multiply-adds, activations, memory, latency; of one model or of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import overload
+
+from torch import nn
+
+from nas.errors import NasTypeError, explain
+from nas.profile.costs import Bounds, Cost, CostConstraint
+from nas.profile.dry_run import Example
+from nas.profile.latency_prediction import LatencyTable, PredictionError, latency_table
+from nas.profile.measured_latency import Backend, Latency, latency
+from nas.profile.memory import PeakMemory
+from nas.profile.model_profile import ModelProfile, ModuleProfile, profile_model, profile_sample
+from nas.profile.space_profile import SpaceProfile
+from nas.space import Answer, ModelSpace
+
+__all__ = [
+    "Backend",
+    "Bounds",
+    "Cost",
+    "CostConstraint",
+    "Example",
+    "Latency",
+    "LatencyTable",
+    "ModelProfile",
+    "ModuleProfile",
+    "PeakMemory",
+    "PredictionError",
+    "SpaceProfile",
+    "latency",
+    "latency_table",
+    "profile",
+]
+
+Answers = Mapping[str, Answer]
+
+
+@overload
+def profile(model: nn.Module | tuple[ModelSpace, Answers], example_input: Example) -> ModelProfile: ...
+@overload
+def profile(model: ModelSpace, example_input: Example, *, sample: Answers) -> ModelProfile: ...
+@overload
+def profile(model: ModelSpace, example_input: Example, *, sample: None = None) -> SpaceProfile: ...
+
+
+def profile(
+    model: nn.Module | ModelSpace | tuple[ModelSpace, Answers],
+    example_input: Example,
+    *,
+    sample: Answers | None = None,
+) -> ModelProfile | SpaceProfile:
+    """What a model costs, or what each architecture of a space costs.
+
+    Everything happens on the meta device: no weights are allocated, and a model that has some is neither copied nor
+    touched.
+
+    Args:
+        model: a module; a space; or a pair (space, sample).
+        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included.
+        sample: one architecture of the space.
+
+    Returns:
+        The costs of one architecture; for a space without a sample, the costs of all its samples.
+
+    Raises:
+        NasTypeError: a model or an example input of another kind.
+        NasValueError: a sample that is not of the space, or a forward pass that fails on such an input.
+
+    Example:
+        >>> from nas import ValueChoice
+        >>> found = profile(nn.Linear(4, 8), (1, 4))
+        >>> found.parameters, found.multiply_adds, found.flops, found.activations
+        (40, 32, 64, 8)
+        >>> space = ModelSpace(lambda: nn.Linear(4, ValueChoice([8, 16, 32], label="width")))
+        >>> costs = profile(space, (1, 4))
+        >>> costs.flops({"width": 16}), costs.flops.bounds().least
+        (128, 64.0)
+        >>> space.sample(0, where=costs.flops < 100)
+        {'width': 8}
+    """
+    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], ModelSpace) and sample is None:
+        model, sample = model
+    if isinstance(model, ModelSpace):
+        return SpaceProfile(model, example_input) if sample is None else profile_sample(model, sample, example_input)
+    if not isinstance(model, nn.Module):
+        raise NasTypeError(explain("profile needs a module, a ModelSpace or a pair (space, sample)", got=model))
+    if sample is not None:
+        raise NasTypeError(
+            explain("a sample belongs to a ModelSpace, but this is a module", got=model, mend="profile(space, ...)")
+        )
+    return profile_model(model, example_input)

@@ -1,0 +1,216 @@
+"""Rules that stop a trial early by what it reports; each is a few words around one of Optuna's pruners."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from nas.errors import NasTypeError, NasValueError, explain
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+
+class EarlyStopping(ABC):
+    """A rule for `Experiment(early_stopping=...)`.
+
+    A resource is what a trial has used by a report: the number of the step, counted from 1. A trial that reports steps
+    0, 1, 2 has used 1, 2, 3.
+    """
+
+    @abstractmethod
+    def pruner(self) -> BasePruner:
+        """The Optuna pruner that is asked at each report."""
+
+
+@final
+@dataclass(frozen=True)
+class MedianStop(EarlyStopping):
+    """Stops a trial whose best report is worse than the median of the others' at that step (Golovin et al. 2017).
+
+    Raises:
+        NasValueError, NasTypeError: a number that makes no sense.
+
+    Example:
+        >>> MedianStop(warmup_trials=10).pruner().__class__.__name__
+        'MedianPruner'
+    """
+
+    warmup_trials: int = 5
+    """No trial is stopped before so many have finished."""
+    warmup_steps: int = 0
+    """No trial is stopped in its first so many steps."""
+    interval: int = 1
+    """Steps from one judgement to the next."""
+
+    def __post_init__(self) -> None:
+        _check_count("warmup_trials", self.warmup_trials, 0)
+        _check_count("warmup_steps", self.warmup_steps, 0)
+        _check_count("interval", self.interval, 1)
+
+    def pruner(self) -> BasePruner:
+        """Optuna's MedianPruner."""
+        from optuna.pruners import MedianPruner
+
+        return MedianPruner(
+            n_startup_trials=self.warmup_trials, n_warmup_steps=self.warmup_steps, interval_steps=self.interval
+        )
+
+
+@final
+@dataclass(frozen=True)
+class SuccessiveHalving(EarlyStopping):
+    """Lets the best share of the trials go on at each rung (asynchronous: Li et al. 2020, arXiv 1810.05934).
+
+    The rungs are at resources `min_resource * reduction_factor**k`; of those that came as far, the best
+    `1 / reduction_factor` pass.
+
+    Raises:
+        NasValueError, NasTypeError: a number that makes no sense.
+
+    Example:
+        >>> SuccessiveHalving(min_resource=1, max_resource=27).rungs
+        (1, 3, 9)
+    """
+
+    min_resource: int = 1
+    """The first rung."""
+    max_resource: int | None = None
+    """Where a trial ends of itself, so that it is not judged there; None where that is not known."""
+    reduction_factor: int = 3
+    """One in so many passes a rung."""
+
+    def __post_init__(self) -> None:
+        _check_resources(self.min_resource, self.max_resource, self.reduction_factor)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The resources at which trials are judged; the first ten where there is no largest one."""
+        every = (self.min_resource * self.reduction_factor**k for k in range(10 if self.max_resource is None else 64))
+        return tuple(r for r in every if self.max_resource is None or r < self.max_resource)
+
+    def pruner(self) -> BasePruner:
+        """Optuna's SuccessiveHalvingPruner, fed with resources."""
+        from optuna.pruners import SuccessiveHalvingPruner
+
+        from nas.protocols.pruners import ByResource
+
+        return ByResource(
+            SuccessiveHalvingPruner(min_resource=self.min_resource, reduction_factor=self.reduction_factor),
+            max_resource=self.max_resource,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Hyperband(EarlyStopping):
+    """Successive halving in brackets that begin at different rungs (Li et al. 2018, JMLR 18, algorithm 1).
+
+    Trials fill the brackets in turn: of 143 trials with 81 resources and factor 3, the first 81 are in the bracket that
+    judges from resource 1 on, the next 34 in that from 3 on, then 15, 8 and 5. Within a bracket the halving is
+    asynchronous, as trials cannot be paused: of those that came as far, the best third passes.
+
+    Raises:
+        NasValueError, NasTypeError: a number that makes no sense.
+
+    Example:
+        >>> for bracket in Hyperband(min_resource=1, max_resource=81).brackets:
+        ...     print(bracket)
+        ((81, 1), (27, 3), (9, 9), (3, 27), (1, 81))
+        ((34, 3), (11, 9), (3, 27), (1, 81))
+        ((15, 9), (5, 27), (1, 81))
+        ((8, 27), (2, 81))
+        ((5, 81),)
+    """
+
+    min_resource: int = 1
+    """What the trials of the first bracket are judged by first."""
+    max_resource: int
+    """What a trial uses that is never stopped."""
+    reduction_factor: int = 3
+    """One in so many passes a rung."""
+
+    def __post_init__(self) -> None:
+        _check_resources(self.min_resource, self.max_resource, self.reduction_factor)
+
+    @property
+    def brackets(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each bracket its rungs: (how many trials come so far, resource)."""
+        factor, top = self.reduction_factor, 0
+        while self.min_resource * factor ** (top + 1) <= self.max_resource:
+            top += 1
+        found = []
+        for s in range(top, -1, -1):
+            trials = -(-(top + 1) * factor**s // (s + 1))
+            resources = [self.min_resource * factor ** (top - s + i) for i in range(s)] + [self.max_resource]
+            found.append(tuple((trials // factor**i, resource) for i, resource in enumerate(resources)))
+        return tuple(found)
+
+    def bracket_of(self, number: int) -> int:
+        """The bracket that the trial of this number is in: 0 for the one that is judged earliest."""
+        sizes = [bracket[0][0] for bracket in self.brackets]
+        place = number % sum(sizes)
+        return next(i for i in range(len(sizes)) if place < sum(sizes[: i + 1]))
+
+    def pruner(self) -> BasePruner:
+        """Optuna's HyperbandPruner, fed with resources, its brackets filled in turn instead of at random."""
+        from nas.protocols.pruners import ByResource, FilledInTurn
+
+        return ByResource(
+            FilledInTurn(
+                min_resource=self.min_resource,
+                max_resource=self.max_resource,
+                reduction_factor=self.reduction_factor,
+                brackets=len(self.brackets),
+                bracket_of=self.bracket_of,
+            ),
+            max_resource=self.max_resource,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Patience(EarlyStopping):
+    """Stops a trial that has not become better for some reports (Prechelt 1998).
+
+    Raises:
+        NasValueError, NasTypeError: a number that makes no sense.
+
+    Example:
+        >>> Patience(patience=3, min_delta=0.001)
+        Patience(patience=3, min_delta=0.001)
+    """
+
+    patience: int
+    """So many reports in a row may be no better than the best before them; the trial stops at the last of them."""
+    min_delta: float = 0.0
+    """A report is better when it is better by more than this."""
+
+    def __post_init__(self) -> None:
+        _check_count("patience", self.patience, 1)
+        if isinstance(self.min_delta, bool) or not isinstance(self.min_delta, int | float):
+            raise NasTypeError(explain("min_delta must be a number", got=self.min_delta))
+        if not self.min_delta >= 0:
+            raise NasValueError(explain("min_delta must not be negative", got=self.min_delta))
+
+    def pruner(self) -> BasePruner:
+        """A pruner of ours: Optuna's PatientPruner waits for reports that are worse, so a plateau goes on for ever."""
+        from nas.protocols.pruners import WithoutProgress
+
+        return WithoutProgress(patience=self.patience, min_delta=self.min_delta)
+
+
+def _check_count(name: str, number: object, least: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise NasTypeError(explain(f"{name} must be an int", got=number))
+    if number < least:
+        raise NasValueError(explain(f"{name} must be at least {least}", got=number))
+
+
+def _check_resources(low: object, high: object, factor: object) -> None:
+    _check_count("min_resource", low, 1)
+    _check_count("reduction_factor", factor, 2)
+    if high is not None:
+        assert isinstance(low, int)
+        _check_count("max_resource", high, low)

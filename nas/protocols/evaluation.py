@@ -1,0 +1,273 @@
+"""The evaluator protocol, the job an evaluator is handed, and intermediate reports."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
+from nas.protocols.objectives import Direction
+from nas.random_state import derive_seed
+from nas.space import Answer, Domain, Sample
+
+
+class TrialTimeout(NasError):  # noqa: N818 - names the situation
+    """Raised inside an evaluator when the trial has run longer than `max_trial_time`."""
+
+
+class Evaluator(ABC):
+    """Says what a sample is worth.
+
+    Example:
+        >>> class Parameters(Evaluator):
+        ...     def evaluate(self, job):
+        ...         return sum(p.numel() for p in job.model.parameters())
+    """
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Domain]:
+        """What is searched together with the architecture: keyword -> domain."""
+        return {}
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way its first metric is better; None where the user is to say."""
+        return None
+
+    @abstractmethod
+    def evaluate(self, job: Job) -> float | Mapping[str, float]:
+        """Evaluates one sample.
+
+        Returns:
+            A finite number, or a dict of them.
+
+        Raises:
+            TrialPruned: passed on from `job.report` when early stopping says so.
+        """
+
+
+@final
+class Job:
+    """One evaluation of one sample: what an evaluator is handed.
+
+    Args:
+        number: the trial's.
+        sample: as proposed; completed when the model is built.
+        seed: for all that is random in the evaluation.
+        build: makes the module of a sample, and completes the sample.
+        hyperparameters: the labels of the sample that belong to the evaluator.
+        on_report: takes (step, value), and says whether the trial should stop.
+        deadline: of `time.monotonic()`, in seconds.
+        directory: the trial's folder, not made yet; None outside an experiment.
+        objective: the name of the metric that is searched for; None for the first.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        sample: Sample,
+        seed: int = 0,
+        build: Callable[[Sample, int], tuple[nn.Module, Sample]],
+        hyperparameters: frozenset[str] = frozenset(),
+        on_report: Callable[[int, float], bool] | None = None,
+        deadline: float | None = None,
+        directory: Path | None = None,
+        objective: str | None = None,
+    ) -> None:
+        self.number, self.sample, self.seed = number, sample, seed
+        self._build, self._hyperparameters = build, hyperparameters
+        self._on_report, self._deadline = on_report, deadline
+        self._directory, self.objective = directory, objective
+        self._model: nn.Module | None = None
+        self._inputs = _RememberInputs()
+        self.reports: dict[int, float] = {}
+
+    @property
+    def model(self) -> nn.Module:
+        """The architecture, built when first asked for."""
+        if self._model is None:
+            self._model, self.sample = self._build(self.sample, self.seed)
+            self._inputs.watch(self._model)
+        return self._model
+
+    @property
+    def hyperparameters(self) -> dict[str, Answer]:
+        """The searched hyperparameters of the evaluator."""
+        return {label: answer for label, answer in self.sample.items() if label in self._hyperparameters}
+
+    @property
+    def directory(self) -> Path | None:
+        """The trial's folder, made when first asked for; None outside an experiment."""
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory
+
+    def again(self, number: int) -> Job:
+        """The same architecture once more: fresh weights, a seed of its own, and no reports."""
+        return Job(
+            number=self.number,
+            sample=self.sample,
+            seed=derive_seed(self.seed, 0, number),
+            build=self._build,
+            hyperparameters=self._hyperparameters,
+            deadline=self._deadline,
+            directory=self._directory,
+            objective=self.objective,
+        )
+
+    @property
+    def input_shapes(self) -> list[dict[str, Any]]:
+        """Shape and dtype of each tensor the model was first called with; empty while it was not."""
+        return self._inputs.found
+
+    def report(self, value: float, step: int | None = None) -> None:
+        """Records an intermediate result.
+
+        Raises:
+            TrialPruned: early stopping says that this trial should not go on.
+            TrialTimeout: its time is up.
+            NasTypeError: a value that is no number, a step that is no int.
+        """
+        number = as_number(value, "nas.report")
+        if step is None:
+            step = max(self.reports, default=-1) + 1
+        if isinstance(step, bool) or not isinstance(step, int):
+            raise NasTypeError(explain("a step must be an int", got=step, where="nas.report"))
+        self.reports[step] = number
+        self.check_time()
+        if self._on_report is not None and self._on_report(step, number):
+            raise TrialPruned(f"stopped early at step {step} with {number:g}")
+
+    def check_time(self) -> None:
+        """Raises TrialTimeout when the time is up."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise TrialTimeout("the trial ran longer than max_trial_time")
+
+    def release(self) -> None:
+        """Lets go of the model."""
+        self._inputs.forget()
+        self._model = None
+
+
+_JOB: ContextVar[Job | None] = ContextVar("nas_job", default=None)
+
+
+@contextmanager
+def evaluating(job: Job) -> Iterator[None]:
+    """Makes `nas.report` report to this job."""
+    token = _JOB.set(job)
+    try:
+        yield
+    finally:
+        _JOB.reset(token)
+
+
+def report(value: float, step: int | None = None) -> None:
+    """Reports an intermediate result from inside an evaluator: the curve of the trial, and the food of early stopping.
+
+    Outside a trial it does nothing, so that the same function serves retraining.
+
+    Args:
+        value: of the objective, so far.
+        step: the epoch, say; one more than the last where omitted.
+
+    Raises:
+        TrialPruned: early stopping says that this trial should not go on; let it pass.
+
+    Example:
+        >>> report(0.93, step=1)
+    """
+    job = _JOB.get()
+    if job is not None:
+        job.report(value, step)
+
+
+def trial_directory() -> Path:
+    """The folder of the trial that runs: what an evaluator saves there stays with the trial.
+
+    Outside a trial it is a new temporary folder, so that the same function serves retraining.
+
+    Example:
+        >>> trial_directory().is_dir()
+        True
+    """
+    job = _JOB.get()
+    directory = None if job is None else job.directory
+    return Path(tempfile.mkdtemp(prefix="nas-trial-")) if directory is None else directory
+
+
+def as_number(value: object, where: str) -> float:
+    """A finite float of anything that is one number.
+
+    Raises:
+        NasTypeError: it is None, a str, a container, ...
+        NasValueError: it is NaN or infinite.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise NasTypeError(
+            explain(
+                "the result must be a number, or a dict of numbers", got=value, where=where, mend="return float(...)"
+            )
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise NasValueError(explain("the result must be finite", got=number, where=where))
+    return number
+
+
+def as_metrics(result: object) -> dict[str, float]:
+    """What an evaluator returned, as name -> number; a lone number is called "value".
+
+    Raises:
+        NasTypeError, NasValueError: as `as_number`; or an empty dict.
+    """
+    if not isinstance(result, Mapping):
+        return {"value": as_number(result, "evaluator")}
+    if not result or not all(isinstance(name, str) for name in result):
+        raise NasTypeError(
+            explain("the metrics must be a dict name -> number with at least one entry", got=result, where="evaluator")
+        )
+    return {name: as_number(value, f"evaluator, metric {name!r}") for name, value in result.items()}
+
+
+@final
+class _RememberInputs:
+    """Notes the tensors that a model is first called with, so that it can be exported without asking for an example."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+        self._handle: Any = None
+
+    def watch(self, model: nn.Module) -> None:
+        self._handle = model.register_forward_pre_hook(self)
+
+    def forget(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def __call__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if inputs and all(isinstance(tensor, Tensor) for tensor in inputs):
+            self.found = [
+                {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")} for tensor in inputs
+            ]
+        self.forget()

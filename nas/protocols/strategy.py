@@ -1,0 +1,79 @@
+"""The ask/tell protocol of strategies."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+from nas.protocols.objectives import Direction, losses
+from nas.protocols.trial import Trial
+from nas.space import Sample, SearchSpace
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a strategy works on."""
+
+    space: SearchSpace
+    """The tree of choices; the evaluator's searched hyperparameters are among them."""
+    directions: tuple[Direction, ...] = ("maximize",)
+    """One for each objective, in the order of `Trial.values`."""
+    seed: int = 0
+    """The experiment's seed."""
+    max_trials: int | None = None
+    """How many trials are asked for, where that is known: for advice alone, since a resumed search may ask for more."""
+
+    def rng(self, number: int) -> random.Random:
+        """The random numbers for proposing the trial of this number: the same whenever they are asked for."""
+        return random.Random(f"{self.seed}/{number}")
+
+    def losses(self, trial: Trial) -> tuple[float, ...]:
+        """The values of a trial with every sign such that smaller is better; none where it has no values."""
+        return () if trial.values is None else losses(trial.values, self.directions)
+
+
+class Strategy(ABC):
+    """Proposes samples and learns from trials.
+
+    A strategy holds no durable state: `start` forgets everything, and after a restart the experiment tells it all
+    that happened, in the order in which it happened. For that to lead to the same state,
+
+    - `ask` changes nothing that a later `ask` depends on: state changes in `start` and `tell` alone;
+    - randomness comes from `Task.rng(number)`.
+
+    The experiment tells each trial twice: once RUNNING, right after its sample was asked for (so that a strategy knows
+    what is under way), and once finished. `nas.testing.StrategyContract` checks all of this for any strategy.
+
+    Example:
+        >>> from nas.domains import Categorical
+        >>> class Halves(Strategy):
+        ...     def start(self, task):
+        ...         self.task = task
+        ...     def ask(self, number):
+        ...         return self.task.space.sample(self.task.rng(number))
+        ...     def tell(self, trial):
+        ...         pass
+        >>> strategy = Halves()
+        >>> strategy.start(Task(space=SearchSpace.of({"width": Categorical([16, 32])})))
+        >>> strategy.ask(0) == strategy.ask(0)
+        True
+    """
+
+    @abstractmethod
+    def start(self, task: Task) -> None:
+        """Begins a search from nothing."""
+
+    @abstractmethod
+    def ask(self, number: int) -> Sample:
+        """The sample of the trial with this number.
+
+        Raises:
+            SearchSpaceExhausted: there is nothing left to propose.
+        """
+
+    @abstractmethod
+    def tell(self, trial: Trial) -> None:
+        """Takes note of a trial: RUNNING when it has been started, later COMPLETE, STOPPED or FAILED."""

@@ -1,0 +1,73 @@
+"""Trials: one sample and what came of evaluating it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import final
+
+from nas.errors import ExperimentError, explain
+from nas.space import Sample
+
+
+@final
+class TrialState(StrEnum):
+    """What has become of a trial."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is not running any more."""
+        return self is not TrialState.RUNNING
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One sample and what came of evaluating it."""
+
+    number: int
+    """0 for the first of the experiment."""
+    sample: Sample
+    """label -> answer: the architecture, and the evaluator's hyperparameters where those are searched too."""
+    state: TrialState = TrialState.RUNNING
+    values: tuple[float, ...] | None = None
+    """One number for each objective, in their order; None unless COMPLETE (or STOPPED with a report)."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """All that the evaluator returned, by name; means over the repeats."""
+    repeats: tuple[Mapping[str, float], ...] = ()
+    """The metrics of each repeat, where there were several."""
+    intermediate: Mapping[int, float] = field(default_factory=dict)
+    """step -> value, as given to `nas.report`."""
+    duration: float | None = None
+    """Seconds from the start of the evaluation to its end."""
+    error: str | None = None
+    """The traceback, when FAILED."""
+    seed: int = 0
+    """What the global random generators of the evaluation were seeded with."""
+    same_as: int | None = None
+    """The number of the earlier trial of the same sample whose result this one took over, without an evaluation."""
+
+    @property
+    def value(self) -> float | None:
+        """The number that is searched for; None where there is none.
+
+        Raises:
+            ExperimentError: there are several objectives.
+        """
+        if self.values is not None and len(self.values) > 1:
+            raise ExperimentError(
+                explain("a trial has one value for one objective", got=self.values, mend="use .values or .metrics")
+            )
+        return None if self.values is None else self.values[0]
+
+    @property
+    def error_line(self) -> str:
+        """The last line of the traceback: what went wrong, in short."""
+        lines = [line for line in (self.error or "").strip().splitlines() if line and not line.startswith(" ")]
+        return lines[-1] if lines else ""

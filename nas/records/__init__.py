@@ -1,0 +1,23 @@
+"""What a search remembers: the ledger on disk, its history, its identity, and the folders of trials."""
+
+from nas.records.history import History
+from nas.records.identity import describe_experiment
+from nas.records.ledger import Ledger
+from nas.records.optuna_parameters import from_scalar, to_optuna
+from nas.records.session import Session
+from nas.records.storage import open_storage, quiet_optuna
+from nas.records.trial_folder import folder_of, write_outcome, write_sample
+
+__all__ = [
+    "History",
+    "Ledger",
+    "Session",
+    "describe_experiment",
+    "folder_of",
+    "from_scalar",
+    "open_storage",
+    "quiet_optuna",
+    "to_optuna",
+    "write_outcome",
+    "write_sample",
+]

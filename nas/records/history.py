@@ -1,0 +1,184 @@
+"""The trials of an experiment in memory and in its ledger, in step; and the strategy's life through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+from nas.errors import NasError
+from nas.execution import Outcome
+from nas.protocols import Objectives, Strategy, Task, Trial, TrialState
+from nas.records.ledger import Ledger, Record
+from nas.space import Sample, SearchSpace, sample_key
+
+
+@final
+class History:
+    """What has happened, told to the strategy event by event.
+
+    Args:
+        ledger: where it is kept; what it holds already is read.
+        space: of the samples.
+        strategy: is started anew, and lives through the events in their order.
+        objectives: of the search.
+        seed: the experiment's.
+        max_trials: of the search, where it is known.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        space: SearchSpace,
+        strategy: Strategy,
+        objectives: Objectives,
+        seed: int,
+        max_trials: int | None = None,
+    ) -> None:
+        self._ledger, self._space, self._strategy, self._objectives = ledger, space, strategy, objectives
+        self.trials: dict[int, Trial] = {}
+        self.running: set[int] = set()
+        """The numbers of those that have not finished, other processes' included."""
+        self.inputs: list[dict[str, Any]] = []
+        """Shape and dtype of each tensor that the first model was called with."""
+        self.finished = 0
+        self.best: Trial | None = None
+        """The leader, for a single objective."""
+        self.stops = 0
+        """How often somebody has asked for the search to be stopped, ever."""
+        self._complete: dict[str, Trial] = {}
+        self._known: set[int] = set()
+        self._queue: list[Sample] = []
+        self._taken = 0
+        strategy.start(Task(space=space, directions=objectives.directions, seed=seed, max_trials=max_trials))
+        self._refresh()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """What happens in it happens to the ledger as it is now, and no other process comes between."""
+        with self._ledger.sharing.turn():
+            if self._ledger.sharing.is_shared:
+                self._refresh()
+            yield
+
+    def look(self) -> None:
+        """Takes note of what others have asked for meanwhile: samples in the queue, and stops."""
+        self._read_notes()
+
+    def _read_notes(self) -> None:
+        notes = self._ledger.notes()
+        self._queue, self.stops = notes.queue, notes.stops
+
+    def _refresh(self) -> None:
+        """Lives through what the ledger holds and this history does not, in the order in which it happened."""
+        self._read_notes()
+        records = self._ledger.read(self._known)
+        outcomes = sorted((r for r in records if r.trial.state.is_finished), key=lambda r: (r.order, r.trial.number))
+        for record in sorted(records, key=lambda r: r.trial.number):
+            if record.trial.number in self.trials:
+                continue
+            while outcomes and outcomes[0].order < record.told:
+                self._end(outcomes.pop(0))
+            if record.place is not None:
+                self._taken = max(self._taken, record.place + 1)
+            self._take(Trial(number=record.trial.number, sample=record.proposed, seed=record.trial.seed))
+        for record in outcomes:
+            self._end(record)
+
+    def _end(self, record: Record) -> None:
+        self.inputs = self.inputs or record.inputs
+        self._take(record.trial)
+
+    def _take(self, trial: Trial) -> None:
+        self.trials[trial.number] = trial
+        if trial.state.is_finished:
+            self.running.discard(trial.number)
+            self._known.add(trial.number)
+            self.finished += 1
+            self._note(trial)
+        else:
+            self.running.add(trial.number)
+        if self._is_told(trial):
+            self._strategy.tell(trial)
+
+    def _is_told(self, trial: Trial) -> bool:
+        """Whether the strategy is to know: trials of another space, from before a change, mean nothing to it."""
+        if not self._ledger.header.get("changes"):
+            return True
+        try:
+            self._space.validate({label: a for label, a in trial.sample.items() if label in self._space.domains})
+        except NasError:
+            return False
+        return True
+
+    @property
+    def upcoming(self) -> Sample | None:
+        """What stands first in the queue."""
+        return self._queue[self._taken] if self._taken < len(self._queue) else None
+
+    def enqueue(self, sample: Sample) -> bool:
+        """Puts a sample at the end of the queue, unless it has been there, or in a trial, before.
+
+        Returns:
+            Whether it was new.
+        """
+        with self.turn():
+            self.look()
+            known = {sample_key(s) for s in (*self._queue, *(trial.sample for trial in self.trials.values()))}
+            if sample_key(sample) in known:
+                return False
+            self._queue.append(sample)
+            self._ledger.write_queue(self._queue)
+        return True
+
+    def known(self, sample: Sample) -> Trial | None:
+        """The first COMPLETE trial of this very sample."""
+        return self._complete.get(sample_key(sample))
+
+    def begin(self, sample: Sample, seed: int, *, queued: bool = False) -> Trial:
+        """Writes a new trial down, before it runs; `queued` where its sample is the `upcoming` one."""
+        place = self._taken if queued else None
+        number = self._ledger.start(sample, self._space.domains, seed=seed, told=self.finished, place=place)
+        self._taken += queued
+        trial = Trial(number=number, sample=sample, seed=seed)
+        self._take(trial)
+        return trial
+
+    def adopt(self) -> Trial | None:
+        """A trial that nobody runs, because its process was killed: from now on it is this process's."""
+        orphans = self._ledger.orphans(self.running)
+        if not orphans:
+            return None
+        self._ledger.claim(orphans[0])
+        return self.trials[orphans[0]]
+
+    def finish(self, number: int, outcome: Outcome) -> Trial:
+        """Writes the outcome of a trial down, unless another process, thinking that this one was dead, has done it."""
+        if self.trials[number].state.is_finished:
+            self._ledger.release(number)
+            return self.trials[number]
+        trial = Trial(
+            number=number,
+            sample=outcome.sample,
+            state=outcome.state,
+            values=outcome.values,
+            metrics=outcome.metrics,
+            repeats=outcome.repeats,
+            intermediate=outcome.intermediate,
+            duration=outcome.duration,
+            error=outcome.error,
+            seed=self.trials[number].seed,
+            same_as=outcome.same_as,
+        )
+        self._ledger.finish(trial, order=self.finished, inputs=[] if self.inputs else outcome.inputs)
+        self.inputs = self.inputs or outcome.inputs
+        self._take(trial)
+        return trial
+
+    def _note(self, trial: Trial) -> None:
+        if trial.state is TrialState.COMPLETE:
+            self._complete.setdefault(sample_key(trial.sample), trial)
+        if len(self._objectives.names) == 1:
+            rivals = [rival for rival in (self.best, trial) if rival is not None]
+            self.best = next(iter(self._objectives.rank(rivals)), None)

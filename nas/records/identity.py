@@ -1,0 +1,91 @@
+"""What an experiment is, as its ledger remembers it, and what differs when another one wants to go on with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nas.errors import ExperimentError, explain
+from nas.protocols import Evaluator, Objectives, OneShotStrategy, Strategy
+from nas.records.fingerprint import changed_code, fingerprint
+from nas.space import ModelSpace
+
+
+def describe_experiment(
+    space: ModelSpace, evaluator: Evaluator, strategy: Strategy, objectives: Objectives, *, seed: int, repeats: int
+) -> dict[str, Any]:
+    """All that the sequence of samples and their results depend on, as JSON."""
+    constraint = space.search_space.constraint
+    return {
+        "model": space.name,
+        "space": space.search_space.describe(),
+        **({} if constraint is None else {"constraint": repr(constraint)}),
+        "strategy": f"{type(strategy).__module__}.{type(strategy).__qualname__}",
+        "objective": objectives.describe(),
+        "named": objectives.names != (None,),
+        "hyperparameters": sorted(space.hyperparameters),
+        "seed": seed,
+        "repeats": repeats,
+        "code": fingerprint(space.source, *space.mutators, evaluator, strategy),
+        **({"ranked": True} if isinstance(strategy, OneShotStrategy) else {}),
+    }
+
+
+_FIXED = ("objective", "named", "seed", "ranked")
+"""What the recorded values and the order of the samples mean: never changed under the same name."""
+
+
+def refuse_differences(
+    ledger: Mapping[str, Any], now: Mapping[str, Any], name: str, *, accept: bool = False
+) -> list[str]:
+    """Lists what differs between the experiment in the ledger and this one, where that may be and is accepted.
+
+    Args:
+        ledger: the header in the ledger.
+        now: this experiment's.
+        name: of both.
+        accept: whether another code, space or strategy is accepted.
+
+    Raises:
+        ExperimentError: they differ.
+    """
+    fixed: list[str] = []
+    changes: list[str] = []
+    for key in dict.fromkeys([*now, *(["constraint"] if "constraint" in ledger else [])]):
+        # As text, for the order counts too: that of the objectives is the order of `Trial.values`.
+        if key not in ("space", "code") and json.dumps(ledger.get(key)) != json.dumps(now.get(key)):
+            line = f"{key}: {ledger.get(key)!r} then, {now.get(key)!r} now"
+            (fixed if key in _FIXED else changes).append(line)
+    then, new = ledger.get("space", {}), now["space"]
+    for label in dict.fromkeys([*then, *new]):
+        if then.get(label) != new.get(label):
+            changes.append(f"label {label!r}: {then.get(label, 'absent')} then, {new.get(label, 'absent')} now")
+    if "code" in ledger:
+        changes += changed_code(ledger["code"], now["code"])
+    if fixed or (changes and not accept):
+        lines = "\n".join(f"  - {line}" for line in (*fixed, *changes))
+        way = "" if fixed else ", or go on all the same by accept_changes=True (nas resume --accept-changes)"
+        raise ExperimentError(
+            explain(
+                f"the experiment {name!r} in the ledger is another one than this:\n{lines}\nSo it is not resumed",
+                mend=f"restore what differs, or take another name{way}",
+            )
+        )
+    return changes
+
+
+def amend(ledger: Mapping[str, Any], now: Mapping[str, Any], changes: list[str]) -> dict[str, Any]:
+    """The header to go on with: this experiment's, and what has been changed on the way here.
+
+    Optuna lets no parameter of a study change its candidates, so a label of another domain gets a parameter of its own.
+    """
+    history = list(ledger.get("changes", []))
+    renamed = dict(ledger.get("renamed", {}))
+    if changes:
+        history.append(changes)
+    for label, domain in now["space"].items():
+        if label in ledger["space"] and ledger["space"][label] != domain:
+            renamed[label] = f"{label} ({len(history) + 1})"
+    kept = {"changes": history} if history else {}
+    return {**now, **kept, **({"renamed": renamed} if renamed else {})}

@@ -1,0 +1,306 @@
+"""The ledger: every trial of an experiment, durably, as an Optuna study that every Optuna tool can open."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, final
+
+from nas.errors import ExperimentError, explain
+from nas.protocols import Trial, TrialState
+from nas.records.optuna_parameters import to_optuna
+from nas.records.retry import is_broken_connection, patiently
+from nas.records.sharing import Sharing, share
+from nas.records.storage import quiet_optuna
+from nas.space import Answer, Domain, Sample, dumps_sample, loads_sample
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+_HEADER, _QUEUE, _ASKED, _RESULT = "nas:experiment", "nas:queue", "nas:asked", "nas:result"
+_STOPS, _RUN = "nas:stops", "nas:run"
+
+
+@final
+class Ledger:
+    """One experiment's trials in an Optuna storage.
+
+    A trial is written whole when it starts (its sample, its seed, and how many had finished before it was asked for)
+    and gets its result in two more records, the state last: so a trial whose state says it is finished has all the
+    rest, whenever the process is killed.
+    """
+
+    def __init__(self, storage: BaseStorage, study_id: int, header: Mapping[str, Any], sharing: Sharing) -> None:
+        self._storage, self._study_id, self.header, self.sharing = storage, study_id, dict(header), sharing
+        self._ids: dict[int, int] = {}
+
+    @classmethod
+    def create(
+        cls, storage: BaseStorage, *, name: str, directions: Mapping[str, str], header: Mapping[str, Any]
+    ) -> Ledger:
+        """Begins a new study; where another process that shares it was first, that one's.
+
+        Raises:
+            ExperimentError: another process was first, and does not share it.
+        """
+        sharing = share(storage, name)
+        with sharing.turn():
+            found = cls.find(storage, name) if sharing.is_shared else None
+            if found is not None:
+                return found
+            return cls._create(storage, sharing, name=name, directions=directions, header=header)
+
+    @staticmethod
+    def is_shared(storage: BaseStorage, name: str) -> bool:
+        """Whether several processes may run the experiment of this name at once."""
+        return share(storage, name).is_shared
+
+    @classmethod
+    def _create(
+        cls,
+        storage: BaseStorage,
+        sharing: Sharing,
+        *,
+        name: str,
+        directions: Mapping[str, str],
+        header: Mapping[str, Any],
+    ) -> Ledger:
+        import optuna
+
+        ways = [optuna.study.StudyDirection[direction.upper()] for direction in directions.values()]
+        try:
+            # A process that was killed while it began leaves a study without a header and without trials: go on there.
+            study_id = storage.get_study_id_from_name(name)
+            if _HEADER in storage.get_study_user_attrs(study_id):
+                raise ExperimentError(
+                    explain(
+                        f"an experiment named {name!r} has been begun by somebody else meanwhile",
+                        mend="go on with it by resume=True, or take another name",
+                    )
+                )
+        except KeyError:
+            with quiet_optuna():
+                study_id = storage.create_new_study(ways, name)
+        storage.set_study_system_attr(study_id, "study:metric_names", list(directions))
+        storage.set_study_user_attr(study_id, _HEADER, dict(header))
+        return cls(storage, study_id, header, sharing)
+
+    @classmethod
+    def find(cls, storage: BaseStorage, name: str) -> Ledger | None:
+        """The study of this name, where there is one."""
+        try:
+            study_id = storage.get_study_id_from_name(name)
+        except KeyError:
+            return None
+        header = storage.get_study_user_attrs(study_id).get(_HEADER)
+        if header is None and not storage.get_all_trials(study_id, deepcopy=False):
+            return None
+        if header is None:
+            raise ExperimentError(
+                explain(f"the study {name!r} in this storage was not made by an experiment", mend="take another name")
+            )
+        return cls(storage, study_id, header, share(storage, name))
+
+    def notes(self) -> Notes:
+        """What is written beside the trials, as it is now."""
+        return Notes(patiently(lambda: self._storage.get_study_user_attrs(self._study_id)))
+
+    def write_queue(self, samples: Iterable[Sample]) -> None:
+        """Writes the queue, those that have been taken out of it included."""
+        self._note(_QUEUE, [dumps_sample(sample) for sample in samples])
+
+    def write_run(self, run: Mapping[str, Any]) -> None:
+        """Writes what was asked of the latest run: its limits and when it began."""
+        self._note(_RUN, dict(run))
+
+    def write_header(self, header: Mapping[str, Any]) -> None:
+        """Writes what the experiment is from now on."""
+        self._note(_HEADER, dict(header))
+        self.header = dict(header)
+
+    def ask_to_stop(self) -> None:
+        """Asks all processes that run the experiment to end when their trials have."""
+        self._note(_STOPS, self.notes().stops + 1)
+
+    def _note(self, key: str, value: Any) -> None:
+        patiently(lambda: self._storage.set_study_user_attr(self._study_id, key, value))
+
+    def start(
+        self, sample: Mapping[str, Answer], domains: Mapping[str, Domain], *, seed: int, told: int, place: int | None
+    ) -> int:
+        """Writes a new trial, RUNNING, as this process's own.
+
+        Args:
+            sample: label -> answer.
+            domains: of its labels.
+            seed: of the trial.
+            told: how many trials had finished by then.
+            place: in the queue, where it comes from there.
+
+        Returns:
+            Its number.
+        """
+        from optuna.trial import TrialState as OptunaState
+        from optuna.trial import create_trial
+
+        asked = {
+            "sample": dumps_sample(sample),
+            "seed": seed,
+            "told": told,
+            "place": place,
+            "mark": uuid.uuid4().hex if self.sharing.is_shared else None,
+        }
+        parameters, distributions = to_optuna(sample, domains)
+        names = {name: self._parameter(name) for name in parameters}
+        template = create_trial(
+            state=OptunaState.RUNNING,
+            params={names[name]: value for name, value in parameters.items()},
+            distributions={names[name]: distribution for name, distribution in distributions.items()},
+            user_attrs={_ASKED: {k: v for k, v in asked.items() if v is not None}},
+        )
+        trial_id = self._create_trial(template, asked["mark"])
+        number = patiently(lambda: self._storage.get_trial_number_from_id(trial_id))
+        self._ids[number] = trial_id
+        self.sharing.claim(trial_id)
+        return number
+
+    def _parameter(self, name: str) -> str:
+        """What a label, or a part of one, is called in the study: Optuna lets no parameter change its candidates."""
+        label, bracket, rest = name.partition("[")
+        return str(self.header.get("renamed", {}).get(label, label)) + bracket + rest
+
+    def _create_trial(self, template: FrozenTrial, mark: object) -> int:
+        try:
+            return int(self._storage.create_new_trial(self._study_id, template_trial=template))
+        except Exception as error:
+            if not is_broken_connection(error):
+                raise
+        # Whether it was written before the connection broke, its mark tells.
+        for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
+            if frozen.user_attrs.get(_ASKED, {}).get("mark") == mark:
+                return int(frozen._trial_id)
+        return self._create_trial(template, mark)
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Writes an intermediate value."""
+        patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
+
+    def should_stop(self, number: int, step: int, pruner: BasePruner) -> bool:
+        """What a pruner says of a running trial at a step."""
+        return patiently(lambda: self._should_stop(number, step, pruner))
+
+    def _should_stop(self, number: int, step: int, pruner: BasePruner) -> bool:
+        import optuna
+
+        study = optuna.load_study(
+            study_name=self._storage.get_study_name_from_id(self._study_id), storage=self._storage, pruner=pruner
+        )
+        trial = copy.copy(self._storage.get_trial(self._ids[number]))
+        # A trial that runs again after a kill must not be judged by how far it came the first time.
+        trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+        return bool(pruner.prune(study, trial))
+
+    def finish(self, trial: Trial, *, order: int, inputs: list[dict[str, Any]]) -> None:
+        """Writes the result of a trial, the `order`-th to finish."""
+        from optuna.trial import TrialState as OptunaState
+
+        result = {
+            "order": order,
+            "sample": dumps_sample(trial.sample),
+            "metrics": dict(trial.metrics),
+            "repeats": [dict(metrics) for metrics in trial.repeats],
+            "duration": trial.duration,
+            "error": trial.error,
+            "inputs": inputs,
+            "same_as": trial.same_as,
+            # A trial that ran twice, the first time until a kill, has left reports of both in the study.
+            "steps": list(trial.intermediate),
+        }
+        states = {
+            TrialState.COMPLETE: OptunaState.COMPLETE,
+            TrialState.STOPPED: OptunaState.PRUNED,
+            TrialState.FAILED: OptunaState.FAIL,
+        }
+        written = {k: v for k, v in result.items() if v not in (None, [])}
+        trial_id = self._ids[trial.number]
+
+        def write() -> None:
+            if self._storage.get_trial(trial_id).state.is_finished():
+                return  # An earlier try, whose connection broke, had come so far.
+            self._storage.set_trial_user_attr(trial_id, _RESULT, written)
+            self._storage.set_trial_state_values(trial_id, states[trial.state], trial.values)
+
+        if self.sharing.is_shared:
+            patiently(write)
+        else:
+            write()
+        self.sharing.release(trial_id)
+
+    def claim(self, number: int) -> None:
+        """Takes over a trial whose process has died."""
+        self.sharing.claim(self._ids[number])
+
+    def release(self, number: int) -> None:
+        """Lets go of a trial that another process has finished."""
+        self.sharing.release(self._ids[number])
+
+    def orphans(self, running: Iterable[int]) -> list[int]:
+        """Which of these running trials no living process runs."""
+        return self.sharing.orphans({number: self._ids[number] for number in running})
+
+    def read(self, known: Collection[int] = ()) -> list[Record]:
+        """All trials, by number, but those that are known."""
+        found = []
+        for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
+            self._ids[frozen.number] = frozen._trial_id
+            if frozen.number not in known and _ASKED in frozen.user_attrs:
+                found.append(Record(frozen))
+        return found
+
+
+@final
+class Notes:
+    """What a ledger holds beside its trials."""
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self.queue: list[Sample] = [loads_sample(text) for text in attributes.get(_QUEUE, [])]
+        """Samples that were put in the queue, those that have been taken out of it included."""
+        self.stops: int = attributes.get(_STOPS, 0)
+        """How often somebody has asked for the search to be stopped."""
+        self.run: dict[str, Any] = attributes.get(_RUN, {})
+        """What was asked of the latest run."""
+
+
+@final
+class Record:
+    """A trial in the ledger, and its place in the order of events."""
+
+    def __init__(self, frozen: FrozenTrial) -> None:
+        asked: dict[str, Any] = frozen.user_attrs[_ASKED]
+        result: dict[str, Any] = frozen.user_attrs.get(_RESULT, {}) if frozen.state.is_finished() else {}
+        self.told: int = asked["told"]
+        """How many trials had finished when it was asked for."""
+        self.proposed = loads_sample(asked["sample"])
+        """The sample before the build completed it."""
+        self.place: int | None = asked.get("place")
+        """Its place in the queue, where it came from there."""
+        self.order: int = result.get("order", -1)
+        """Its place among the finished ones."""
+        self.inputs: list[dict[str, Any]] = result.get("inputs", [])
+        states = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.STOPPED, "FAIL": TrialState.FAILED}
+        self.trial = Trial(
+            number=frozen.number,
+            sample=loads_sample(result["sample"]) if "sample" in result else self.proposed,
+            state=states.get(frozen.state.name, TrialState.RUNNING),
+            values=tuple(frozen.values) if result and frozen.values is not None else None,
+            metrics=result.get("metrics", {}),
+            repeats=tuple(result.get("repeats", ())),
+            intermediate={step: frozen.intermediate_values[step] for step in result.get("steps", ())},
+            duration=result.get("duration"),
+            error=result.get("error"),
+            seed=asked["seed"],
+            same_as=result.get("same_as"),
+        )

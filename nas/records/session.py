@@ -1,0 +1,127 @@
+"""An experiment's ledger and the history lived through it, from the moment that the experiment is made."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from nas.errors import ExperimentError, explain
+from nas.opened import opened_how
+from nas.protocols import Objectives, Strategy, Task
+from nas.records.history import History
+from nas.records.identity import amend, refuse_differences
+from nas.records.ledger import Ledger
+from nas.records.storage import exclusively
+from nas.space import ModelSpace, Sample
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+@final
+class Session:
+    """What an experiment has written down, and goes on with.
+
+    Args:
+        storage: of the ledger.
+        path: the experiment's folder; its name is the experiment's.
+        header: what the experiment is.
+        space, strategy, objectives, seed: of the search.
+        resume: whether to go on with what is there.
+        accept_changes: whether to go on though the code or the space is another one than it was.
+
+    Raises:
+        ExperimentError: there is an experiment already; or another one is to be gone on with.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        path: Path,
+        header: Mapping[str, Any],
+        *,
+        space: ModelSpace,
+        strategy: Strategy,
+        objectives: Objectives,
+        seed: int,
+        resume: bool,
+        accept_changes: bool,
+    ) -> None:
+        self._storage, self._path, self.header = storage, path, dict(header)
+        self._space, self._strategy, self._objectives, self._seed = space.search_space, strategy, objectives, seed
+        self._accept_changes, self._resume = accept_changes, resume
+        self.history: History | None = None
+        self.ledger = Ledger.find(storage, path.name)
+        if self.ledger is not None:
+            if not resume:
+                raise ExperimentError(
+                    explain(
+                        f"an experiment named {path.name!r} exists already",
+                        got=str(path),
+                        mend="go on with it by resume=True, or take another name",
+                    )
+                )
+            self._compare(self.ledger)
+            self.history = self._relive(self.ledger)
+        else:
+            # What a strategy cannot do (several objectives, say) it refuses here, before anything is written.
+            strategy.start(Task(space=self._space, directions=objectives.directions, seed=seed))
+
+    def _compare(self, ledger: Ledger) -> None:
+        changes = refuse_differences(ledger.header, self.header, self._path.name, accept=self._accept_changes)
+        self.header = amend(ledger.header, self.header, changes)
+        if changes:
+            ledger.write_header(self.header)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keeps other processes out, unless the ledger is one that several share.
+
+        Raises:
+            ExperimentError: another process runs the experiment.
+        """
+        if Ledger.is_shared(self._storage, self._path.name):
+            yield
+        else:
+            with exclusively(self._path):
+                yield
+
+    def note_run(self, **limits: Any) -> None:
+        """Writes down what a run is asked for, and by which file, for `nas show` and `nas resume`."""
+        assert self.ledger is not None
+        assert self.history is not None
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        origin = {"file": None if script is None else os.path.abspath(script), **opened_how()}
+        run = {**limits, **origin, "began": time.time(), "finished": self.history.finished}
+        self.ledger.write_run({name: value for name, value in run.items() if value is not None})
+
+    def enqueue(self, sample: Sample) -> bool:
+        """Puts a sample in the queue; a process that runs the experiment takes it from there."""
+        with exclusively(self._path, patient=True, name="queue.lock"):
+            return self.begun().enqueue(sample)
+
+    def begun(self, max_trials: int | None = None) -> History:
+        """The history as the ledger knows it, whatever struck since: a Ctrl-C, or another process."""
+        if self.ledger is None:
+            self.ledger = Ledger.create(
+                self._storage, name=self._path.name, directions=self._objectives.describe(), header=self.header
+            )
+            if self._resume:
+                self._compare(self.ledger)  # Another process that shares it may have begun it meanwhile.
+        self.history = self._relive(self.ledger, max_trials)
+        return self.history
+
+    def _relive(self, ledger: Ledger, max_trials: int | None = None) -> History:
+        return History(
+            ledger,
+            space=self._space,
+            strategy=self._strategy,
+            objectives=self._objectives,
+            seed=self._seed,
+            max_trials=max_trials,
+        )

@@ -1,0 +1,187 @@
+"""Who may write to a ledger, and whose trials are whose: one process alone, or several by a PostgreSQL server."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, final
+
+from nas.records.retry import patiently
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage, RDBStorage
+
+
+class Sharing(ABC):
+    """How the processes that run one experiment keep out of each other's way."""
+
+    @property
+    @abstractmethod
+    def is_shared(self) -> bool:
+        """Whether there may be other processes."""
+
+    @abstractmethod
+    def turn(self) -> Any:
+        """A context in which no other process writes."""
+
+    @abstractmethod
+    def claim(self, trial_id: int) -> None:
+        """Takes a trial as this process's own, and lets the others know that it lives."""
+
+    @abstractmethod
+    def release(self, trial_id: int) -> None:
+        """The trial has ended."""
+
+    @abstractmethod
+    def orphans(self, running: Mapping[int, int]) -> list[int]:
+        """Which of the running trials (number -> id) no living process runs, this one's own left out."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """This process runs no more trials."""
+
+
+@final
+class Alone(Sharing):
+    """One process at a time: what it finds running belongs to one that was killed."""
+
+    def __init__(self) -> None:
+        self._own: set[int] = set()
+
+    @property
+    def is_shared(self) -> bool:
+        """No."""
+        return False
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Always."""
+        yield
+
+    def claim(self, trial_id: int) -> None:
+        """Takes note."""
+        self._own.add(trial_id)
+
+    def release(self, trial_id: int) -> None:
+        """Forgets it."""
+        self._own.discard(trial_id)
+
+    def orphans(self, running: Mapping[int, int]) -> list[int]:
+        """All that this process does not run."""
+        return sorted(number for number, trial_id in running.items() if trial_id not in self._own)
+
+    def end(self) -> None:
+        """What was its own is nobody's."""
+        self._own.clear()
+
+
+@final
+class Joint(Sharing):
+    """Any number of processes on any number of hosts.
+
+    Turns are taken by a lock of the server, which frees it when the connection of its holder ends; the life of each
+    trial is told by Optuna's heartbeat.
+
+    Args:
+        backend: the storage, with a heartbeat interval.
+        name: of the experiment.
+        study: finds the id of its study.
+    """
+
+    def __init__(self, backend: RDBStorage, name: str, study: Callable[[], int]) -> None:
+        self._backend, self._study = backend, study
+        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        self._own: set[int] = set()
+        self._changing = threading.Lock()
+        self._over = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Yes."""
+        return True
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits until no other process has its turn."""
+        connection = patiently(self._lock)
+        try:
+            yield
+        finally:
+            with suppress(Exception):  # A connection that was cut has freed the lock.
+                connection.exec_driver_sql(f"SELECT pg_advisory_unlock({self._key})")
+            with suppress(Exception):
+                connection.close()
+
+    def _lock(self) -> Any:
+        connection = self._backend.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({self._key})")
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        return connection
+
+    def claim(self, trial_id: int) -> None:
+        """Its heart beats for this trial from now on."""
+        patiently(lambda: self._backend.record_heartbeat(trial_id))
+        with self._changing:
+            self._own.add(trial_id)
+        if self._heart is None:
+            self._over.clear()
+            self._heart = threading.Thread(target=self._beat, name="nas-heartbeat", daemon=True)
+            self._heart.start()
+
+    def _beat(self) -> None:
+        interval = self._backend.get_heartbeat_interval()
+        while not self._over.wait(interval):
+            with self._changing:
+                own = list(self._own)
+            for trial_id in own:
+                with suppress(Exception):  # The server may be away; the next beat comes soon.
+                    self._backend.record_heartbeat(trial_id)
+
+    def release(self, trial_id: int) -> None:
+        """Its heart beats for it no more."""
+        with self._changing:
+            self._own.discard(trial_id)
+
+    def orphans(self, running: Mapping[int, int]) -> list[int]:
+        """Those whose heartbeat has stopped; or never began, for who starts a trial claims it in the same turn."""
+        if not running:
+            return []
+        stale = set(patiently(lambda: self._backend._get_stale_trial_ids(self._study())))
+        begun = patiently(self._with_heartbeat)
+        return sorted(
+            number
+            for number, trial_id in running.items()
+            if trial_id not in self._own and (trial_id in stale or trial_id not in begun)
+        )
+
+    def _with_heartbeat(self) -> set[int]:
+        with self._backend.engine.connect() as connection:
+            return {row[0] for row in connection.exec_driver_sql("SELECT trial_id FROM trial_heartbeats")}
+
+    def end(self) -> None:
+        """Its heart stops: what it leaves unfinished is the others'."""
+        self._over.set()
+        if self._heart is not None:
+            self._heart.join()
+            self._heart = None
+        self._own.clear()
+
+
+def share(storage: BaseStorage, name: str) -> Sharing:
+    """How the experiment of this name is shared in this storage."""
+    from optuna.storages import RDBStorage
+
+    backend = getattr(storage, "_backend", storage)  # Optuna wraps a database in a cache that it does not export.
+    if not isinstance(backend, RDBStorage) or backend.engine.dialect.name != "postgresql":
+        return Alone()
+    if backend.get_heartbeat_interval() is None:
+        return Alone()
+    return Joint(backend, name, lambda: backend.get_study_id_from_name(name))

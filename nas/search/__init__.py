@@ -1,0 +1,17 @@
+"""The experiment: its loop, what it shows, and what comes of it."""
+
+from nas.search.experiment import Experiment
+from nas.search.progress import Progress, sample_text, value_text
+from nas.search.results import Results
+from nas.search.search_loop import INTERRUPTED, STOPPED, TIME_IS_UP
+
+__all__ = [
+    "INTERRUPTED",
+    "STOPPED",
+    "TIME_IS_UP",
+    "Experiment",
+    "Progress",
+    "Results",
+    "sample_text",
+    "value_text",
+]

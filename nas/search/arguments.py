@@ -1,0 +1,123 @@
+"""Checks what a user hands to an experiment, before anything runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
+from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
+from nas.protocols import Direction, EarlyStopping, Evaluator, Objectives, Strategy, usual_direction
+from nas.records import open_storage
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
+
+
+def check_parts(evaluator: object, strategy: object, name: object, seed: object, repeats: object) -> None:
+    """Refuses an evaluator, strategy, name, seed or number of repeats that cannot serve."""
+    if not isinstance(evaluator, Evaluator):
+        raise NasTypeError(
+            explain(
+                "the evaluator must be a nas.Evaluator",
+                got=evaluator,
+                mend="wrap a function in nas.evaluators.FunctionalEvaluator",
+            )
+        )
+    if not isinstance(strategy, Strategy):
+        raise NasTypeError(
+            explain("the strategy must be a nas.Strategy", got=strategy, mend="give an instance: Random(), not Random")
+        )
+    if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
+        raise NasValueError(explain("the name of an experiment is the name of its folder", got=name))
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise NasTypeError(explain("the seed must be an int", got=seed))
+    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+        raise NasValueError(explain("repeats must be an int from 1 on", got=repeats))
+
+
+def choose_objectives(objective: Direction | Mapping[str, Direction] | None, evaluator: Evaluator) -> Objectives:
+    """What the user says; else the evaluator's direction; else "maximize". Warns where an error is to be maximised."""
+    if objective is None:
+        return Objectives(evaluator.direction or "maximize")
+    objectives = Objectives(objective)
+    for name, direction in zip(objectives.names, objectives.directions, strict=True):
+        usual = evaluator.direction if name is None else usual_direction(name)
+        if usual is not None and usual != direction:
+            shown, mend = ("the evaluator's metric", usual) if name is None else (f"the metric {name!r}", {name: usual})
+            warnings.warn(
+                f"This search will {direction} {shown}, which is better the other way. It is done as you say; if you "
+                f"did not mean it, write objective={mend!r}.",
+                UserWarning,
+                stacklevel=3,
+            )
+    return objectives
+
+
+def check_limits(
+    max_trials: object, timeout: object, concurrency: object, max_trial_time: object, possible: int
+) -> None:
+    """Refuses limits of a run that make no sense."""
+    if max_trials is not None and (isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1):
+        raise NasValueError(explain("max_trials must be an int from 1 on, or None", got=max_trials))
+    for name, seconds in (("timeout", timeout), ("max_trial_time", max_trial_time)):
+        if seconds is not None and (not isinstance(seconds, int | float) or not seconds > 0):
+            raise NasValueError(explain(f"{name} must be a number of seconds above 0, or None", got=seconds))
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= possible:
+        raise NasValueError(
+            explain(
+                f"this executor runs between 1 and {possible} trials at a time", got=concurrency, where="concurrency"
+            )
+        )
+
+
+def make_executor(executor: object) -> Executor:
+    """The executor of a name, or the one given."""
+    if isinstance(executor, Executor):
+        return executor
+    if executor == "inline":
+        return InlineExecutor()
+    if executor == "process":
+        return ProcessExecutor()
+    if executor == "ray":
+        return RayExecutor()
+    raise NasValueError(
+        explain(
+            'the executor is "inline", "process" or "ray", or an instance of nas.execution.Executor',
+            got=executor,
+            mend='executor="process"',
+        )
+    )
+
+
+def check_pruner(early_stopping: object, objectives: Objectives) -> BasePruner | None:
+    """The pruner that is meant, once there is a single objective."""
+    if early_stopping is None:
+        return None
+    from optuna.pruners import BasePruner
+
+    if not isinstance(early_stopping, BasePruner | EarlyStopping):
+        raise NasTypeError(
+            explain(
+                "early_stopping is a rule of nas.early_stopping, or an Optuna pruner",
+                got=early_stopping,
+                mend="early_stopping=MedianStop()",
+            )
+        )
+    if len(objectives.names) > 1:
+        raise NasValueError(explain("early stopping needs a single objective", got=objectives.describe()))
+    return early_stopping.pruner() if isinstance(early_stopping, EarlyStopping) else early_stopping
+
+
+def open_folder(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:
+    """The storage of an experiment, its folder made where needed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open_storage(storage, folder)
+    except OSError as error:
+        raise ExperimentError(
+            explain(f"the experiment's folder cannot be written ({error})", got=str(folder), mend="give directory=")
+        ) from error

@@ -1,0 +1,386 @@
+"""Experiments: a space, an evaluator and a strategy, run trial by trial into a ledger that survives anything."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
+
+from nas.execution import Executor
+from nas.opened import hand_over, opened
+from nas.protocols import (
+    Direction,
+    EarlyStopping,
+    Evaluator,
+    OneShotStrategy,
+    OneShotTask,
+    Strategy,
+    Supernet,
+    Trial,
+    refuse_for_one_shot,
+)
+from nas.records import History, Session, describe_experiment
+from nas.search.arguments import check_limits, check_parts, check_pruner, choose_objectives, make_executor, open_folder
+from nas.search.progress import ProgressMode, make_progress
+from nas.search.results import Results, conclude
+from nas.search.retraining import Retrained, retrain
+from nas.search.search_loop import INTERRUPTED, SearchLoop
+from nas.space import Answer, ModelSpace, Mutator
+
+if TYPE_CHECKING:
+    import pandas
+    from optuna.pruners import BasePruner
+    from optuna.storages import BaseStorage
+
+ExecutorName: TypeAlias = Literal["inline", "process", "ray"]
+
+
+@final
+class Experiment:
+    """A search: proposes samples, evaluates them, and keeps every result.
+
+    Args:
+        space: a ModelSpace, or anything that ModelSpace takes: a decorated instance or class, a function, a module.
+        evaluator: what a sample is worth.
+        strategy: what to try next.
+        name: of the experiment; its folder is `directory/name`.
+        directory: where experiments are kept.
+        objective: "maximize", "minimize", or a dict metric -> direction; None for the direction of the evaluator's
+            metric, or "maximize" where it has none.
+        seed: all random numbers of the search come from it.
+        mutators: changes to the space from outside.
+        executor: where trials run: "inline" is this process, "process" worker processes, "ray" a Ray cluster; or one
+            of `nas.execution` with arguments of its own, as ProcessExecutor(gpus_per_trial=0.5).
+        repeats: evaluations of each sample, with seeds of their own; the metrics are their means.
+        early_stopping: asked at each `nas.report`: MedianStop, SuccessiveHalving, Hyperband, Patience of
+            `nas.early_stopping`, or any Optuna pruner.
+        storage: an Optuna storage or its URL; None keeps a journal in the experiment's folder.
+        resume: go on with the experiment of this name where there is one.
+        accept_changes: go on with it though the code, the space or the strategy has changed since; else that is
+            refused, with a list of what has.
+
+    Raises:
+        NasError: an experiment of this name exists, another one is to be resumed, or an argument is of the wrong kind.
+
+    Example:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from nas import ValueChoice
+        >>> from nas.evaluators import FunctionalEvaluator
+        >>> from nas.strategies import GridSearch
+        >>> experiment = Experiment(
+        ...     lambda: nn.Linear(4, ValueChoice([1, 2, 3], label="width")),
+        ...     FunctionalEvaluator(lambda model: sum(p.numel() for p in model.parameters())),
+        ...     GridSearch(), name="smallest", directory=tempfile.mkdtemp(), objective="minimize")
+        >>> experiment.run(progress="silent")
+        >>> experiment.best_trial.sample, experiment.best_trial.value
+        ({'width': 1}, 5.0)
+    """
+
+    def __init__(
+        self,
+        space: object,
+        evaluator: Evaluator,
+        strategy: Strategy,
+        *,
+        name: str,
+        directory: str | Path = "nas-experiments",
+        objective: Direction | Mapping[str, Direction] | None = None,
+        seed: int = 0,
+        mutators: Iterable[Mutator] = (),
+        executor: ExecutorName | Executor = "inline",
+        repeats: int = 1,
+        early_stopping: EarlyStopping | BasePruner | None = None,
+        storage: str | BaseStorage | None = None,
+        resume: bool = False,
+        accept_changes: bool = False,
+    ) -> None:
+        directory, storage, executor, resume, accept_changes = opened(
+            directory=directory, storage=storage, executor=executor, resume=resume, accept_changes=accept_changes
+        )
+        check_parts(evaluator, strategy, name, seed, repeats)
+        self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
+        self.objectives = choose_objectives(objective, evaluator)
+        model_space = space if isinstance(space, ModelSpace) else ModelSpace(space, mutators=mutators)
+        if isinstance(space, ModelSpace) and tuple(mutators):
+            model_space = space.with_mutators(mutators)
+        self.space = model_space.with_hyperparameters(evaluator.hyperparameters)
+        self.evaluator, self.strategy = evaluator, strategy
+        self.path = Path(directory) / name
+        self.ending = ""
+        """Why the latest run ended, in words."""
+        self._executor = make_executor(executor)
+        if isinstance(strategy, OneShotStrategy):
+            refuse_for_one_shot(self.objectives, executor=executor, repeats=repeats, early_stopping=early_stopping)
+            strategy.refuse(self.space, evaluator)
+        self._pruner = check_pruner(early_stopping, self.objectives)
+        self._session = Session(
+            open_folder(storage, self.path),
+            self.path,
+            describe_experiment(self.space, evaluator, strategy, self.objectives, seed=seed, repeats=repeats),
+            space=self.space,
+            strategy=strategy,
+            objectives=self.objectives,
+            seed=seed,
+            resume=resume,
+            accept_changes=accept_changes,
+        )
+
+    # Results.
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+        history = self._session.history
+        return [] if history is None else [trial for _, trial in sorted(history.trials.items())]
+
+    @property
+    def results(self) -> Results:
+        """The trials with what can be asked of them."""
+        return Results(
+            trials=self.trials,
+            objectives=self.objectives,
+            path=self.path,
+            space=self.space,
+            header=self._session.header,
+            inputs=[] if self._session.history is None else self._session.history.inputs,
+        )
+
+    @property
+    def best_trial(self) -> Trial:
+        """The COMPLETE trial with the best value.
+
+        Raises:
+            ExperimentError: there is none yet, or there are several objectives.
+        """
+        return self.results.best_trial
+
+    @property
+    def pareto_front(self) -> list[Trial]:
+        """The COMPLETE trials that no other one beats in every objective."""
+        return self.objectives.pareto_front(self.trials)
+
+    def hypervolume(self, reference: Sequence[float] | Mapping[str, float]) -> float:
+        """The volume that the COMPLETE trials dominate, as far as a reference point: the worst that matters.
+
+        Args:
+            reference: metric -> value, or the values in order.
+        """
+        return self.objectives.hypervolume(self.trials, reference)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A row for each trial: its number, state, values, metrics, duration in seconds, and its answers."""
+        return self.results.to_dataframe()
+
+    def export_top_models(
+        self,
+        k: int = 1,
+        formatter: str = "dict",
+        *,
+        inherit_weights: bool = False,
+        example_input: Any = None,
+        directory: str | Path | None = None,
+    ) -> list[Any]:
+        """The k best different architectures, best first; see `Results.export_top_models`."""
+        build = self._supernet.inherit if inherit_weights else None
+        return self.results.export_top_models(
+            k, formatter, example_input=example_input, directory=directory, build=build
+        )
+
+    def retrain(
+        self,
+        rank: int = 1,
+        *,
+        inherit_weights: bool = False,
+        seed: int | None = None,
+        evaluator: Evaluator | None = None,
+    ) -> Retrained:
+        """Trains one of the best architectures alone: the module and its metrics.
+
+        Args:
+            rank: 1 for the best.
+            inherit_weights: whether it begins with the shared weights of one-shot search.
+            seed: of the training; the experiment's where omitted.
+            evaluator: how it is trained, for longer say; the experiment's where omitted.
+        """
+        return retrain(
+            self.results,
+            rank,
+            evaluator=self.evaluator if evaluator is None else evaluator,
+            seed=self.seed if seed is None else seed,
+            inherit=self._supernet.inherit if inherit_weights else None,
+        )
+
+    def one_shot_report(self, k: int = 5, **options: Any) -> Any:
+        """How far the supernet of a one-shot search can be trusted; see `nas.oneshot.trust.trust_report`.
+
+        Args:
+            k: how many architectures are trained alone and compared.
+        """
+        return self._supernet.report(self.trials, k, **options)
+
+    @property
+    def _supernet(self) -> Supernet:
+        return Supernet(
+            self.strategy,
+            OneShotTask(
+                space=self.space,
+                evaluator=self.evaluator,
+                direction=self.objectives.directions[0],
+                objective=self.objectives.names[0],
+                seed=self.seed,
+                directory=self.path / "supernet",
+            ),
+        )
+
+    @overload
+    @classmethod
+    def load(
+        cls, directory: str | Path, space: object = None, *, storage: str | BaseStorage | None = None
+    ) -> Results: ...
+
+    @overload
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        space: object,
+        evaluator: Evaluator,
+        strategy: Strategy,
+        *,
+        storage: str | BaseStorage | None = None,
+    ) -> Experiment: ...
+
+    @classmethod
+    def load(
+        cls,
+        directory: str | Path,
+        space: object = None,
+        evaluator: Evaluator | None = None,
+        strategy: Strategy | None = None,
+        *,
+        storage: str | BaseStorage | None = None,
+    ) -> Results | Experiment:
+        """An experiment from its folder; nothing in it is executed.
+
+        Args:
+            directory: the experiment's folder, `directory/name`.
+            space: its model space, or what ModelSpace takes; needed to export models, ONNX or code.
+            evaluator, strategy: with these too, the experiment can be run on.
+            storage: as it was given to the experiment.
+
+        Returns:
+            The results alone, or with an evaluator and a strategy the experiment.
+
+        Raises:
+            ExperimentError: there is no experiment in this folder, or it is another one.
+        """
+        path = Path(os.path.abspath(directory))  # "." has no name; resolve() would follow links and lose it
+        results = Results.load(path, space, storage)
+        if evaluator is None or strategy is None:
+            return results
+        return cls(
+            space,
+            evaluator,
+            strategy,
+            name=path.name,
+            directory=path.parent,
+            objective=results.objectives.objective,
+            seed=results.header["seed"],
+            repeats=results.header["repeats"],
+            storage=storage,
+            resume=True,
+        )
+
+    # The search.
+
+    def run(
+        self,
+        max_trials: int | None = None,
+        *,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        max_trial_time: float | None = None,
+        progress: ProgressMode = "auto",
+    ) -> None:
+        """Searches, until there are `max_trials` trials, the time is up, or the strategy has nothing left to propose.
+
+        Ctrl-C ends the search in good order; calling `run` again (or `resume=True` in a new process) goes on with it.
+        Trials in other processes are let finish first; a second Ctrl-C breaks them off, and they run again next time.
+
+        Args:
+            max_trials: of the whole experiment, those of earlier runs counted in; None for no limit.
+            timeout: seconds after which no new trial starts.
+            concurrency: trials at a time, as far as the executor can; where omitted, as many as it has workers.
+            max_trial_time: seconds after which a trial is FAILED.
+            progress: "auto" (a live line on a terminal, plain lines elsewhere), "rich", "plain" or "silent".
+
+        Raises:
+            ExperimentError: the first 10 trials all failed, or another process runs this experiment.
+        """
+        limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
+        hand_over(self, **limits, concurrency=concurrency, progress=progress)
+        concurrency = self._executor.usual_concurrency if concurrency is None else concurrency
+        check_limits(max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency)
+        shown = make_progress(progress)
+        begin = time.monotonic()
+        with self._session.writing():
+            history = self._session.begun(max_trials)
+            self._session.note_run(**limits, concurrency=concurrency)
+            end = None if timeout is None else begin + timeout
+            try:
+                judge: Evaluator | None = self.evaluator
+                total = self.space.size if isinstance(self.space.size, int) else None
+                if isinstance(self.strategy, OneShotStrategy):
+                    judge, total = self._supernet.search(shown.note, end), None
+                shown.begin(max_trials if max_trials is not None else total, history.finished)
+                ending = "the time is up, before the supernet is trained"
+                if judge is not None:
+                    loop = self._loop(judge, history, concurrency, max_trial_time)
+                    ending = loop.run(max_trials, end, shown)
+            except KeyboardInterrupt:
+                ending = INTERRUPTED
+            finally:
+                self._executor.close()
+                shown.end()
+            self.ending = ending
+            conclude(shown, self.results, ending, time.monotonic() - begin)
+
+    def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:
+        assert self._session.ledger is not None
+        return SearchLoop(
+            space=self.space,
+            evaluator=judge,
+            strategy=self.strategy,
+            objectives=self.objectives,
+            executor=self._executor,
+            pruner=self._pruner,
+            history=history,
+            ledger=self._session.ledger,
+            path=self.path,
+            seed=self.seed,
+            repeats=self.repeats,
+            concurrency=concurrency,
+            max_trial_time=max_trial_time,
+        )
+
+    def enqueue(self, sample: Mapping[str, Answer]) -> bool:
+        """Puts a sample in front of what the strategy proposes: known architectures to begin with.
+
+        The queue is part of the ledger. A sample that was enqueued or tried before is not enqueued again, so a script
+        that is run again with `resume=True` may say the same once more. It may be called while another process runs the
+        experiment.
+
+        Args:
+            sample: label -> answer; what it lacks takes its default.
+
+        Returns:
+            Whether it was new.
+
+        Raises:
+            NasValueError: unknown labels, answers outside their domain, or a sample that is not allowed in the space.
+        """
+        whole = self.space.validate(self.space.complete(sample))
+        return self._session.enqueue(whole)

@@ -1,0 +1,250 @@
+"""What a search says while it runs and at its end: a live line, plain lines, or nothing."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
+
+from nas.errors import NasValueError, explain
+from nas.protocols import Objectives, Trial, TrialState
+from nas.space import Answer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.table import Table
+
+ProgressMode: TypeAlias = Literal["auto", "rich", "plain", "silent"]
+_SHOWN_FAILURES = 3
+_PLAIN_INTERVAL = 1.0
+
+
+class Progress(ABC):
+    """Follows one call of `run`."""
+
+    @abstractmethod
+    def begin(self, total: float | None, done: int) -> None:
+        """The search starts, `done` trials being in the ledger already; `total` is None where it has no known end."""
+
+    @abstractmethod
+    def finished(self, trial: Trial, best: Trial | None) -> None:
+        """A trial has ended."""
+
+    @abstractmethod
+    def note(self, text: str) -> None:
+        """Something worth a line of its own."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """The search is over."""
+
+    @abstractmethod
+    def summary(self, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
+        """What came out: a table of the top trials, and a closing text."""
+
+
+def make_progress(mode: ProgressMode) -> Progress:
+    """The progress for a mode: "auto" is a live line on a terminal and plain lines elsewhere.
+
+    Raises:
+        NasValueError: an unknown mode.
+    """
+    if mode not in ("auto", "rich", "plain", "silent"):
+        raise NasValueError(explain('progress is "auto", "rich", "plain" or "silent"', got=mode))
+    if mode == "silent":
+        return _Silent()
+    from rich.console import Console
+
+    console = Console()
+    live = mode == "rich" or (mode == "auto" and console.is_terminal)
+    return _Live(console) if live else _Plain(console)
+
+
+def count_text(trials: Sequence[Trial]) -> str:
+    """How many trials ended how: "20 trials: 18 complete, 2 failed"."""
+    parts = []
+    for state in TrialState:
+        number = sum(trial.state is state for trial in trials)
+        if number:
+            parts.append(f"{number} {state.lower()}")
+    return _number(len(trials)) + (": " + ", ".join(parts) if parts else "")
+
+
+def _number(trials: object) -> str:
+    return f"{trials} trial" if trials in (1, "1") else f"{trials} trials"
+
+
+def sample_text(sample: Mapping[str, Answer]) -> str:
+    """label=answer, ... in the order of the space; numbers rounded for the eye."""
+    return ", ".join(
+        f"{label}={answer:.5g}" if isinstance(answer, float) else f"{label}={answer}"
+        for label, answer in sample.items()
+    )
+
+
+def value_text(trial: Trial) -> str:
+    """The values of a trial, short."""
+    return ", ".join(f"{value:.6g}" for value in trial.values or ())
+
+
+@final
+class _Silent(Progress):
+    def begin(self, total: float | None, done: int) -> None:
+        pass
+
+    def finished(self, trial: Trial, best: Trial | None) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def summary(self, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
+        pass
+
+
+@final
+class _Pace:
+    """Rate and time left, counted from where this run began."""
+
+    def __init__(self, total: float | None, done: int) -> None:
+        self.total, self.done, self._before, self._start = total, done, done, time.monotonic()
+
+    @property
+    def rate(self) -> str:
+        per_second = (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
+        return f"{per_second:.1f}/s" if per_second >= 1 else f"{per_second * 60:.1f}/min"
+
+    @property
+    def left(self) -> str:
+        new = self.done - self._before
+        if self.total is None or not new:
+            return ""
+        seconds = (time.monotonic() - self._start) / new * max(self.total - self.done, 0)
+        return f"{timedelta(seconds=round(seconds))} left"
+
+
+@final
+class _Plain(Progress):
+    """A line at most every second; each of the first failures at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._failures = 0
+        self._last = 0.0
+
+    def begin(self, total: float | None, done: int) -> None:
+        self._pace = _Pace(total, done)
+        if done:
+            self.note(f"resuming after {done} finished trial{'' if done == 1 else 's'}")
+
+    def finished(self, trial: Trial, best: Trial | None) -> None:
+        pace = self._pace
+        pace.done += 1
+        if trial.state is TrialState.FAILED:
+            self._failures += 1
+            if self._failures <= _SHOWN_FAILURES:
+                self.note(_failure(trial))
+        now = time.monotonic()
+        if now - self._last < _PLAIN_INTERVAL and pace.done != pace.total:
+            return
+        self._last = now
+        done = f"{pace.done}/{pace.total:.0f}" if pace.total is not None else f"{pace.done}"
+        self.note(", ".join(part for part in (_number(done), _best(best), pace.rate, pace.left) if part))
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def end(self) -> None:
+        pass
+
+    def summary(self, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
+        _print_summary(self._console, text, top, objectives)
+
+
+@final
+class _Live(Progress):
+    """One line that redraws itself."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: RichProgress | None = None
+        self._failures = 0
+
+    def begin(self, total: float | None, done: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._pace = _Pace(total, done)
+        self._bar = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[pace]}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("searching", total=total, completed=done, pace="")
+        self._bar.start()
+
+    def finished(self, trial: Trial, best: Trial | None) -> None:
+        assert self._bar is not None
+        if trial.state is TrialState.FAILED:
+            self._failures += 1
+            if self._failures <= _SHOWN_FAILURES:
+                self.note(_failure(trial))
+        pace = self._pace
+        pace.done += 1
+        text = ", ".join(part for part in (_best(best), pace.rate, pace.left) if part)
+        self._bar.update(self._task, completed=pace.done, pace=text)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def summary(self, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
+        _print_summary(self._console, text, top, objectives)
+
+
+def _best(best: Trial | None) -> str:
+    return f"best {value_text(best)} (trial {best.number})" if best is not None else "none complete yet"
+
+
+def _failure(trial: Trial) -> str:
+    return f"trial {trial.number} FAILED: {trial.error_line} ({sample_text(trial.sample)})"
+
+
+def _print_summary(console: Console, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
+    if top:
+        console.print(_table(top, objectives))
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _table(top: Sequence[Trial], objectives: Objectives) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    several = len(objectives.names) > 1
+    table = Table(title="Pareto front" if several else "Top trials", title_justify="left")
+    table.add_column("#", justify="right")
+    table.add_column("trial", justify="right")
+    for position, (name, direction) in enumerate(objectives.describe().items()):
+        shown = name if objectives.names[position] is not None else next(iter(top[0].metrics), "value")
+        table.add_column(Text(f"{shown} ({'max' if direction == 'maximize' else 'min'})"), justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("sample")
+    for rank, trial in enumerate(top, 1):
+        values = [f"{value:.6g}" for value in trial.values or ()]
+        seconds = f"{trial.duration:.2f}" if trial.duration is not None else ""
+        table.add_row(str(rank), str(trial.number), *values, seconds, Text(sample_text(trial.sample)))
+    return table

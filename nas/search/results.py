@@ -1,0 +1,232 @@
+"""What an experiment found: the best trials, tables of them, and exports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
+
+import torch
+from torch import nn
+
+from nas.errors import ExperimentError, MissingDependency, NasValueError, close_names, explain
+from nas.export import to_code
+from nas.protocols import Objectives, Trial, TrialState
+from nas.random_state import seeded
+from nas.records import Ledger, open_storage
+from nas.search.progress import Progress, count_text
+from nas.space import ModelSpace, Sample, sample_key
+
+if TYPE_CHECKING:
+    import pandas
+    from optuna.storages import BaseStorage
+
+Formatter: TypeAlias = Literal["dict", "model", "onnx", "code"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The trials of an experiment and what can be asked of them."""
+
+    trials: list[Trial]
+    objectives: Objectives
+    path: Path
+    """The experiment's folder."""
+    space: ModelSpace | None = None
+    """Needed to export models, ONNX and code."""
+    header: dict[str, Any] = field(default_factory=dict)
+    """What the ledger says of the experiment: its seed, objective, repeats and space."""
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    """Shape and dtype of the tensors that the first model was called with."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """What was asked of the latest run, where the results were loaded."""
+
+    @classmethod
+    def load(cls, path: Path, space: object = None, storage: str | BaseStorage | None = None) -> Results:
+        """Reads an experiment from its folder; nothing in it is executed.
+
+        Raises:
+            ExperimentError: there is none.
+        """
+        if storage is None and not (path / "journal.log").exists():
+            raise ExperimentError(
+                explain("there is no experiment in this folder", got=str(path), mend="give directory/name")
+            )
+        ledger = Ledger.find(open_storage(storage, path), path.name)
+        if ledger is None:
+            raise ExperimentError(explain(f"the storage holds no experiment named {path.name!r}", got=str(path)))
+        records = ledger.read()
+        header = ledger.header
+        objective = header["objective"] if header["named"] else next(iter(header["objective"].values()))
+        return cls(
+            trials=[record.trial for record in records],
+            objectives=Objectives(objective),
+            path=path,
+            header=header,
+            space=space if space is None or isinstance(space, ModelSpace) else ModelSpace(space),
+            inputs=next((record.inputs for record in records if record.inputs), []),
+            run=ledger.notes().run,
+        )
+
+    @property
+    def best_trial(self) -> Trial:
+        """The COMPLETE trial with the best value, the earliest of equals.
+
+        Raises:
+            ExperimentError: there is none yet, or there are several objectives.
+        """
+        if len(self.objectives.names) > 1:
+            raise ExperimentError(explain("several objectives have no single best trial", mend="look at pareto_front"))
+        ranked = self.top(1)
+        if not ranked:
+            raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials"))
+        return ranked[0]
+
+    @property
+    def pareto_front(self) -> list[Trial]:
+        """The COMPLETE trials that no other one beats in every objective."""
+        return self.objectives.pareto_front(self.trials)
+
+    def top(self, k: int) -> list[Trial]:
+        """The k best COMPLETE trials of different samples, best first (front after front for several objectives)."""
+        different: dict[str, Trial] = {}
+        for trial in self._ranked():
+            different.setdefault(sample_key(trial.sample), trial)
+        return list(different.values())[:k]
+
+    def _ranked(self) -> list[Trial]:
+        if not self.header.get("ranked"):
+            return self.objectives.rank(self.trials)
+        # One-shot search proposes its subnets in the order of its own ranking.
+        return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A row for each trial: number, state, value (one per objective), metrics, seconds, and answers by label.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingDependency("pandas", purpose="to_dataframe", extra="dataframe") from error
+        rows = []
+        for trial in self.trials:
+            row: dict[str, Any] = {"number": trial.number, "state": str(trial.state)}
+            values = trial.values or (math.nan,) * len(self.objectives.names)
+            if len(values) == 1:
+                row["value"] = values[0]
+            row |= {f"metric.{name}": value for name, value in trial.metrics.items()}
+            row |= {"duration": trial.duration, "error": trial.error_line or None}
+            rows.append(row | {f"sample.{label}": answer for label, answer in trial.sample.items()})
+        return pandas.DataFrame(rows)
+
+    def export_top_models(
+        self,
+        k: int = 1,
+        formatter: str = "dict",
+        *,
+        example_input: Any = None,
+        directory: str | Path | None = None,
+        build: Callable[[Sample], nn.Module] | None = None,
+    ) -> list[Any]:
+        """The k best different architectures, best first.
+
+        Args:
+            k: how many at most.
+            formatter: "dict" for samples; "model" for modules with fresh weights (those the trial began with); "onnx"
+                and "code" for paths of files.
+            example_input: for "onnx": a tensor, or a tuple of tensors, batch first; where omitted, one of the shape
+                that the evaluator called the model with.
+            directory: where files go; `top` in the experiment's folder where omitted.
+            build: makes the module of a sample, for "model" and "onnx"; with fresh weights where omitted.
+
+        Raises:
+            NasValueError: an unknown formatter, or k below 1.
+            ExperimentError: no trial is COMPLETE; no space was given; or no example input is known.
+        """
+
+        def make(trial: Trial) -> nn.Module:
+            return self.build(trial) if build is None else build(trial.sample)
+
+        makers: dict[str, Callable[[int, Trial, Path], Any]] = {
+            "dict": lambda rank, trial, folder: dict(trial.sample),
+            "model": lambda rank, trial, folder: make(trial),
+            "onnx": lambda rank, trial, folder: self._to_onnx(make(trial), folder / f"{rank}.onnx", example_input),
+            "code": lambda rank, trial, folder: to_code(
+                self._space, trial.sample, folder / f"{rank}.py", hyperparameters=self._hyperparameters
+            ),
+        }
+        if formatter not in makers:
+            raise NasValueError(explain(f"unknown formatter; {close_names(formatter, makers)}", got=formatter))
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise NasValueError(explain("k must be an int from 1 on", got=k))
+        best = self.top(k)
+        if not best:
+            raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials"))
+        folder = self.path / "top" if directory is None else Path(directory)
+        return [makers[formatter](rank, trial, folder) for rank, trial in enumerate(best, 1)]
+
+    @property
+    def _space(self) -> ModelSpace:
+        if self.space is None:
+            raise ExperimentError(
+                explain("building an architecture needs its model space", mend="Experiment.load(directory, space)")
+            )
+        return self.space
+
+    @property
+    def _hyperparameters(self) -> frozenset[str]:
+        """The evaluator's labels: a space given to `load` does not know of them."""
+        return frozenset(self.header.get("hyperparameters", ()))
+
+    def build(self, trial: Trial) -> nn.Module:
+        """The architecture of a trial, with the weights that the trial began with."""
+        architecture = {label: answer for label, answer in trial.sample.items() if label not in self._hyperparameters}
+        with seeded(trial.seed):
+            return self._space.build(architecture)
+
+    def _to_onnx(self, model: nn.Module, path: Path, example_input: Any) -> Path:
+        from nas.export import to_onnx
+
+        if example_input is None:
+            if not self.inputs:
+                raise ExperimentError(
+                    explain(
+                        "an ONNX export needs an example input, and the evaluator has not called the model itself",
+                        mend="export_top_models(formatter='onnx', example_input=tensor)",
+                    )
+                )
+            example_input = tuple(_example(spec) for spec in self.inputs)
+        return to_onnx(model, example_input, path).path
+
+
+def _example(spec: dict[str, Any]) -> torch.Tensor:
+    dtype = getattr(torch, spec["dtype"])
+    shape = [min(spec["shape"][0], 2), *spec["shape"][1:]] if spec["shape"] else []
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(shape, generator=generator).to(dtype)
+        if dtype.is_floating_point
+        else torch.zeros(shape, dtype=dtype)
+    )
+
+
+def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> None:
+    """Shows what a run came to.
+
+    Args:
+        shown: where.
+        results: after it.
+        ending: why it ended.
+        seconds: that it took.
+    """
+    several = len(results.objectives.names) > 1
+    text = f"{count_text(results.trials)} in {seconds:.1f} s ({ending}). Everything is in {results.path}"
+    failed = [trial for trial in results.trials if trial.state is TrialState.FAILED]
+    if failed:
+        text += f"\nThe last failure, trial {failed[-1].number}: {failed[-1].error_line}"
+    shown.summary(text, results.pareto_front if several else results.top(5), results.objectives)

@@ -1,0 +1,72 @@
+"""Training an architecture that a search has found, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from nas.errors import ExperimentError, explain
+from nas.protocols import Evaluator, Job, as_metrics, evaluating
+from nas.random_state import derive_seed, seeded
+from nas.search.results import Results
+from nas.space import Sample
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Retrained:
+    """An architecture that was trained alone."""
+
+    model: nn.Module
+    """An ordinary module, trained."""
+    metrics: dict[str, float]
+    """What the evaluator measured."""
+    sample: Sample
+
+
+def retrain(
+    results: Results, rank: int, *, evaluator: Evaluator, seed: int, inherit: Callable[[Sample], nn.Module] | None
+) -> Retrained:
+    """Trains the architecture of a rank.
+
+    Args:
+        results: of the search.
+        rank: 1 for the best.
+        evaluator: how it is trained.
+        seed: of the training.
+        inherit: makes the module to begin with; one with fresh weights where None.
+
+    Raises:
+        ExperimentError: there are not so many architectures.
+    """
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ExperimentError(explain("a rank is an int from 1 on", got=rank))
+    top = results.top(rank)
+    if len(top) < rank:
+        raise ExperimentError(explain(f"there are only {len(top)} architectures", got=rank, where="rank"))
+    trial = top[rank - 1]
+    space = results.space
+    assert space is not None, "an experiment has one"
+
+    def build(sample: Sample, seed: int) -> tuple[nn.Module, Sample]:
+        module, complete = space.build_completed(sample, seed)
+        if inherit is not None:
+            module.load_state_dict(inherit(trial.sample).state_dict())
+        return module, complete
+
+    job = Job(
+        number=trial.number,
+        sample=dict(trial.sample),
+        seed=derive_seed(seed, trial.number, rank),
+        build=build,
+        hyperparameters=frozenset(space.hyperparameters),
+        directory=results.path / "retrained" / str(rank),
+    )
+    with evaluating(job), seeded(job.seed):
+        metrics = as_metrics(evaluator.evaluate(job))
+        model = job.model
+        job.release()
+    return Retrained(model=model.cpu(), metrics=metrics, sample=job.sample)

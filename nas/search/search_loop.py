@@ -1,0 +1,191 @@
+"""The loop of a search: propose, evaluate, write down, tell; `nas.experiment` starts it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
+from nas.execution import Assignment, Executor, Outcome, Plan, answer_again
+from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState
+from nas.random_state import derive_seed
+from nas.records import History, Ledger, folder_of, write_outcome, write_sample
+from nas.search.interrupts import Interrupts
+from nas.search.progress import Progress
+from nas.space import ModelSpace, Sample
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+INTERRUPTED = "interrupted; run it again (with resume=True in a new process) to go on"
+STOPPED = "stopped by request; resume it to go on"
+TIME_IS_UP = "the time is up"
+ALL_DONE = "all trials done"
+_POLL = 0.5
+"""Seconds between looks at what other processes do, when there is nothing else to do."""
+_HOPELESS = 10
+"""So many failures before any success end a search: it is the evaluator then, not the architecture."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SearchLoop:
+    """What a search runs with."""
+
+    space: ModelSpace
+    """With the evaluator's hyperparameters."""
+    evaluator: Evaluator
+    strategy: Strategy
+    objectives: Objectives
+    executor: Executor
+    pruner: BasePruner | None
+    history: History
+    ledger: Ledger
+    path: Path
+    """The experiment's folder."""
+    seed: int
+    repeats: int
+    concurrency: int = 1
+    max_trial_time: float | None = None
+    """Seconds."""
+
+    def run(self, max_trials: int | None, end: float | None, shown: Progress) -> str:
+        """Keeps `concurrency` trials under way, and tells the strategy each outcome.
+
+        Args:
+            max_trials: of the whole experiment.
+            end: of `time.monotonic()`, in seconds; no trial starts after it.
+            shown: is told of each trial that ends.
+
+        Returns:
+            Why it ended, in words.
+
+        Raises:
+            ExperimentError: the first 10 trials all failed, or the strategy proposed the impossible.
+        """
+        self.executor.start(self._plan(), self.concurrency)
+        try:
+            with Interrupts(patient=self.executor.is_isolated) as interrupts:
+                return self._search(max_trials, end, shown, interrupts)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ExperimentError(
+                explain(
+                    f"the experiment cannot be written ({error.strerror}); nothing that was finished is lost",
+                    got=str(self.path),
+                    mend="make room, and run it again with resume=True",
+                )
+            ) from error
+        finally:
+            self.ledger.sharing.end()
+
+    def _search(self, max_trials: int | None, end: float | None, shown: Progress, interrupts: Interrupts) -> str:
+        history, stops = self.history, self.history.stops
+        under_way: set[int] = set()
+        failures, ending = 0, ""
+        while True:
+            while len(under_way) < self.concurrency and not ending:
+                with history.turn():
+                    history.look()
+                    if interrupts.asked:
+                        ending = INTERRUPTED
+                    elif history.stops > stops:
+                        ending = STOPPED
+                    elif end is not None and time.monotonic() >= end:
+                        ending = TIME_IS_UP
+                    else:
+                        trial, ending = self._next(max_trials, under_way)
+                if ending or trial is None:
+                    break
+                known = history.known(trial.sample)
+                if known is not None:
+                    shown.finished(self._finish(trial.number, answer_again(known)), history.best)
+                    continue
+                write_sample(folder_of(self.path, trial.number), trial.sample)
+                self.executor.submit(self._assign(trial))
+                under_way.add(trial.number)
+            if not under_way:
+                if ending:
+                    return ending
+                time.sleep(_POLL)
+                continue
+            number, outcome = self.executor.collect()
+            trial = self._finish(number, outcome)
+            under_way.discard(number)
+            failures += trial.state is TrialState.FAILED
+            shown.finished(trial, history.best)
+            if failures >= _HOPELESS and not any(
+                t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in history.trials.values()
+            ):
+                raise ExperimentError(
+                    f"The first {failures} trials all failed, so the fault is not in the architectures; the last one "
+                    f"with:\n{trial.error}All of them are in {self.path}. Mend the evaluator and run it again."
+                )
+
+    def _next(self, max_trials: int | None, under_way: set[int]) -> tuple[Trial | None, str]:
+        """The next trial to run, or why there is none; neither where others still run what may become this one's."""
+        adopted = self.history.adopt()
+        if adopted is not None:
+            return adopted, ""
+        if max_trials is None or len(self.history.trials) < max_trials:
+            try:
+                return self._propose(), ""
+            except SearchSpaceExhausted as error:
+                ending = str(error)
+        else:
+            ending = ALL_DONE
+        return None, "" if self.history.running - under_way else ending
+
+    def _finish(self, number: int, outcome: Outcome) -> Trial:
+        """Writes an outcome down: the folder first, so that what the ledger calls finished has all its files."""
+        write_outcome(folder_of(self.path, number), outcome)
+        with self.history.turn():
+            return self.history.finish(number, outcome)
+
+    def _propose(self) -> Trial:
+        """Takes a sample from the queue or asks the strategy, and writes the new trial down before it runs."""
+        number = len(self.history.trials)
+        seed = derive_seed(self.seed, number)
+        queued = self.history.upcoming
+        if queued is not None:
+            return self.history.begin(queued, seed, queued=True)
+        return self.history.begin(self._checked(self.strategy.ask(number)), seed)
+
+    def _checked(self, sample: object) -> Sample:
+        name, tree = type(self.strategy).__name__, self.space.search_space
+        if not isinstance(sample, Mapping):
+            raise ExperimentError(f"{name} must propose a dict label -> answer, not {sample!r}.")
+        extra = {label: answer for label, answer in sample.items() if label not in tree.domains}
+        try:
+            return tree.validate({k: v for k, v in sample.items() if k not in extra}) | extra
+        except NasError as error:
+            raise ExperimentError(f"{name} proposed an impossible sample: {error}") from error
+
+    def _plan(self) -> Plan:
+        return Plan(
+            evaluator=self.evaluator,
+            objectives=self.objectives,
+            build=self.space.build_completed,
+            hyperparameters=frozenset(self.evaluator.hyperparameters),
+            repeats=self.repeats,
+            max_trial_time=self.max_trial_time,
+        )
+
+    def _assign(self, trial: Trial) -> Assignment:
+        return Assignment(
+            number=trial.number,
+            sample=trial.sample,
+            seed=trial.seed,
+            directory=Path(os.path.abspath(folder_of(self.path, trial.number))),
+            on_report=lambda step, value: self._on_report(trial.number, step, value),
+        )
+
+    def _on_report(self, number: int, step: int, value: float) -> bool:
+        self.ledger.report(number, step, value)
+        return self.pruner is not None and self.ledger.should_stop(number, step, self.pruner)

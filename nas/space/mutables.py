@@ -1,0 +1,360 @@
+"""What a user writes where more than one thing could stand: ValueChoice, LayerChoice, InputChoice, Repeat."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar, final, overload
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.space.domains import Answer, Categorical, Domain, Subset
+from nas.space.numeric_domains import Integer, Real
+from nas.space.questions import Question, ask, chosen_items, current_handler, label_scope
+
+T = TypeVar("T")
+Candidate: TypeAlias = nn.Module | Callable[[], nn.Module]
+Reduction: TypeAlias = Literal["sum", "mean", "concat", "none"]
+
+
+class ChosenInt(int):
+    """The int that discovery hands out for a ValueChoice: it remembers its question, so that `Repeat` can use it."""
+
+    question: Question
+
+
+@overload
+def ValueChoice(candidates: Integer, *, label: str | None = None, default: int | None = None) -> int: ...
+@overload
+def ValueChoice(candidates: Real, *, label: str | None = None, default: float | None = None) -> float: ...
+@overload
+def ValueChoice(candidates: Sequence[T], *, label: str | None = None, default: T | None = None) -> T: ...
+@overload
+def ValueChoice(candidates: Categorical[T], *, label: str | None = None, default: T | None = None) -> T: ...
+
+
+def ValueChoice(candidates: object, *, label: str | None = None, default: object = None) -> object:  # noqa: N802
+    """One of several values: a plain int, float, str, ... from here on.
+
+    Args:
+        candidates: a sequence of None, bool, int, float, str or tuples of these, all different; or a numeric domain,
+            `Integer(low, high)` or `Real(low, high)`.
+        label: the name of the choice; the same label anywhere in the space is the same choice.
+        default: the answer of the base model; the first candidate where omitted.
+
+    Raises:
+        NasValueError: no candidates, duplicates, a candidate that JSON cannot hold, a default outside the domain.
+
+    Example:
+        >>> from nas import ModelSpace
+        >>> space = ModelSpace(lambda: nn.Linear(8, ValueChoice([16, 32, 64], label="width")))
+        >>> space.build({"width": 32})
+        Linear(in_features=8, out_features=32, bias=True)
+    """
+    try:
+        domain = candidates if isinstance(candidates, Domain) else Categorical(candidates)  # type: ignore[arg-type]  # Categorical checks it
+    except (NasValueError, NasTypeError) as error:
+        raise type(error)(f"{_name('ValueChoice', label)}: {error}") from error
+    handler, question = ask("value", domain, label=label, default=default)
+    return handler.value(question)
+
+
+def LayerChoice(  # noqa: N802
+    candidates: Sequence[Candidate] | Mapping[str, Candidate],
+    *,
+    label: str | None = None,
+    default: int | str | None = None,
+) -> nn.Module:
+    """One of several layers.
+
+    Args:
+        candidates: a list (the answers are its positions) or a dict (the answers are its keys) of modules, module
+            classes or functions without arguments. Prefer the latter two: only the chosen one is built, and choices
+            asked inside it belong to it alone.
+        label: the name of the choice.
+        default: the answer of the base model; the first candidate where omitted.
+
+    Raises:
+        NasValueError: no candidates.
+        NasTypeError: a candidate that is no module and builds none.
+
+    Example:
+        >>> from nas import ModelSpace
+        >>> space = ModelSpace(lambda: LayerChoice({"relu": nn.ReLU, "gelu": nn.GELU}, label="activation"))
+        >>> space.build({"activation": "gelu"})
+        GELU(approximate='none')
+    """
+    where = _name("LayerChoice", label)
+    if isinstance(candidates, Mapping):
+        named: dict[Answer, Candidate] = dict(candidates)
+    elif isinstance(candidates, list | tuple | nn.ModuleList):
+        named = dict(enumerate(candidates))
+    else:
+        raise NasTypeError(explain("candidates must be a list or a dict of modules", got=candidates, where=where))
+    if not named:
+        raise NasValueError(explain("a choice needs at least one candidate", got=candidates, where=where))
+    if not all(map(callable, named.values())):
+        odd = {key: item for key, item in named.items() if not callable(item)}
+        raise NasTypeError(
+            explain("each candidate must be a module, a module class or a function", got=odd, where=where)
+        )
+    try:
+        domain = Categorical(list(named))
+    except (NasValueError, NasTypeError) as error:
+        raise type(error)(f"{where}: {error}") from error
+    handler, question = ask("layer", domain, label=label, default=default)
+    return handler.layer(question, lambda key: _build_candidate(question, key, named[key]))
+
+
+def InputChoice(  # noqa: N802
+    n_candidates: int,
+    n_chosen: int | None = 1,
+    *,
+    reduction: Reduction = "sum",
+    replace: bool = True,
+    each: Callable[[int], nn.Module] | None = None,
+    label: str | None = None,
+) -> nn.Module:
+    """Some of several tensors, reduced to one: which connections an architecture has.
+
+    The module it returns is called with a list of `n_candidates` tensors; None stands for no connection and is left
+    out (`[x, None]` is the skip-connection pattern). Where nothing is left, it returns None.
+
+    Args:
+        n_candidates: how many tensors it is called with.
+        n_chosen: how many of them are taken; None for any subset, the empty one included.
+        reduction: "sum", "mean" (of what is there), "concat" (along dimension 1), or "none" (the list itself).
+        replace: whether one tensor may be taken several times. Order counts only for "concat" and "none".
+        each: builds, given the position of a tensor, what that tensor goes through when it is taken. It is called for
+            the chosen ones alone, so choices inside it are conditional: an edge of a cell with its operation.
+        label: the name of the choice. The answer is an int for `n_chosen=1`, else a list of ints.
+
+    Raises:
+        NasValueError: more to choose than there are (without `replace`), or an unknown reduction.
+
+    Example:
+        >>> from nas import ModelSpace
+        >>> space = ModelSpace(lambda: InputChoice(3, 2, label="inputs"))
+        >>> space.size
+        6
+        >>> space.build({"inputs": [0, 2]})([torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([4.0])])
+        tensor([5.])
+        >>> edges = ModelSpace(lambda: InputChoice(3, 2, replace=False, label="inputs",
+        ...     each=lambda i: LayerChoice([nn.ReLU, nn.Tanh], label=f"edge {i}")))
+        >>> edges.size, edges.sample(0)
+        (12, {'inputs': [1, 2], 'edge 1': 0, 'edge 2': 1})
+    """
+    where = _name("InputChoice", label)
+    if each is not None and not callable(each):
+        raise NasTypeError(explain("each must be a function from a position to a module", got=each, where=where))
+    if reduction not in ("sum", "mean", "concat", "none"):
+        raise NasValueError(explain("reduction must be sum, mean, concat or none", got=reduction, where=where))
+    for name, number in (("n_candidates", n_candidates), ("n_chosen", n_chosen)):
+        if isinstance(number, bool) or not isinstance(number, int | None) or (name == "n_candidates" and not number):
+            raise (NasValueError if number == 0 else NasTypeError)(
+                explain(f"{name} must be an int above 0", got=number, where=where)
+            )
+    if n_candidates < 1 or (n_chosen is not None and n_chosen < 1):
+        raise NasValueError(
+            explain("at least one of at least one input is chosen", got=(n_candidates, n_chosen), where=where)
+        )
+    if n_chosen is not None and n_chosen > n_candidates and not replace:
+        raise NasValueError(
+            explain(
+                f"{n_chosen} of {n_candidates} inputs cannot be chosen without repeating one",
+                got=(n_candidates, n_chosen),
+                where=where,
+                mend="choose fewer, or allow replace=True",
+            )
+        )
+    domain: Domain = (
+        Categorical(range(n_candidates))
+        if n_chosen == 1
+        else Subset(n_candidates, n_chosen, replace=replace, ordered=reduction in ("concat", "none"))
+    )
+    handler, question = ask("input", domain, label=label)
+
+    def select(answer: Answer, passed: Mapping[int, nn.Module]) -> nn.Module:
+        return ChosenInputs(n_candidates, chosen_items(answer), reduction, passed)
+
+    def build(index: int) -> nn.Module:
+        assert each is not None
+        with label_scope(question.label, index):
+            return make_module(lambda: each(index), lambda: f"what input {index} of {question.describe()} goes through")
+
+    return handler.inputs(question, select, None if each is None else build)
+
+
+@final
+class ChosenInputs(nn.Module):
+    """Picks the chosen tensors out of a list and reduces them: what an InputChoice leaves in a built model."""
+
+    def __init__(
+        self,
+        n_candidates: int,
+        chosen: tuple[int, ...],
+        reduction: Reduction,
+        passed: Mapping[int, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_candidates, self.chosen, self.reduction = n_candidates, chosen, reduction
+        if passed:
+            self.each = nn.ModuleDict({str(i): module for i, module in passed.items()})
+        self._passes = bool(passed)
+
+    def forward(self, inputs: Sequence[Tensor | None]) -> Tensor | list[Tensor | None] | None:
+        """The reduction of the chosen inputs, each (batch, ...) of one shape (concat: of one shape but for dim 1).
+
+        Returns:
+            A tensor; None where only None was chosen; for the reduction "none", the list of the chosen.
+        """
+        if len(inputs) != self.n_candidates:
+            raise NasValueError(
+                explain(
+                    f"this InputChoice was made for {self.n_candidates} inputs, as a list", got=f"{len(inputs)} of them"
+                )
+            )
+        chosen = [self._pass(i, inputs[i]) for i in self.chosen]
+        if self.reduction == "none":
+            return chosen
+        present = [tensor for tensor in chosen if tensor is not None]
+        if not present:
+            return None
+        if self.reduction == "concat":
+            return torch.cat(present, dim=1)
+        total = present[0]
+        for tensor in present[1:]:
+            total = total + tensor
+        return total / len(present) if self.reduction == "mean" else total
+
+    def _pass(self, index: int, tensor: Tensor | None) -> Tensor | None:
+        if not self._passes or tensor is None:
+            return tensor
+        passed: Tensor = self.each[str(index)](tensor)
+        return passed
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"{list(self.chosen)} of {self.n_candidates}, {self.reduction}"
+
+
+def Repeat(  # noqa: N802
+    block: nn.Module | Sequence[Candidate] | Callable[[int], nn.Module],
+    depth: int | tuple[int, int],
+    *,
+    label: str | None = None,
+) -> nn.Sequential:
+    """A block several times in a row; how often may be a choice.
+
+    Args:
+        block: a module (copied for each time, choices inside it shared), a list of modules, module classes or
+            functions without arguments (the first ones are used), or a function that takes the index and builds one.
+        depth: an int, an inclusive `(low, high)` whose low may be 0, or a ValueChoice over ints.
+        label: the name of the choice of depth; omitted labels inside begin with it and the index.
+
+    Raises:
+        NasValueError: low above high, a depth below 0, or a list shorter than the greatest depth.
+        NasTypeError: a block or a depth of another kind.
+
+    Example:
+        >>> from nas import ModelSpace
+        >>> space = ModelSpace(lambda: Repeat(lambda i: nn.Linear(4, 4), (1, 3), label="depth"))
+        >>> len(space.build({"depth": 2}))
+        2
+    """
+    where = _name("Repeat", label)
+    make = _block_factory(block, where)
+    domain = _depth_domain(depth, where)
+    depths: list[Any] = [depth] if domain is None else list(domain.values())
+    if any(isinstance(d, bool) or not isinstance(d, int) or d < 0 for d in depths):
+        raise NasValueError(explain("a depth must be an int from 0 on", got=depths, where=where))
+    if isinstance(block, Sequence) and max(depths) > len(block):
+        raise NasValueError(
+            explain(f"the list of blocks must reach the greatest depth, {max(depths)}", got=len(block), where=where)
+        )
+    if isinstance(depth, int):
+        # A build sees only the value of a ValueChoice, so its label must not take part in the scope's name.
+        scope = label if label is not None else "repeat"
+        if not isinstance(depth, ChosenInt):
+            return nn.Sequential(*(_scoped(scope, i, make) for i in range(depth)))
+        handler, question = current_handler(), depth.question
+    else:
+        assert domain is not None
+        handler, question = ask("repeat", domain, label=label)
+        scope = question.label
+    built = handler.repeat(question, lambda index: _scoped(scope, index, make))
+    assert isinstance(built, nn.Sequential)
+    return built
+
+
+def _depth_domain(depth: int | tuple[int, int], where: str) -> Domain | None:
+    """The depths to choose from; None where the depth is fixed."""
+    if isinstance(depth, ChosenInt):
+        return depth.question.domain
+    if isinstance(depth, int) and not isinstance(depth, bool):
+        return None
+    if isinstance(depth, tuple | list) and len(depth) == 2:
+        try:
+            return Integer(*depth)
+        except (NasValueError, NasTypeError) as error:
+            raise type(error)(f"{where}: {error}") from error
+    raise NasTypeError(
+        explain("depth must be an int, an inclusive (low, high) or a ValueChoice over ints", got=depth, where=where)
+    )
+
+
+def _scoped(scope: str, index: int, make: Callable[[int], nn.Module]) -> nn.Module:
+    with label_scope(scope, index):
+        return make(index)
+
+
+def _name(kind: str, label: str | None) -> str:
+    return kind if label is None else f"{kind} {label!r}"
+
+
+def _build_candidate(question: Question, key: Answer, candidate: Candidate) -> nn.Module:
+    """Builds one candidate inside its label scope, and says whose it is when that fails."""
+    if isinstance(candidate, nn.Module):
+        return candidate
+    with label_scope(question.label, key):
+        return make_module(candidate, lambda: f"candidate {key!r} of {question.describe()}")
+
+
+def _block_factory(
+    block: nn.Module | Sequence[Candidate] | Callable[[int], nn.Module], where: str
+) -> Callable[[int], nn.Module]:
+    if isinstance(block, nn.Module):
+        return lambda index: copy.deepcopy(block)
+    if isinstance(block, Sequence):
+        if not all(isinstance(item, nn.Module) or callable(item) for item in block):
+            raise NasTypeError(explain("each block must be a module, a class or a function", got=block, where=where))
+        items = list(block)
+
+        def pick(index: int) -> nn.Module:
+            item = items[index]
+            return item if isinstance(item, nn.Module) else make_module(item, lambda: f"block {index} of {where}")
+
+        return pick
+    if callable(block):
+        return lambda index: make_module(lambda: block(index), lambda: f"block {index} of {where}")
+    raise NasTypeError(explain("block must be a module, a list of modules or a function", got=block, where=where))
+
+
+def make_module(factory: Callable[[], nn.Module], where: Callable[[], str]) -> nn.Module:
+    """Calls a factory and checks that it built a module.
+
+    Raises:
+        NasTypeError: it built something else.
+    """
+    try:
+        module = factory()
+    except Exception as error:
+        error.add_note(f"nas: while building {where()}")
+        raise
+    if not isinstance(module, nn.Module):
+        raise NasTypeError(
+            explain("a factory must return an nn.Module", got=module, where=where(), mend="return the module it builds")
+        )
+    return module

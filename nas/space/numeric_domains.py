@@ -1,0 +1,207 @@
+"""Domains of numbers: Integer and Real."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Hashable, Iterator
+from typing import final
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.space.domains import Domain
+
+
+def _check_bounds(name: str, low: float, high: float, step: float | None, log: bool) -> None:
+    where = f"{name}(low={low!r}, high={high!r}, step={step!r}, log={log!r})"
+    for bound in (low, high, step):
+        if isinstance(bound, bool) or (bound is not None and not isinstance(bound, int | float)):
+            raise NasTypeError(explain("bounds and step must be numbers", got=bound, where=where))
+        if bound is not None and not math.isfinite(bound):
+            raise NasValueError(explain("bounds and step must be finite", got=bound, where=where))
+        if bound is not None and name == "Integer" and not isinstance(bound, int):
+            raise NasTypeError(explain("bounds and step must be ints", got=bound, where=where, mend="use Real"))
+    if low > high:
+        raise NasValueError(explain("low must not exceed high", got=(low, high), where=where, mend="swap the two"))
+    if step is not None and step <= 0:
+        raise NasValueError(explain("step must be positive", got=step, where=where))
+    if log and low <= 0:
+        raise NasValueError(explain("a log scale needs low above 0", got=low, where=where, mend="raise low"))
+    if log and step is not None and not (name == "Integer" and step == 1):
+        raise NasValueError(
+            explain("a log scale takes no step", got=step, where=where, mend="drop one, or list the candidates")
+        )
+
+
+def _to_unit(answer: float, low: float, high: float, *, log: bool) -> float:
+    if low == high:
+        return 0.0
+    return math.log(answer / low) / math.log(high / low) if log else (answer - low) / (high - low)
+
+
+def _from_unit(position: float, low: float, high: float, *, log: bool) -> float:
+    return low * (high / low) ** position if log else low + (high - low) * position
+
+
+@final
+class Integer(Domain):
+    """The whole numbers from `low` to `high`, both included.
+
+    Args:
+        low, high: the bounds, included.
+        step: the distance between two answers; the last one may lie below `high`.
+        log: draw on a log scale (small numbers as often as large ones).
+
+    Raises:
+        NasValueError: low above high, a step below 1, a log scale from below 1.
+
+    Example:
+        >>> list(Integer(16, 64, step=16).values())
+        [16, 32, 48, 64]
+    """
+
+    __slots__ = ("high", "log", "low", "step")
+
+    def __init__(self, low: int, high: int, *, step: int = 1, log: bool = False) -> None:
+        _check_bounds("Integer", low, high, step, log)
+        self.low, self.high, self.step, self.log = low, low + (high - low) // step * step, step, log
+
+    @property
+    def size(self) -> int:
+        """How many whole numbers the steps reach."""
+        return (self.high - self.low) // self.step + 1
+
+    @property
+    def first(self) -> int:
+        """The lower bound."""
+        return self.low
+
+    def canonical(self, answer: object) -> int:
+        """The answer as an int (4.0 becomes 4)."""
+        if isinstance(answer, float) and answer.is_integer():
+            answer = int(answer)
+        if (
+            isinstance(answer, bool)
+            or not isinstance(answer, int)
+            or not self.low <= answer <= self.high
+            or (answer - self.low) % self.step
+        ):
+            raise self._outside(answer)
+        return int(answer)
+
+    def sample(self, rng: random.Random) -> int:
+        """Uniform over the steps, or log-uniform over the whole numbers."""
+        if not self.log:
+            return rng.randrange(self.low, self.high + 1, self.step)
+        value = math.exp(rng.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
+        return min(self.high, max(self.low, round(value)))
+
+    def to_unit(self, answer: float) -> float:
+        """Where an answer lies between the bounds, from 0 to 1; on a log scale where the domain says so."""
+        return _to_unit(answer, self.low, self.high, log=self.log)
+
+    def from_unit(self, position: float) -> int:
+        """The answer nearest to a position between 0 and 1."""
+        value = _from_unit(position, self.low, self.high, log=self.log)
+        return min(self.high, max(self.low, self.low + round((value - self.low) / self.step) * self.step))
+
+    def values(self) -> Iterator[int]:
+        """From low to high by step."""
+        return iter(range(self.low, self.high + 1, self.step))
+
+    def identity(self) -> tuple[Hashable, ...]:
+        """Bounds, step and scale."""
+        return ("integer", self.low, self.high, self.step, self.log)
+
+    def __repr__(self) -> str:
+        extra = f" by {self.step}" if self.step != 1 else ""
+        return f"a whole number from {self.low} to {self.high}{extra}{' (log)' if self.log else ''}"
+
+
+@final
+class Real(Domain):
+    """The numbers from `low` to `high`, both included; with a `step`, those that it reaches.
+
+    Args:
+        low, high: the bounds, included.
+        step: the distance between two answers; None for the whole interval.
+        log: draw on a log scale.
+
+    Raises:
+        NasValueError: low above high, a step not above 0, a log scale from 0 or below, or log with step.
+
+    Example:
+        >>> Real(1e-4, 1e-1, log=True).contains(0.01)
+        True
+    """
+
+    __slots__ = ("high", "log", "low", "step")
+
+    def __init__(self, low: float, high: float, *, step: float | None = None, log: bool = False) -> None:
+        _check_bounds("Real", low, high, step, log)
+        self.low, self.high, self.step, self.log = float(low), float(high), step, log
+        if step is not None:
+            self.high = self._at(math.floor((high - low) / step + 1e-9))
+
+    def _at(self, position: int) -> float:
+        assert self.step is not None
+        # Rounding keeps 0.1 + 2 * 0.1 at 0.3, so that an answer survives being written down and read back.
+        return round(self.low + position * self.step, 12)
+
+    @property
+    def size(self) -> int | float:
+        """The number of steps, or infinity; 1 where the bounds meet."""
+        if self.step is not None:
+            return round((self.high - self.low) / self.step) + 1
+        return 1 if self.low == self.high else math.inf
+
+    @property
+    def first(self) -> float:
+        """The lower bound."""
+        return self.low
+
+    def canonical(self, answer: object) -> float:
+        """The answer as a float, on the step it is nearest to."""
+        if isinstance(answer, bool) or not isinstance(answer, int | float) or not self.low <= answer <= self.high:
+            raise self._outside(answer)
+        if self.step is None:
+            return float(answer)
+        nearest = self._at(round((answer - self.low) / self.step))
+        if not math.isclose(nearest, answer, rel_tol=1e-9, abs_tol=self.step * 1e-6):
+            raise self._outside(answer)
+        return nearest
+
+    def sample(self, rng: random.Random) -> float:
+        """Uniform, or log-uniform, or uniform over the steps."""
+        if self.step is not None:
+            return self._at(rng.randrange(int(self.size)))
+        if self.log:
+            value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            return min(self.high, max(self.low, value))
+        return rng.uniform(self.low, self.high)
+
+    def to_unit(self, answer: float) -> float:
+        """Where an answer lies between the bounds, from 0 to 1; on a log scale where the domain says so."""
+        return _to_unit(answer, self.low, self.high, log=self.log)
+
+    def from_unit(self, position: float) -> float:
+        """The answer at a position between 0 and 1, or the step nearest to it."""
+        value = min(self.high, max(self.low, _from_unit(position, self.low, self.high, log=self.log)))
+        return value if self.step is None else self._at(round((value - self.low) / self.step))
+
+    def values(self) -> Iterator[float]:
+        """The steps from low to high."""
+        if self.size == math.inf:
+            raise NasValueError(
+                explain(
+                    "an interval of reals cannot be listed", got=self, mend="give it a step: Real(low, high, step=)"
+                )
+            )
+        return (self._at(i) for i in range(int(self.size))) if self.step is not None else iter([self.low])
+
+    def identity(self) -> tuple[Hashable, ...]:
+        """Bounds, step and scale."""
+        return ("real", self.low, self.high, self.step, self.log)
+
+    def __repr__(self) -> str:
+        extra = f" by {self.step}" if self.step is not None else ""
+        return f"a number from {self.low:g} to {self.high:g}{extra}{' (log)' if self.log else ''}"

@@ -1,0 +1,248 @@
+"""The core: a choice is a question, and the active handler answers it while a constructor runs."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, final
+
+from torch import nn
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.space.domains import Answer, Domain
+from nas.space.samples import Sample
+
+Kind: TypeAlias = Literal["value", "layer", "input", "repeat"]
+Select: TypeAlias = Callable[[Answer, Mapping[int, nn.Module]], nn.Module]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a choice asks: its label, what it may be answered, and the default."""
+
+    label: str
+    domain: Domain
+    kind: Kind
+    default: Answer
+
+    def describe(self) -> str:
+        """The label and the kind, for messages."""
+        return f"{_NAMES[self.kind]} {self.label!r}"
+
+
+_NAMES: dict[Kind, str] = {
+    "value": "ValueChoice",
+    "layer": "LayerChoice",
+    "input": "InputChoice",
+    "repeat": "Repeat",
+}
+
+
+class Handler(ABC):
+    """Answers the choices of one construction: with plain values, with all candidates, with mixtures."""
+
+    @abstractmethod
+    def value(self, question: Question) -> Answer:
+        """What a ValueChoice returns."""
+
+    @abstractmethod
+    def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
+        """What a LayerChoice returns; `build(answer)` builds that candidate inside its label scope."""
+
+    @abstractmethod
+    def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
+        """What an InputChoice returns.
+
+        Args:
+            question: of the choice.
+            select: `select(answer, passed)` is the module for one answer; `passed` has what the inputs go through.
+            each: `each(i)` builds what input i goes through; None where they are taken as they are.
+        """
+
+    @abstractmethod
+    def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
+        """What a Repeat of a chosen depth returns; `block(i)` builds the i-th block inside its label scope."""
+
+
+@final
+@dataclass(slots=True)
+class _Construction:
+    """One run of a constructor: its handler, the label scope it is in, and how many labels each scope has made."""
+
+    handler: Handler
+    scope: tuple[str, ...] = ()
+    counts: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+
+_CONSTRUCTION: ContextVar[_Construction | None] = ContextVar("nas_construction", default=None)
+_WARNED: ContextVar[set[str | None] | None] = ContextVar("nas_warned", default=None)
+
+
+@contextmanager
+def handling(handler: Handler) -> Iterator[None]:
+    """Makes the handler answer every choice asked inside the block; labels are counted afresh."""
+    token = _CONSTRUCTION.set(_Construction(handler))
+    try:
+        yield
+    finally:
+        _CONSTRUCTION.reset(token)
+
+
+def is_handled() -> bool:
+    """Whether a handler is active: whether a constructor runs inside a model space."""
+    return _CONSTRUCTION.get() is not None
+
+
+def current_handler() -> Handler:
+    """The active handler; outside any model space, one that answers defaults."""
+    construction = _CONSTRUCTION.get()
+    return Answering(default_answer) if construction is None else construction.handler
+
+
+@contextmanager
+def label_scope(*names: str | int) -> Iterator[None]:
+    """Omitted labels inside the block begin with these names; explicit labels stay as they are.
+
+    Example:
+        >>> from nas import ModelSpace, ValueChoice, model_space
+        >>> @model_space
+        ... class Net(nn.Module):
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         with label_scope("head"):
+        ...             self.linear = nn.Linear(ValueChoice([4, 8]), 2)
+        >>> ModelSpace(Net).default()
+        {'head/value_1': 4}
+    """
+    construction = _CONSTRUCTION.get()
+    if construction is None:
+        yield
+        return
+    outer = construction.scope
+    # An omitted label begins with the scope it was made in already.
+    begun = "/".join(outer) + "/"
+    construction.scope = outer + tuple(str(name).removeprefix(begun) for name in names)
+    try:
+        yield
+    finally:
+        construction.scope = outer
+
+
+def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None) -> tuple[Handler, Question]:
+    """The active handler and the labelled question; outside any model space, a handler that answers defaults.
+
+    Raises:
+        NasTypeError: a label that is no str.
+        NasValueError: an empty label, or a default outside the domain.
+    """
+    if label is not None:
+        if not isinstance(label, str):
+            raise NasTypeError(explain("a label must be a str", got=label, where=_NAMES[kind]))
+        if not label:
+            raise NasValueError(explain("a label must not be empty", got=label, where=_NAMES[kind]))
+    construction = _CONSTRUCTION.get()
+    if construction is None:
+        _warn_outside(kind, label)
+        construction = _Construction(Answering(default_answer))
+    name = label if label is not None else _next_label(construction, kind)
+    if default is None:
+        default = domain.first
+    else:
+        try:
+            default = domain.canonical(default)
+        except NasValueError as error:
+            where = f"{_NAMES[kind]} {name!r}"
+            raise NasValueError(
+                explain(f"the default must be {domain!r}", got=default, where=where, mend="name one of these")
+            ) from error
+    return construction.handler, Question(label=name, domain=domain, kind=kind, default=default)
+
+
+def _next_label(construction: _Construction, kind: Kind) -> str:
+    key = (*construction.scope, kind)
+    construction.counts[key] = number = construction.counts.get(key, 0) + 1
+    return "/".join((*construction.scope, f"{kind}_{number}"))
+
+
+def _warn_outside(kind: Kind, label: str | None) -> None:
+    warned = _WARNED.get()
+    if warned is None:
+        _WARNED.set(warned := set())
+    if label not in warned:
+        warned.add(label)
+        name = f" {label!r}" if label is not None else ""
+        warnings.warn(
+            f"{_NAMES[kind]}{name} was asked outside any model space and returns its default. To search it, decorate "
+            "the class that asks with @model_space, or hand a factory to ModelSpace.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def check_same(first: Question, second: Question) -> None:
+    """The same label is the same choice.
+
+    Raises:
+        NasValueError: the two questions share a label but not a domain.
+    """
+    if first.domain != second.domain:
+        raise NasValueError(
+            explain(
+                f"the same label is the same choice, but {first.describe()} may be {first.domain!r} in one place and "
+                f"{second.describe()} {second.domain!r} in another",
+                where=f"label {first.label!r}",
+                mend="give one of them another label (an omitted label counts the choices of its scope in order: where "
+                "plain Python decides which of them are asked, name them)",
+            )
+        )
+
+
+def chosen_items(answer: Answer) -> tuple[int, ...]:
+    """The inputs that an answer of an InputChoice takes, in its order."""
+    return (answer,) if isinstance(answer, int) else tuple(answer)
+
+
+def default_answer(question: Question) -> Answer:
+    """The answer of the base model."""
+    return question.default
+
+
+@final
+class Answering(Handler):
+    """Builds one architecture: `answer` decides each label once, and only what it chose is constructed.
+
+    `answers` and `questions` hold what was asked, in order.
+    """
+
+    def __init__(self, answer: Callable[[Question], Answer]) -> None:
+        self._answer = answer
+        self.answers: Sample = {}
+        self.questions: dict[str, Question] = {}
+
+    def value(self, question: Question) -> Answer:
+        """The plain answer."""
+        known = self.questions.get(question.label)
+        if known is None:
+            self.questions[question.label] = question
+            self.answers[question.label] = answer = self._answer(question)
+            return answer
+        check_same(known, question)
+        return self.answers[question.label]
+
+    def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
+        """The chosen candidate."""
+        return build(self.value(question))
+
+    def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
+        """The module that picks the chosen inputs; only what these go through is built."""
+        answer = self.value(question)
+        return select(answer, {} if each is None else {i: each(i) for i in dict.fromkeys(chosen_items(answer))})
+
+    def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
+        """As many blocks as were chosen."""
+        return nn.Sequential(*(block(i) for i in range(self.value(question))))

@@ -1,0 +1,124 @@
+"""Samples as JSON: a dict label -> answer in and out of text and files, without loss and without running code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.space.domains import Answer
+
+Sample: TypeAlias = dict[str, Answer]
+"""An architecture: label -> answer, for exactly the choices that are asked while it is built."""
+
+_TUPLE = "__tuple__"
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, tuple):
+        return {_TUPLE: [_encode(item) for item in value]}
+    if isinstance(value, list):
+        return [_encode(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise NasTypeError(explain("an answer must be a value that JSON can hold", got=value))
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) != {_TUPLE}:
+            raise NasValueError(explain("an answer must be a plain value, a list or a tuple", got=value))
+        return tuple(_decode(item) for item in value[_TUPLE])
+    return [_decode(item) for item in value] if isinstance(value, list) else value
+
+
+def dumps_sample(sample: Mapping[str, Answer], *, indent: int | None = None) -> str:
+    """A sample as JSON text; a tuple is written as `{"__tuple__": [...]}`, so that it comes back as one.
+
+    Raises:
+        NasTypeError: a label that is no str, or an answer that JSON cannot hold.
+
+    Example:
+        >>> dumps_sample({"width": 32, "size": (3, 3)})
+        '{"width": 32, "size": {"__tuple__": [3, 3]}}'
+    """
+    for label in sample:
+        if not isinstance(label, str):
+            raise NasTypeError(explain("a label must be a str", got=label))
+    try:
+        return json.dumps({label: _encode(answer) for label, answer in sample.items()}, indent=indent, allow_nan=False)
+    except ValueError as error:
+        raise NasValueError(explain("an answer must be a finite number", got=dict(sample))) from error
+
+
+def loads_sample(text: str) -> Sample:
+    """The sample that `dumps_sample` wrote.
+
+    Raises:
+        NasValueError: the text is no JSON, torn, or no dict of answers.
+
+    Example:
+        >>> loads_sample('{"width": 32}')
+        {'width': 32}
+    """
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        start = text[:60] + ("..." if len(text) > 60 else "")
+        raise NasValueError(
+            explain(f"a sample must be whole JSON text ({error})", got=start, mend="write it with nas.save_sample")
+        ) from error
+    if not isinstance(found, dict):
+        raise NasValueError(explain("a sample must be a JSON object label -> answer", got=found))
+    return {label: _decode(answer) for label, answer in found.items()}
+
+
+def save_sample(sample: Mapping[str, Answer], path: str | os.PathLike[str]) -> Path:
+    """Writes a sample as a JSON file, whole or not at all, making the folder where needed.
+
+    Returns:
+        The path it wrote.
+
+    Raises:
+        NasTypeError: an answer that JSON cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> file = save_sample({"width": 32}, tempfile.mkdtemp() + "/best.json")
+        >>> load_sample(file)
+        {'width': 32}
+    """
+    target = Path(path)
+    text = dumps_sample(sample, indent=2)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    draft.write_text(text + "\n", encoding="utf-8")
+    os.replace(draft, target)
+    return target
+
+
+def load_sample(path: str | os.PathLike[str]) -> Sample:
+    """Reads a sample file.
+
+    Raises:
+        NasValueError: there is no such file, or it is torn, no JSON, or no dict of answers.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NasValueError(explain(f"a sample file must be readable text ({error})", got=str(path))) from error
+    try:
+        return loads_sample(text)
+    except NasValueError as error:
+        raise NasValueError(f"in {path}: {error}") from error
+
+
+_sorted_text = json.JSONEncoder(sort_keys=True).encode
+
+
+def sample_key(sample: Mapping[str, Answer]) -> str:
+    """Text that two samples share exactly when they are the same architecture, whatever the order of their labels."""
+    return _sorted_text(sample)

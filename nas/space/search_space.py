@@ -1,0 +1,349 @@
+"""The search space: a tree of domains that a program with choices spans, with exact size, sampling and grid."""
+
+from __future__ import annotations
+
+import operator
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import SupportsIndex, TypeAlias, final
+
+from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.space.choice_tree import Choice, conditions
+from nas.space.constraints import Constraint, Where, as_constraint
+from nas.space.counting import count
+from nas.space.domains import Answer, Domain
+from nas.space.samples import Sample
+
+Rng: TypeAlias = int | random.Random
+
+
+def as_rng(seed: Rng) -> random.Random:
+    """A generator of its own for a seed; a generator is passed through.
+
+    Raises:
+        NasTypeError: neither an int nor a `random.Random`.
+    """
+    if isinstance(seed, random.Random):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
+        raise NasTypeError(explain("randomness is explicit: give an int or a random.Random", got=seed))
+    return random.Random(operator.index(seed))
+
+
+@final
+class SearchSpace:
+    """A tree of choices. Immutable; a sample of it holds exactly the labels that are active under its own answers.
+
+    Args:
+        choices: the roots, in the order in which the program asks them.
+        constraint: which of their samples are wanted; all of them where it is None.
+
+    Example:
+        >>> from nas.domains import Categorical
+        >>> space = SearchSpace.of({"width": Categorical([16, 32]), "kernel": Categorical([3, 5])})
+        >>> space.size, space.default()
+        (4, {'width': 16, 'kernel': 3})
+    """
+
+    def __init__(self, choices: tuple[Choice, ...], constraint: Constraint | None = None) -> None:
+        self.choices, self.constraint = choices, constraint
+
+    @classmethod
+    def of(cls, domains: Mapping[str, Domain]) -> SearchSpace:
+        """A flat space: every label always active."""
+        return cls(tuple(Choice(label=n, domain=d, kind="value", default=d.first) for n, d in domains.items()))
+
+    def joined(self, domains: Mapping[str, Domain]) -> SearchSpace:
+        """This space with more choices after its own; a label that stands in both must have one domain.
+
+        Raises:
+            NasValueError: one label with two domains.
+        """
+        for label, domain in domains.items():
+            if label in self.domains and self.domains[label] != domain:
+                raise NasValueError(
+                    explain(
+                        f"the same label is the same choice, but the model says {self.domains[label]!r} and the "
+                        f"evaluator {domain!r}",
+                        where=f"label {label!r}",
+                        mend="rename one of the two",
+                    )
+                )
+        return SearchSpace(self.choices + SearchSpace.of(domains).choices, self.constraint)
+
+    def where(self, constraint: Where) -> SearchSpace:
+        """The samples of this space that satisfy a constraint, and the one that it has already.
+
+        Sampling, mutation, grid and `validate` keep to it; `size` still counts the whole tree.
+
+        Args:
+            constraint: a `nas.Constraint`, or a function from a sample to a bool.
+
+        Raises:
+            NasValueError: no sample satisfies it, where the constraint can tell.
+
+        Example:
+            >>> from nas.domains import Categorical
+            >>> space = SearchSpace.of({"width": Categorical([16, 32]), "depth": Categorical([1, 2])})
+            >>> list(space.where(lambda sample: sample["width"] * sample["depth"] > 32).grid())
+            [{'width': 32, 'depth': 2}]
+        """
+        added = as_constraint(constraint)
+        joint = added if self.constraint is None else self.constraint & added
+        joint.check()
+        return SearchSpace(self.choices, joint)
+
+    def allows(self, sample: Mapping[str, Answer]) -> bool:
+        """Whether a sample of the tree satisfies the constraint."""
+        return self.constraint is None or self.constraint.allows(sample)
+
+    @cached_property
+    def domains(self) -> dict[str, Domain]:
+        """Every label of the tree with its domain, in the order of the tree."""
+        found: dict[str, Domain] = {}
+        pending = list(reversed(self.choices))
+        while pending:
+            choice = pending.pop()
+            found.setdefault(choice.label, choice.domain)
+            pending.extend(c for branch in reversed(choice.branches) for c in reversed(branch.choices))
+        return found
+
+    @cached_property
+    def _open(self) -> tuple[str, ...]:
+        """The labels with more than one answer."""
+        return tuple(label for label, domain in self.domains.items() if domain.size > 1)
+
+    @cached_property
+    def _leaves(self) -> frozenset[str]:
+        """The labels whose answers no other choice depends on."""
+        pending, branching = list(self.choices), set[str]()
+        while pending:
+            choice = pending.pop()
+            if choice.branches:
+                branching.add(choice.label)
+            pending.extend(child for branch in choice.branches for child in branch.choices)
+        return frozenset(self.domains) - branching
+
+    @cached_property
+    def size(self) -> int | float:
+        """How many samples the tree has, exactly: an int, or `math.inf` with an interval of reals."""
+        return count(self.choices)
+
+    def walk(self, decide: Callable[[Choice], Answer]) -> Sample:
+        """The sample that `decide` leads to, asked once for each active label, in the order of the tree."""
+        sample: Sample = {}
+        _walk(self.choices, sample, decide)
+        return sample
+
+    def default(self) -> Sample:
+        """The sample of the base model: each choice its default."""
+        return self.walk(lambda choice: choice.default)
+
+    def sample(self, seed: Rng) -> Sample:
+        """A sample with each choice drawn from its domain.
+
+        Args:
+            seed: an int, or a `random.Random` that goes on from where it is.
+
+        Raises:
+            NasValueError: none of very many draws satisfies the constraint.
+        """
+        rng = as_rng(seed)
+        for _ in range(_DRAWS):
+            sample = self.walk(lambda choice: choice.domain.sample(rng))
+            if self.allows(sample):
+                return sample
+        raise NasValueError(
+            explain(f"none of {_DRAWS:,} draws satisfies the constraint", got=self.constraint, mend="loosen it")
+        )
+
+    def grid(self) -> Iterator[Sample]:
+        """Every sample once, lazily, in product order: the last choice of the tree changes fastest.
+
+        Raises:
+            NasValueError: an interval of reals among the domains.
+        """
+        return self._all() if self.constraint is None else filter(self.constraint.allows, self._all())
+
+    def _all(self) -> Iterator[Sample]:
+        sample: Sample = {}
+        decided: list[tuple[Choice, Iterator[Answer], _Agenda]] = []
+        agenda: _Agenda = (self.choices, 0, None)
+        while True:
+            following = _next_open(agenda, sample)
+            if following is not None:
+                choice, agenda = following
+                decided.append((choice, choice.domain.values(), agenda))
+            else:
+                yield {label: list(a) if isinstance(a, list) else a for label, a in sample.items()}
+            while decided:
+                choice, answers, agenda = decided[-1]
+                sample.pop(choice.label, None)
+                answer = next(answers, _END)
+                if answer is not _END:
+                    sample[choice.label] = answer
+                    agenda = (choice.after(answer), 0, agenda)
+                    break
+                decided.pop()
+            else:
+                return
+
+    def problems(self, sample: Mapping[str, Answer]) -> tuple[Sample, list[str], set[str]]:
+        """The sample in canonical form, what is wrong with it, and the labels that this tree does not know."""
+        wrong: list[str] = []
+        failed: set[str] = set()
+
+        def decide(choice: Choice) -> Answer:
+            if choice.label not in sample:
+                wrong.append(
+                    explain(f"the answer is missing; it must be {choice.domain!r}", where=f"label {choice.label!r}")
+                )
+            else:
+                try:
+                    return choice.domain.canonical(sample[choice.label])
+                except NasValueError as error:
+                    wrong.append(f"label {choice.label!r}: {error}")
+            failed.add(choice.label)
+            return _NOTHING
+
+        found = self.walk(decide)
+        extra = [label for label in sample if label not in found]
+        for label in extra:
+            if label in self.domains and not failed:
+                wrong.append(
+                    explain(
+                        f"the choice is not asked under these answers; it needs {self.condition(label)}",
+                        got=sample[label],
+                        where=f"label {label!r}",
+                        mend="leave it out",
+                    )
+                )
+        unknown = {label for label in extra if label not in self.domains}
+        return {label: answer for label, answer in found.items() if label not in failed}, wrong, unknown
+
+    def validate(self, sample: Mapping[str, Answer]) -> Sample:
+        """Checks a sample, and returns it in canonical form.
+
+        Raises:
+            NasValueError: unknown, missing, inactive or out-of-domain labels: all of them in one message.
+        """
+        if not isinstance(sample, Mapping):
+            raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
+        found, wrong, unknown = self.problems(sample)
+        wrong += [unknown_label(label, self.domains) for label in sorted(unknown)]
+        if not wrong and not self.allows(found):
+            wrong = [explain("the sample does not satisfy the constraint", got=self.constraint)]
+        if wrong:
+            raise NasValueError(_listed(wrong))
+        return found
+
+    def contains(self, sample: Mapping[str, Answer]) -> bool:
+        """Whether `validate` accepts the sample."""
+        try:
+            self.validate(sample)
+        except (NasValueError, NasTypeError):
+            return False
+        return True
+
+    def mutate(self, sample: Mapping[str, Answer], rng: Rng, probability: float | None = None) -> Sample:
+        """A neighbour of a sample. Choices that become active are drawn, those that become inactive dropped.
+
+        Args:
+            sample: a valid sample.
+            rng: an int or a `random.Random`.
+            probability: of each active choice to change; None changes exactly one.
+
+        Returns:
+            A sample of this tree. Answers to labels that the tree does not know (choices met only through the value
+            of another) are carried along; the one that is to change is left out, so that completing draws it anew.
+            Where no neighbour satisfies the constraint, one that is further away.
+        """
+        rng = as_rng(rng)
+        if probability is not None and not 0 <= probability <= 1:
+            raise NasValueError(explain("a probability lies between 0 and 1", got=probability))
+        child = self._mutant(sample, rng, probability)
+        for attempt in range(_MUTANTS):
+            if self.allows(child):
+                return child
+            # Where no neighbour is allowed, one that is a few steps away.
+            child = self._mutant(child if attempt >= _MUTANTS // 2 else sample, rng, probability)
+        return self.sample(rng)
+
+    def _mutant(self, sample: Mapping[str, Answer], rng: random.Random, probability: float | None) -> Sample:
+        extra = [label for label in sample if label not in self.domains]
+        changed: str | None = None
+        if probability is None:
+            mutable = [label for label in self._open if label in sample] + extra
+            changed = rng.choice(mutable) if mutable else None
+            if changed in self._leaves:  # No other choice becomes active, and none inactive.
+                return {**sample, changed: self.domains[changed].mutate(sample[changed], rng)}
+
+        def decide(choice: Choice) -> Answer:
+            if choice.label not in sample:
+                return choice.domain.sample(rng)
+            if choice.label == changed or (probability is not None and rng.random() < probability):
+                return choice.domain.mutate(sample[choice.label], rng)
+            return sample[choice.label]
+
+        child = self.walk(decide)
+        for label in extra:
+            if label != changed and (probability is None or rng.random() >= probability):
+                child[label] = sample[label]
+        return child
+
+    def condition(self, label: str) -> str:
+        """When a label is asked, in words; "always" for an unconditional one."""
+        ways = list(conditions(self.choices, label, ()))
+        return " or ".join(dict.fromkeys(ways)) if ways and "always" not in ways else "always"
+
+    def describe(self) -> dict[str, str]:
+        """Each label with its domain and condition as text: what two spaces are compared by."""
+        return {
+            label: f"{domain!r}" + ("" if (when := self.condition(label)) == "always" else f", when {when}")
+            for label, domain in self.domains.items()
+        }
+
+
+_Agenda: TypeAlias = "tuple[tuple[Choice, ...], int, _Agenda] | None"
+_END = object()
+_NOTHING = object()
+_DRAWS = 100_000
+_MUTANTS = 100
+
+
+def _walk(choices: tuple[Choice, ...], sample: Sample, decide: Callable[[Choice], Answer]) -> None:
+    for choice in choices:
+        label = choice.label
+        if label in sample:
+            answer = sample[label]
+        else:
+            sample[label] = answer = decide(choice)
+        if choice.branches:
+            _walk(choice.after(answer), sample, decide)
+
+
+def _next_open(agenda: _Agenda, sample: Sample) -> tuple[Choice, _Agenda] | None:
+    while agenda is not None:
+        choices, position, rest = agenda
+        if position == len(choices):
+            agenda = rest
+            continue
+        choice, agenda = choices[position], (choices, position + 1, rest)
+        if choice.label not in sample:
+            return choice, agenda
+        agenda = (choice.after(sample[choice.label]), 0, agenda)
+    return None
+
+
+def unknown_label(label: str, known: Mapping[str, Domain]) -> str:
+    """The message for a label that no choice has."""
+    return explain(
+        f"no choice of this space has this label; {close_names(label, known)}",
+        where=f"label {label!r}",
+        mend="drop it; a hyperparameter of the evaluator belongs to the experiment's space, `experiment.space`",
+    )
+
+
+def _listed(wrong: list[str]) -> str:
+    return wrong[0] if len(wrong) == 1 else f"{len(wrong)} problems:\n" + "\n".join(f"  - {text}" for text in wrong)

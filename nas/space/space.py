@@ -1,0 +1,387 @@
+"""Model spaces: a program with choices, its search space, and the way from a sample to a module and back."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import random
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar, final
+
+import torch
+from torch import nn
+
+from nas.errors import NasError, NasTypeError, NasValueError, explain
+from nas.space.constraints import Where
+from nas.space.discover import Discover
+from nas.space.domains import Answer, Domain
+from nas.space.drawing import draw_html, draw_text, size_text
+from nas.space.mutators import Mutator
+from nas.space.questions import Answering, Handler, Question, default_answer, handling, is_handled, label_scope
+from nas.space.samples import Sample
+from nas.space.search_space import Rng, as_rng, unknown_label
+
+M = TypeVar("M", bound=nn.Module)
+Device = torch.device | str | int | None
+
+_ARGUMENTS = "_nas_arguments"
+ARCHITECTURE = "nas_architecture"
+"""The attribute of a built model that says which architecture it is: a plain dict of its sample and its labels."""
+
+
+def model_space(cls: type[M]) -> type[M]:
+    """Makes a module class with choices name its space: it remembers its constructor arguments.
+
+    `Net(...)` is then the base model, every choice at its default, ready to run; and `ModelSpace(Net(...))` its space.
+
+    Raises:
+        NasTypeError: not an `nn.Module` class.
+
+    Example:
+        >>> from nas import ValueChoice
+        >>> @model_space
+        ... class Net(nn.Module):
+        ...     def __init__(self, classes: int = 10) -> None:
+        ...         super().__init__()
+        ...         self.head = nn.Linear(ValueChoice([4, 8], label="width"), classes)
+        >>> Net(3).head.in_features, ModelSpace(Net(3)).size
+        (4, 2)
+    """
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise NasTypeError(explain("@model_space decorates an nn.Module class", got=cls, mend="decorate the class"))
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def init(self: M, *args: Any, **kwargs: Any) -> None:
+        if is_handled():
+            construct(self, *args, **kwargs)
+            return
+        with handling(Answering(default_answer)):
+            construct(self, *args, **kwargs)
+        if type(self) is cls:
+            self.__dict__[_ARGUMENTS] = (args, kwargs)
+
+    cls.__init__ = init  # type: ignore[method-assign,assignment]  # the decorator's purpose
+    return cls
+
+
+@final
+class ModelSpace:
+    """The architectures that one program with choices can build.
+
+    Args:
+        source: a class or instance decorated with `@model_space`, any function or class that builds an `nn.Module`, or
+            any plain `nn.Module` (copied for each build).
+        *args, **kwargs: what the class or function is called with.
+        mutators: changes from outside, applied in order; their choices belong to the space too.
+
+    Raises:
+        NasValueError: a model without any choice, or anything that the choices themselves refuse.
+        NasTypeError: a source that builds no module.
+
+    Example:
+        >>> from nas import ValueChoice
+        >>> space = ModelSpace(nn.Linear, 4, 2, mutators=())
+        Traceback (most recent call last):
+        ...
+        nas.errors.NasValueError: a model space needs at least one choice, but Linear asks none. To mend: ...
+        >>> space = ModelSpace(lambda: nn.Linear(ValueChoice([4, 8], label="width"), 2))
+        >>> [sample["width"] for sample in space.grid()]
+        [4, 8]
+    """
+
+    def __init__(self, source: object, *args: Any, mutators: Iterable[Mutator] = (), **kwargs: Any) -> None:
+        self.source, self.args, self.kwargs = _resolve(source, args, kwargs)
+        self.mutators = tuple(mutators)
+        self.hyperparameters: dict[str, Domain] = {}
+        for mutator in self.mutators:
+            if not isinstance(mutator, Mutator):
+                raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
+        discover = Discover()
+        first = weakref.ref(self._on_meta(discover))
+        # A module that outlives its construction is held by somebody: by the factory, to return it again?
+        if first() is not None and self._on_meta(Answering(default_answer)) is first():
+            raise NasValueError(
+                explain(
+                    "two builds share no storage, but this factory returns the same module each time",
+                    got=self.source,
+                    mend="build a new one in it, or give the module itself as the source",
+                )
+            )
+        self.search_space = self._architecture = discover.search_space
+        if not self.search_space.choices:
+            raise NasValueError(
+                explain(
+                    f"a model space needs at least one choice, but {self.name} asks none",
+                    mend="ask a ValueChoice, LayerChoice, InputChoice or Repeat in its constructor (and decorate its "
+                    "class with @model_space when you pass an instance), or give mutators",
+                )
+            )
+
+    # The space, by way of its search space.
+
+    @property
+    def name(self) -> str:
+        """The name of the class or function."""
+        if isinstance(self.source, nn.Module):
+            return type(self.source).__name__
+        return str(getattr(self.source, "__qualname__", type(self.source).__name__))
+
+    @property
+    def size(self) -> int | float:
+        """How many architectures the tree has, exactly (`math.inf` with an interval of reals)."""
+        return self.search_space.size
+
+    def default(self) -> Sample:
+        """The sample of the base model."""
+        return self.complete(self.search_space.default())
+
+    def sample(self, seed: Rng, where: Where | None = None) -> Sample:
+        """A random sample; the same for the same seed.
+
+        Args:
+            seed: an int or a `random.Random`.
+            where: a `nas.Constraint`, as in `where=nas.profile.profile(space, example).flops < 3e8`, or a function from
+                a sample to a bool.
+
+        Raises:
+            NasValueError: no sample satisfies the constraint, or none was found.
+        """
+        return (self.search_space if where is None else self.search_space.where(where)).sample(seed)
+
+    def where(self, constraint: Where) -> ModelSpace:
+        """This space without the samples that do not satisfy a constraint: strategies search what is left.
+
+        Args:
+            constraint: a `nas.Constraint`, or a function from a sample to a bool.
+
+        Raises:
+            NasValueError: no sample satisfies it, where the constraint can tell.
+
+        Example:
+            >>> from nas import ValueChoice
+            >>> space = ModelSpace(lambda: nn.Linear(ValueChoice([4, 8], label="width"), 2))
+            >>> list(space.where(lambda sample: sample["width"] > 4).grid())
+            [{'width': 8}]
+        """
+        narrow = copy.copy(self)
+        narrow.search_space = self.search_space.where(constraint)
+        return narrow
+
+    def grid(self) -> Iterator[Sample]:
+        """Every sample once, lazily, in product order."""
+        return self.search_space.grid()
+
+    def mutate(self, sample: Mapping[str, Answer], rng: Rng, probability: float | None = None) -> Sample:
+        """A neighbour of a sample: exactly one choice changed, or each with the given probability."""
+        rng = as_rng(rng)
+        child = self.search_space.mutate(self.validate(sample), rng, probability)
+        return child if all(n in self.search_space.domains for n in sample) else self._trace(child, rng).answers
+
+    def validate(self, sample: Mapping[str, Answer]) -> Sample:
+        """Checks a sample, and returns it in canonical form.
+
+        Raises:
+            NasValueError: unknown, missing, inactive or out-of-domain labels, all in one message.
+        """
+        if not isinstance(sample, Mapping):
+            raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
+        found, wrong, unknown = self.search_space.problems(sample)
+        if wrong or not unknown:
+            return self.search_space.validate(sample)
+        # Choices met only through the value of another are not in the tree: the program itself says whether it asks.
+        asked = self._trace({**found, **{label: sample[label] for label in unknown}}).answers
+        if unknown - asked.keys():
+            return self.search_space.validate({k: v for k, v in sample.items() if k not in asked or k in found})
+        self.search_space.validate(found)  # its constraint
+        return {label: asked[label] for label in asked if label in sample} | {
+            label: answer for label, answer in found.items() if label in self.hyperparameters
+        }
+
+    def contains(self, sample: Mapping[str, Answer]) -> bool:
+        """Whether `validate` accepts the sample."""
+        try:
+            self.validate(sample)
+        except (NasValueError, NasTypeError):
+            return False
+        return True
+
+    def complete(self, sample: Mapping[str, Answer], seed: Rng | None = None) -> Sample:
+        """Fills missing labels: with defaults, or with draws where a seed is given.
+
+        Raises:
+            NasValueError: labels that are unknown, or answers outside their domain.
+        """
+        rng = None if seed is None else as_rng(seed)
+        handler = self._trace(sample, rng)
+        found = handler.answers
+        for label, domain in self.hyperparameters.items():
+            found[label] = domain.canonical(sample[label]) if label in sample else _fill(domain, domain.first, rng)
+        unknown = [label for label in sample if label not in found]
+        if unknown:
+            raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in unknown))
+        return found
+
+    def with_hyperparameters(self, domains: Mapping[str, Domain]) -> ModelSpace:
+        """This space joined with domains that the model does not ask: an evaluator's learning rate, say."""
+        joint = copy.copy(self)
+        joint.search_space = self.search_space.joined(domains)
+        joint.hyperparameters = {**self.hyperparameters, **domains}
+        return joint
+
+    def with_mutators(self, mutators: Iterable[Mutator]) -> ModelSpace:
+        """This space with more mutators, applied after its own."""
+        space = ModelSpace(self.source, *self.args, mutators=(*self.mutators, *mutators), **self.kwargs)
+        constraint = self.search_space.constraint
+        return space if constraint is None else space.where(constraint)
+
+    # From a sample to a module.
+
+    def build(self, sample: Mapping[str, Answer], *, device: Device = None) -> nn.Module:
+        """The architecture of a sample, as an ordinary module with fresh weights.
+
+        Choices met only through the value of another may be missing; they take their defaults. The complete sample is
+        `vars(model)["nas_architecture"]["sample"]`.
+
+        Args:
+            sample: label -> answer.
+            device: where its parameters are made.
+
+        Raises:
+            NasValueError: the sample is not of this space.
+        """
+        mine = {
+            n: answer
+            for n, answer in _mapping(sample).items()
+            if n in self._architecture.domains or n not in self.hyperparameters
+        }
+        canonical, wrong, unknown = self._architecture.problems(mine)
+        if wrong:
+            self._architecture.validate(mine)
+        module, found = self._build({**canonical, **{n: mine[n] for n in unknown}}, None, device)
+        never = [label for label in unknown if label not in found]
+        if never:
+            raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in never))
+        return module
+
+    def build_completed(self, sample: Mapping[str, Answer], seed: Rng) -> tuple[nn.Module, Sample]:
+        """Builds a proposed sample, drawing what it lacks and dropping what the program does not ask.
+
+        Returns:
+            The module, and the sample that it was built from, hyperparameters included.
+        """
+        module, found = self._build(sample, as_rng(seed), None)
+        return module, found | {label: sample[label] for label in self.hyperparameters}
+
+    def _build(
+        self, sample: Mapping[str, Answer], rng: random.Random | None, device: Device
+    ) -> tuple[nn.Module, Sample]:
+        handler = Answering(_Answers(sample, rng))
+        module = self.construct(handler, device)
+        labels = {label: repr(question.domain) for label, question in handler.questions.items()}
+        module.__dict__[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
+        return module, handler.answers
+
+    def _trace(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Answering:
+        """Runs the program without weights; the handler then holds what it asked and was answered."""
+        handler = Answering(_Answers(sample, rng))
+        self._on_meta(handler)
+        return handler
+
+    def _on_meta(self, handler: Handler) -> nn.Module:
+        """Constructs without allocating weights, and without a trace in the global random state."""
+        with torch.random.fork_rng(devices=[]):
+            fresh = copy.deepcopy(handler)
+            try:
+                return self.construct(handler, "meta")
+            except NasError:
+                raise
+            except Exception:
+                # Some constructors need real numbers (`torch.linspace(...).tolist()`): those run on the CPU.
+                handler.__dict__.update(fresh.__dict__)
+                return self.construct(handler, None)
+
+    def construct(self, handler: Handler, device: Device = None) -> nn.Module:
+        """Runs the program with another handler answering its choices: how a supernet is made of it.
+
+        Args:
+            handler: answers every choice.
+            device: where the parameters are made.
+
+        Raises:
+            NasTypeError: the program or a mutator builds something that is no module.
+        """
+        with handling(handler), nullcontext() if device is None else torch.device(device):
+            if isinstance(self.source, nn.Module):
+                model: object = copy.deepcopy(self.source)
+            else:
+                args, kwargs = copy.deepcopy((self.args, self.kwargs))
+                model = self.source(*args, **kwargs)
+            if not isinstance(model, nn.Module):
+                raise NasTypeError(
+                    explain("the source of a model space must build an nn.Module", got=model, where=self.name)
+                )
+            for mutator in self.mutators:
+                with label_scope(type(mutator).__name__):
+                    changed = mutator.mutate(model)
+                if changed is not None and not isinstance(changed, nn.Module):
+                    raise NasTypeError(
+                        explain("mutate must return an nn.Module or None", got=changed, where=type(mutator).__name__)
+                    )
+                model = model if changed is None else changed
+        return model if device is None else model.to(device)
+
+    def __repr__(self) -> str:
+        return f"ModelSpace({self.name}: {size_text(self.search_space)})"
+
+    def __str__(self) -> str:
+        return draw_text(self.name, self.search_space)
+
+    def _repr_html_(self) -> str:
+        return draw_html(self.name, self.search_space)
+
+
+@final
+class _Answers:
+    """Answers from a sample; what it lacks is drawn, or takes its default."""
+
+    def __init__(self, sample: Mapping[str, Answer], rng: random.Random | None) -> None:
+        self._sample, self._rng = sample, rng
+
+    def __call__(self, question: Question) -> Answer:
+        if question.label in self._sample:
+            try:
+                return question.domain.canonical(self._sample[question.label])
+            except NasValueError as error:
+                raise NasValueError(f"{question.describe()}: {error}") from error
+        return _fill(question.domain, question.default, self._rng)
+
+
+def _fill(domain: Domain, default: Answer, rng: random.Random | None) -> Answer:
+    return default if rng is None else domain.sample(rng)
+
+
+def _mapping(sample: object) -> Mapping[str, Answer]:
+    if not isinstance(sample, Mapping):
+        raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
+    return sample
+
+
+def _resolve(
+    source: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[nn.Module | Callable[..., object], tuple[Any, ...], dict[str, Any]]:
+    """What is called or copied to construct, and with which arguments."""
+    if isinstance(source, nn.Module):
+        if args or kwargs:
+            raise NasTypeError(
+                explain("arguments go to a class or function, but the source is a module", got=(args, kwargs))
+            )
+        remembered = vars(source).get(_ARGUMENTS)
+        return (type(source), *remembered) if remembered is not None else (source, (), {})
+    if not callable(source):
+        raise NasTypeError(
+            explain("the source of a model space is a module, a module class or a function that builds one", got=source)
+        )
+    return source, args, kwargs

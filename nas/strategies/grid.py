@@ -1,0 +1,42 @@
+"""Grid search: every sample once, in product order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+from nas.errors import SearchSpaceExhausted
+from nas.protocols import Strategy, Task, Trial
+from nas.space import Sample, sample_key
+
+
+@final
+class GridSearch(Strategy):
+    """Goes through the whole space, the last choice changing fastest; starts at once, however large the space.
+
+    Example:
+        >>> from nas import Categorical, SearchSpace
+        >>> strategy = GridSearch()
+        >>> strategy.start(Task(space=SearchSpace.of({"width": Categorical([16, 32])})))
+        >>> strategy.ask(0)
+        {'width': 16}
+    """
+
+    def start(self, task: Task) -> None:
+        """Back to the first sample."""
+        self._grid: Iterator[Sample] = task.space.grid()
+        self._number = task.space.size if task.space.constraint is None else "allowed"
+        self._upcoming: Sample | None = None
+        self._tried: set[str] = set()
+
+    def ask(self, number: int) -> Sample:
+        """The next sample of the grid that has not been tried."""
+        while self._upcoming is None or sample_key(self._upcoming) in self._tried:
+            self._upcoming = next(self._grid, None)
+            if self._upcoming is None:
+                raise SearchSpaceExhausted(f"the grid is done: all {self._number} samples have been tried")
+        return dict(self._upcoming)
+
+    def tell(self, trial: Trial) -> None:
+        """Remembers what has been tried, as it was proposed and as the build completed it."""
+        self._tried.add(sample_key(trial.sample))

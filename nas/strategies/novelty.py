@@ -1,0 +1,77 @@
+"""What a strategy has proposed already, and how it finds something that it has not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from itertools import islice
+from typing import final
+
+from nas.errors import SearchSpaceExhausted
+from nas.protocols import Trial
+from nas.space import Sample, SearchSpace, sample_key
+
+_DRAWS = 1000
+_LISTED = 1_000_000
+
+
+@final
+class Novelty:
+    """Remembers proposals, for strategies that try nothing twice.
+
+    Args:
+        space: of the samples.
+
+    Example:
+        >>> from nas import Categorical
+        >>> novelty = Novelty(SearchSpace.of({"width": Categorical([16, 32])}))
+        >>> novelty.tell(Trial(number=0, sample={"width": 16}))
+        >>> novelty.first([{"width": 16}], random.Random(0))
+        {'width': 32}
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._proposed: dict[int, str] = {}
+        self._seen: set[str] = set()
+
+    def tell(self, trial: Trial) -> None:
+        """Takes note of a trial, running or finished."""
+        key = sample_key(trial.sample)
+        before = self._proposed.setdefault(trial.number, key)
+        self._seen.add(before)
+        if key != before:
+            # The build completed the sample, so what the tree calls one sample stands for many.
+            self._seen.discard(before)
+            self._seen.add(key)
+
+    def admits(self, sample: Sample) -> bool:
+        """Whether this sample may be proposed: it has not been, and the space's constraint allows it."""
+        return sample_key(sample) not in self._seen and self._space.allows(sample)
+
+    def first(self, candidates: Iterable[Sample], rng: random.Random) -> Sample:
+        """The first candidate that is new; where none is, a new sample drawn from the space.
+
+        Raises:
+            SearchSpaceExhausted: every sample has been proposed.
+        """
+        size = self._space.size
+        if len(self._seen) >= size:
+            raise SearchSpaceExhausted(f"the search space is exhausted: all {size} samples have been tried")
+        for sample in candidates:
+            if self.admits(sample):
+                return sample
+        # In a small space, drawing blindly for what is left takes longer than looking through it.
+        for _ in range(_DRAWS if size > _DRAWS else 10):
+            sample = self._space.sample(rng)
+            if self.admits(sample):
+                return sample
+        if self._space.constraint is not None and size > _LISTED:
+            raise SearchSpaceExhausted(
+                f"none of {_DRAWS} more draws that satisfy the constraint is new, and the space is too large to look "
+                "through: the search space is as good as exhausted"
+            )
+        left = list(islice(filter(self.admits, self._space.grid()), _DRAWS))
+        if not left:
+            raise SearchSpaceExhausted("the search space is exhausted: every sample has been tried")
+        return rng.choice(left)

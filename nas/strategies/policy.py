@@ -1,0 +1,154 @@
+"""The controller: a recurrent network that takes the decisions of a search tree one after the other."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from nas.space import Sample, SearchSpace
+from nas.strategies.decisions import Decision, Decisions
+
+IMPOSSIBLE = -1e9
+"""The score of an option that cannot be taken."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Walks:
+    """Several samples as sequences of decisions, padded to the longest."""
+
+    places: Tensor
+    """(walks, steps), long: which decision is taken at each step."""
+    options: Tensor
+    """(walks, steps), long: what was taken."""
+    possible: Tensor
+    """(walks, steps, options), bool: what could have been."""
+    real: Tensor
+    """(walks, steps), bool: False where a shorter walk is padded."""
+
+
+@final
+class Policy(nn.Module):
+    """An autoregressive distribution over the samples of a space (Zoph and Le 2017, arXiv 1611.01578).
+
+    An LSTM walks the choices of the search tree in their order. At each step it sees which decision is to be taken and
+    what was decided before; inactive choices are skipped, and what is impossible has probability 0. The parameters
+    are made so that at first every option of a decision is equally likely.
+
+    Args:
+        space: of the samples.
+        hidden: width of the network.
+        seed: of its first weights.
+
+    Example: plain REINFORCE, whose loss is minus the reward times the log probability.
+        >>> from nas import Categorical
+        >>> policy = Policy(SearchSpace.of({"act": Categorical(["relu", "gelu"])}), seed=0)
+        >>> optimizer = torch.optim.Adam(policy.parameters(), lr=0.05)
+        >>> for step in range(30):
+        ...     samples = [policy.sample(10 * step + i) for i in range(10)]
+        ...     rewards = torch.tensor([1.0 if sample["act"] == "gelu" else -1.0 for sample in samples])
+        ...     loss = -(rewards * policy.log_prob(samples)).mean()
+        ...     optimizer.zero_grad(); loss.backward(); optimizer.step()
+        >>> bool(policy.log_prob([{"act": "gelu"}]).exp() > 0.9)
+        True
+    """
+
+    def __init__(self, space: SearchSpace, *, hidden: int = 64, seed: int = 0) -> None:
+        super().__init__()
+        self.decisions = Decisions(space)
+        arity = self.decisions.arity
+        self.widest = max(arity, default=1)
+        # Option 0 of place p has the token `first[p]`; one more token stands for the beginning.
+        self._first = [sum(arity[:place]) for place in range(len(arity) + 1)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.taken = nn.Embedding(self._first[-1] + 1, hidden)
+            self.asked = nn.Embedding(len(arity) + 1, hidden)
+            self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
+            self.score = nn.Embedding(self._first[-1] + self.widest, hidden + 1)
+        nn.init.zeros_(self.score.weight)
+        self._offset = torch.tensor(self._first)
+
+    def sample(self, seed: int | random.Random) -> Sample:
+        """Draws a sample.
+
+        Args:
+            seed: an int, or a `random.Random` that goes on from where it is.
+        """
+        rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+        token, state = self._first[-1], None
+
+        def decide(place: int, options: tuple[int, ...]) -> int:
+            nonlocal token, state
+            hidden, state = self._step(torch.tensor([[token]]), torch.tensor([[place]]), state)
+            scores = self.scores(hidden, torch.tensor([[place]]))[0, 0, list(options)]
+            weights = torch.softmax(scores, 0).tolist()
+            option = rng.choices(options, weights)[0]
+            token = self._first[place] + option
+            return option
+
+        with torch.inference_mode():
+            return self.decisions.walk(decide, rng)
+
+    def log_prob(self, samples: list[Sample]) -> Tensor:
+        """The logarithm of each sample's probability, (samples,); differentiable."""
+        walks = self.walks(samples)
+        return self.step_log_probs(walks).sum(1)
+
+    def step_log_probs(self, walks: Walks) -> Tensor:
+        """The logarithm of the probability of what was taken at each step, (walks, steps); 0 where there is none."""
+        logits: Tensor = self(walks)
+        return logits.log_softmax(-1).gather(-1, walks.options[..., None])[..., 0] * walks.real
+
+    def walks(self, samples: list[Sample]) -> Walks:
+        """The samples as tensors."""
+        return stack_walks([self.decisions.of(sample) for sample in samples], self.widest)
+
+    def forward(self, walks: Walks) -> Tensor:
+        """The scores of all options before each decision, (walks, steps, options); impossible ones are very low."""
+        return self.scores(self.features(walks), walks.places).masked_fill(~walks.possible, IMPOSSIBLE)
+
+    def features(self, walks: Walks) -> Tensor:
+        """What the network knows before each decision, (walks, steps, hidden)."""
+        tokens = self._offset[walks.places] + walks.options
+        first = torch.full_like(tokens[:, :1], self._first[-1])
+        hidden, _ = self._step(torch.cat([first, tokens[:, :-1]], 1), walks.places, None)
+        return hidden
+
+    def _step(
+        self, tokens: Tensor, places: Tensor, state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        hidden, following = self.lstm(self.taken(tokens) + self.asked(places), state)
+        return hidden, following
+
+    def scores(self, hidden: Tensor, places: Tensor) -> Tensor:
+        """The scores at features (..., hidden) of the options of decisions (...): (..., options), masked by nothing."""
+        # One weight vector and one bias for each option of each decision.
+        index = self._offset[places][..., None] + torch.arange(self.widest)
+        weight: Tensor = self.score(index)
+        return (weight[..., :-1] @ hidden[..., None])[..., 0] + weight[..., -1]
+
+
+def stack_walks(walks: list[list[Decision]], widest: int) -> Walks:
+    """Pads the decisions of several samples to the longest, and at least to one step."""
+    steps = max((len(walk) for walk in walks), default=0) or 1
+    shape = len(walks), steps
+    lengths = [(walk, steps - len(walk)) for walk in walks]
+    places = [[decision.place for decision in walk] + [0] * missing for walk, missing in lengths]
+    options = [[decision.option for decision in walk] + [0] * missing for walk, missing in lengths]
+    real = [[True] * len(walk) + [False] * missing for walk, missing in lengths]
+    none = [True] + [False] * (widest - 1)
+    possible = [
+        [[option in decision.options for option in range(widest)] for decision in walk] + [none] * missing
+        for walk, missing in lengths
+    ]
+    return Walks(
+        places=torch.tensor(places, dtype=torch.long).reshape(shape),
+        options=torch.tensor(options, dtype=torch.long).reshape(shape),
+        possible=torch.tensor(possible, dtype=torch.bool).reshape(*shape, widest),
+        real=torch.tensor(real, dtype=torch.bool).reshape(shape),
+    )

@@ -1,0 +1,234 @@
+"""Any Optuna sampler as a strategy, and the study in memory that it works on."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, final
+
+import numpy
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.protocols import Strategy, Task, Trial, TrialState
+from nas.random_state import derive_seed
+from nas.records import from_scalar, quiet_optuna, to_optuna
+from nas.space import Answer, Categorical, Choice, Domain, Integer, Real, Sample, SearchSpace, Subset
+from nas.strategies.novelty import Novelty
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.samplers import BaseSampler
+
+_NEIGHBOURS = 20
+
+
+@final
+class OptunaStrategy(Strategy):
+    """Asks an Optuna sampler: `GPSampler`, `NSGAIISampler`, `CmaEsSampler`, `QMCSampler`, or one of your own.
+
+    All domains are supported: a tuple becomes a categorical value, a subset one parameter for each item or place. The
+    sampler is copied, and seeded anew for each proposal, so that a resumed search goes on as it would have. Where it
+    proposes a sample that was tried, the strategy takes a neighbour that was not. Takes as many objectives as the
+    sampler does.
+
+    Args:
+        sampler: an instance. Its own seed does not matter.
+
+    Raises:
+        NasTypeError: it is no Optuna sampler.
+        NasValueError: from `start`, when the sampler refuses several objectives.
+
+    Example:
+        >>> import optuna
+        >>> from nas import Categorical
+        >>> strategy = OptunaStrategy(optuna.samplers.NSGAIISampler(population_size=10))
+        >>> strategy.start(Task(space=SearchSpace.of({"width": Categorical([16, 32, 64])}), seed=0))
+        >>> strategy.ask(0)["width"] in (16, 32, 64)
+        True
+    """
+
+    def __init__(self, sampler: BaseSampler) -> None:
+        from optuna.samplers import BaseSampler
+
+        if not isinstance(sampler, BaseSampler):
+            raise NasTypeError(
+                explain("the sampler must be an Optuna sampler", got=sampler, mend="OptunaStrategy(GPSampler())")
+            )
+        self.sampler = sampler
+
+    def start(self, task: Task) -> None:
+        """An empty study."""
+        self._task, self._novelty = task, Novelty(task.space)
+        if len(task.directions) > 1:
+            try:
+                MemoryStudy(self.sampler, task).ask(0)
+            except ValueError as error:
+                raise NasValueError(
+                    explain(f"{type(self.sampler).__name__} refuses several objectives ({error})", got=task.directions)
+                ) from error
+        self._study = MemoryStudy(self.sampler, task)
+
+    def ask(self, number: int) -> Sample:
+        """What the sampler proposes, or a new neighbour of it."""
+        proposed, rng = self._study.ask(number), self._task.rng(number)
+        return self._novelty.first(_around(self._task.space, proposed, rng), rng)
+
+    def tell(self, trial: Trial) -> None:
+        """Puts the trial in the study."""
+        self._novelty.tell(trial)
+        self._study.tell(trial)
+
+
+@final
+class MemoryStudy:
+    """An Optuna study in memory that mirrors the trials of a search.
+
+    Args:
+        sampler: is copied for each proposal, so what it proposes depends on the study and the trial's number alone.
+        task: of the search.
+    """
+
+    def __init__(self, sampler: BaseSampler, task: Task) -> None:
+        import optuna
+
+        self._task, self._pristine = task, sampler
+        with quiet_optuna():
+            self._study = optuna.create_study(directions=list(task.directions))
+        self._ids: dict[int, int] = {}
+        self._pending: tuple[int, optuna.Trial, Sample] | None = None
+        # These keep nothing in the study but its trials; for others, what they noted when asked has to be there.
+        memoryless = (optuna.samplers.TPESampler, optuna.samplers.GPSampler, optuna.samplers.RandomSampler)
+        self._takes_notes = not isinstance(sampler, memoryless)
+
+    def ask(self, number: int) -> Sample:
+        """What the sampler proposes; the same until something is told."""
+        if self._pending is None or self._pending[0] != number:
+            self._forget()
+            self._study.sampler = _seeded(self._pristine, derive_seed(self._task.seed, number, 1))
+            with _no_warnings():
+                trial = self._study.ask()
+                self._pending = number, trial, self._task.space.walk(lambda choice: _suggest(trial, choice))
+        return dict(self._pending[2])
+
+    def tell(self, trial: Trial) -> None:
+        """Adds a running trial, or the result of one."""
+        if trial.state.is_finished:
+            self._forget()
+            self._finish(trial)
+            return
+        if self._takes_notes:
+            self.ask(trial.number)
+        parameters, _ = to_optuna(trial.sample, self._task.space.domains)
+        if self._pending is not None and self._pending[0] == trial.number and self._pending[1].params == parameters:
+            self._ids[trial.number] = self._pending[1]._trial_id
+            self._pending = None
+            return
+        notes = {}
+        if self._pending is not None:
+            notes = self._study._storage.get_trial_system_attrs(self._pending[1]._trial_id)
+            self._forget()
+        self._ids[trial.number] = self._add(trial.sample, notes)
+
+    def _add(self, sample: Sample, notes: dict[str, Any]) -> int:
+        from optuna.trial import TrialState as OptunaState
+        from optuna.trial import create_trial
+
+        parameters, distributions = to_optuna(sample, self._task.space.domains)
+        template = create_trial(
+            state=OptunaState.RUNNING, params=parameters, distributions=distributions, system_attrs=notes
+        )
+        return self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
+
+    def _finish(self, trial: Trial) -> None:
+        from optuna.trial import TrialState as OptunaState
+
+        storage, identity = self._study._storage, self._ids[trial.number]
+        state = {TrialState.COMPLETE: OptunaState.COMPLETE, TrialState.STOPPED: OptunaState.PRUNED}.get(
+            trial.state, OptunaState.FAIL
+        )
+        for step, value in trial.intermediate.items():
+            storage.set_trial_intermediate_value(identity, step, value)
+        self._study.sampler = _seeded(self._pristine, derive_seed(self._task.seed, trial.number, 2))
+        with _no_warnings():
+            self._study.sampler.after_trial(
+                self._study, storage.get_trial(identity), state, None if trial.values is None else list(trial.values)
+            )
+        storage.set_trial_state_values(identity, state, trial.values)
+
+    def _forget(self) -> None:
+        from optuna.trial import TrialState as OptunaState
+
+        if self._pending is not None:
+            self._study._storage.set_trial_state_values(self._pending[1]._trial_id, OptunaState.FAIL)
+            self._pending = None
+
+
+def _around(space: SearchSpace, sample: Sample, rng: random.Random) -> Iterator[Sample]:
+    """A sample, and then others further and further away."""
+    yield sample
+    for _ in range(_NEIGHBOURS):
+        sample = space.mutate(sample, rng)
+        yield sample
+
+
+def _suggest(trial: optuna.Trial, choice: Choice) -> Answer:
+    """Asks for an answer under the names and distributions that `nas.optuna_parameters.to_optuna` writes."""
+    label, domain = choice.label, choice.domain
+    match domain:
+        case Categorical():
+            return from_scalar(trial.suggest_categorical(label, _distribution(domain, label)), domain)
+        case Integer(low=low, high=high, step=step, log=log):
+            return trial.suggest_int(label, low, high, step=step, log=log)
+        case Real(low=low, high=high, step=interval, log=log):
+            return domain.canonical(trial.suggest_float(label, low, high, step=interval, log=log))
+        case Subset(n=n, k=None):
+            return [i for i in range(n) if trial.suggest_categorical(f"{label}[{i}]", (False, True))]
+        case Subset(n=n, k=int(k)):
+            taken: list[int] = []
+            for place in range(k):
+                item = trial.suggest_categorical(f"{label}[{place}]", tuple(range(n)))
+                while not domain.replace and item in taken:
+                    item = (item + 1) % n
+                taken.append(item)
+            return domain.canonical(taken)
+    raise NasTypeError(explain("an Optuna sampler knows no such domain", got=domain, where=f"label {label!r}"))
+
+
+def _distribution(domain: Domain, label: str) -> Any:
+    _, distributions = to_optuna({label: domain.first}, {label: domain})
+    return distributions[label].choices  # type: ignore[attr-defined]
+
+
+def _seeded(pristine: BaseSampler, seed: int) -> BaseSampler:
+    """A copy whose random generators, wherever they are in it, have seeds that follow from this one."""
+    sampler = copy.deepcopy(pristine)
+    seeds, found = random.Random(seed), {id(sampler)}
+    pending: list[object] = [sampler]
+    while pending:
+        part = pending.pop()
+        # Optuna makes a generator when it is first used, behind a property of this name.
+        generator = part if isinstance(part, numpy.random.RandomState) else getattr(part, "rng", None)
+        if isinstance(generator, numpy.random.RandomState):
+            generator.seed(seeds.getrandbits(32))
+            continue
+        inside = list(part) if isinstance(part, list | tuple) else list(getattr(part, "__dict__", {}).values())
+        for value in inside:
+            holder = isinstance(value, list | tuple | numpy.random.RandomState)
+            if id(value) not in found and (holder or type(value).__module__.partition(".")[0] in _SAMPLERS):
+                found.add(id(value))
+                pending.append(value)
+    return sampler
+
+
+_SAMPLERS = frozenset({"optuna", "optunahub", "optuna_integration"})
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Optuna warns of its experimental features, and of what it samples independently; neither is news here."""
+    with warnings.catch_warnings(), quiet_optuna():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,142 @@
+"""Every differentiable algorithm finds the same with compiled cells, and with steps that are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from nas import Experiment, InputChoice, LayerChoice
+from nas.evaluators import Classification
+from nas.oneshot import DARTS, PCDARTS, CurvatureStop, GumbelDARTS, ProxylessNAS, Speed
+from nas.oneshot.strategy import SupernetStrategy
+from nas.space.samples import Sample
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # torch looks at it itself
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
+
+
+class Block(nn.Module):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        kernels = {f"c{k}": lambda k=k: nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3)}  # type: ignore[misc]
+        self.op = LayerChoice({**kernels, "skip": nn.Identity}, label=f"op{number}")
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.op(x)))
+
+
+def network() -> nn.Module:
+    blocks = [Block(number) for number in range(3)]
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+class Node(nn.Module):
+    """Edges, whose channels may be partial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = InputChoice(2, 2, replace=False, each=self._edge, label="node")
+
+    @staticmethod
+    def _edge(number: int) -> nn.Module:
+        kernels = {f"c{k}": lambda k=k: nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3)}  # type: ignore[misc]
+        return LayerChoice({**kernels, "skip": nn.Identity}, label=f"edge{number}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.input([x, torch.relu(x)])
+        return found
+
+
+def edges() -> nn.Module:
+    nodes = nn.Sequential(Node())
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nodes, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+STRATEGIES: dict[str, Callable[[Speed], SupernetStrategy]] = {
+    "first order": lambda speed: DARTS(speed=speed, candidates=2),
+    "second order": lambda speed: DARTS(unrolled=True, speed=speed, candidates=2),
+    "early stop": lambda speed: DARTS(stop=CurvatureStop(), speed=speed, candidates=2),
+    "gumbel": lambda speed: GumbelDARTS(speed=speed, candidates=2),
+    "gdas": lambda speed: GumbelDARTS(hard=True, speed=speed, candidates=2),
+    "proxyless": lambda speed: ProxylessNAS(speed=speed, candidates=2),
+    "partial": lambda speed: PCDARTS(partial_channels=2, warmup_epochs=0, speed=speed, candidates=2),
+}
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The modules that are compiled, by the parts of the compiler that take no C++: what they compute is the same."""
+    found: list[str] = []
+    compile_module = nn.Module.compile
+
+    def compile_quickly(self: nn.Module, **options: Any) -> None:
+        found.append(type(self).__name__)
+        compile_module(self, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_quickly)
+    # Cells whose candidates are drawn run as they stand all the sooner.
+    with torch._dynamo.config.patch(recompile_limit=4):
+        yield found
+
+
+Found: TypeAlias = list[tuple[Sample, dict[str, float]]]
+
+
+def search(name: str, speed: Speed, folder: Path, *, batch_size: int, epochs: int = 2) -> Found:
+    """The samples that an algorithm finds, with their metrics."""
+    torch.manual_seed(0)
+    images = TensorDataset(torch.randn(32, 3, 8, 8), torch.randint(2, (32,)))
+    evaluator = Classification(images, images, batch_size=batch_size, max_epochs=epochs)
+    factory = edges if name == "partial" else network
+    kind = f"{name}, {speed.compile}, {speed.cuda_graphs}"
+    experiment = Experiment(factory, evaluator, STRATEGIES[name](speed), name=kind, directory=folder)
+    experiment.run(progress="silent")
+    return [(trial.sample, dict(trial.metrics)) for trial in experiment.trials]
+
+
+def check_alike(found: Found, expected: Found) -> None:
+    assert [sample for sample, _ in found] == [sample for sample, _ in expected]
+    for (_, ours), (_, theirs) in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_compiled_cells_find_the_same(name: str, tmp_path: Path, compiled: list[str]) -> None:
+    plain = search(name, Speed(), tmp_path, batch_size=16)
+    check_alike(search(name, Speed(compile=True), tmp_path, batch_size=16), plain)
+    assert compiled == (["Node"] if name == "partial" else ["Block"] * 3)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_recorded_steps_find_the_same_to_the_bit(name: str, tmp_path: Path, recorders: list[Any]) -> None:
+    plain = search(name, Speed(), tmp_path, batch_size=4)
+    assert search(name, Speed(cuda_graphs=True), tmp_path, batch_size=4) == plain
+    assert len(recorders) == 1 + 1  # anew in the second epoch
+    # An epoch of 8 steps. The second order's own phase is differentiated twice, and what is drawn seldom comes again.
+    phases = {"second order": 1, "gdas": None, "proxyless": None}.get(name, 2)
+    if phases is not None:
+        assert [recorder.replays for recorder in recorders] == [(8 - 3) * phases * 2, 8 * phases * 2]
+
+
+def test_compiled_cells_are_recorded(tmp_path: Path, compiled: list[str], recorders: list[Any]) -> None:
+    plain = search("first order", Speed(), tmp_path, batch_size=4, epochs=1)
+    speed = Speed(compile=True, cuda_graphs=True)
+    check_alike(search("first order", speed, tmp_path, batch_size=4, epochs=1), plain)
+    assert compiled == ["Block"] * 3
+    assert recorders[-1].replays == (8 - 3) * 4
+
+
+def test_cells_of_one_class_do_not_use_up_each_others_compilations(tmp_path: Path, compiled: list[str]) -> None:
+    """Three of them, in two phases and two modes, are more than the four that torch is told to make of one forward."""
+    with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
+        search("first order", Speed(compile=True), tmp_path, batch_size=16, epochs=1)
+    assert compiled == ["Block"] * 3

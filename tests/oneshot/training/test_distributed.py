@@ -1,0 +1,103 @@
+"""Two processes: the same paths, the same architecture, gradients averaged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from nas import Experiment, LayerChoice, NasValueError, ValueChoice
+from nas.evaluators import Classification
+from nas.oneshot import DARTS, ENAS, CurvatureStop, RandomOneShot
+from nas.oneshot.training.distributed import choose_strategy
+from nas.testing.comparison import differences
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*epoch will be drop:UserWarning")
+
+
+def network() -> nn.Module:
+    """(batch, 6) -> (batch, 3); without batch statistics, which would differ between the processes."""
+    width = ValueChoice([4, 8], label="width")
+    kinds = {"linear": lambda: nn.Linear(8, 8), "tanh": nn.Tanh, "skip": nn.Identity}
+    return nn.Sequential(nn.Linear(6, width), nn.Linear(width, 8), LayerChoice(kinds, label="kind"), nn.Linear(8, 3))
+
+
+class Witness(Callback):
+    """Writes down what each process has trained, step by step, and how it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.steps = folder, list[Any]()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        supernet = module.learner.supernet
+        self.steps.append([getattr(supernet, "sample", None), batch["train"][0].sum().item()])
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        state = {"steps": self.steps, "state": module.state_dict(), "stopped": module.learner.stopped}
+        torch.save(state, self.folder / f"{trainer.global_rank}.pt")
+
+
+def search(folder: Path, strategy: Any, *, devices: int) -> tuple[Experiment, list[dict[str, Any]]]:
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(72, 6, generator=generator)
+    pairs = TensorDataset(inputs, inputs[:, :3].argmax(1))
+    evaluator = Classification(
+        pairs,
+        pairs,
+        batch_size=8 // devices,
+        optimizer="SGD",
+        learning_rate=0.1,
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        logger=False,
+        callbacks=[Witness(folder)],
+    )
+    experiment = Experiment(network, evaluator, strategy, name="search", directory=folder, seed=1)
+    experiment.run(progress="plain")
+    return experiment, [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(devices)]
+
+
+def weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state["state"].items() if "model" in name or "logits" in name}
+
+
+SHORT: Any = {"epochs": 2, "candidates": 3, "recalibration": 2}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: DARTS(learning_rate=0.05, stop=CurvatureStop(), **SHORT), lambda: RandomOneShot(evaluations=6, **SHORT)],
+    ids=["darts", "paths"],
+)
+def test_two_processes_train_as_one_with_the_joint_batch(make: Any, tmp_path: Path) -> None:
+    two, ranks = search(tmp_path / "two", make(), devices=2)
+    one, (alone,) = search(tmp_path / "one", make(), devices=1)
+    assert len(ranks[0]["steps"]) == len(alone["steps"]) == 18
+    assert differences(ranks[0]["state"]["learner._extra_state"], ranks[1]["state"]["learner._extra_state"]) == []
+    assert differences(weights(ranks[0]), weights(ranks[1])) == []
+    for first, second, joint in zip(ranks[0]["steps"], ranks[1]["steps"], alone["steps"], strict=True):
+        assert first[0] == second[0] == joint[0], "all train the same path"
+        assert first[1] != second[1]
+        assert first[1] + second[1] == pytest.approx(joint[1], abs=1e-4)
+    for name, tensor in weights(alone).items():
+        assert torch.allclose(tensor, weights(ranks[0])[name], rtol=1e-4, atol=1e-5), name
+    assert two.export_top_models(3) == one.export_top_models(3)
+
+
+def test_controllers_agree(tmp_path: Path) -> None:
+    strategy = ENAS(controller_steps=3, samples_per_step=2, draws=5, **SHORT)
+    experiment, ranks = search(tmp_path / "two", strategy, devices=2)
+    assert differences(weights(ranks[0]), weights(ranks[1])) == []
+    assert differences(ranks[0]["state"]["learner._extra_state"], ranks[1]["state"]["learner._extra_state"]) == []
+    assert [step[0] for step in ranks[0]["steps"]] == [step[0] for step in ranks[1]["steps"]]
+    assert experiment.best_trial.metrics["accuracy"] > 0
+
+
+def test_models_are_not_split() -> None:
+    with pytest.raises(NasValueError, match='strategy="ddp"'):
+        choose_strategy("fsdp")

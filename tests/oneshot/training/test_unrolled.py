@@ -1,0 +1,235 @@
+"""What the algorithms compute by calculus, against finite differences and the full matrices."""
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from nas import LayerChoice, ModelSpace, ValueChoice
+from nas.evaluators import Regression
+from nas.oneshot import CostPenalty, CurvatureStop, RelaxedSupernet
+from nas.oneshot.relaxed.architecture import Architecture, softmax
+from nas.oneshot.relaxed.curvature import largest_eigenvalue
+from nas.oneshot.relaxed.mixers import GumbelMixer, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.training.relaxed_learner import ArchitectureSteps, RelaxedLearner, unrolled_loss
+from nas.oneshot.training.search_module import SearchModule
+from nas.profile.profiling import profile
+from nas.testing.comparison import differences
+
+
+def network() -> nn.Module:
+    """(batch, 3) -> (batch, 2), smooth, so that differences are small; with a frozen layer and batch statistics."""
+    kinds = {"tanh": lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh()), "linear": lambda: nn.Linear(4, 4, bias=False)}
+    return nn.Sequential(
+        nn.Linear(3, 4),
+        LayerChoice(kinds, label="first"),
+        nn.BatchNorm1d(4),
+        LayerChoice(kinds | {"skip": nn.Identity}, label="second"),
+        nn.Linear(4, 4).requires_grad_(False),
+        nn.Linear(4, 2),
+    )
+
+
+def searched() -> tuple[SearchModule, RelaxedLearner, list[list[Tensor]]]:
+    """A search in float64 and three batches."""
+    supernet = RelaxedSupernet(ModelSpace(network), seed=3)
+    learner = RelaxedLearner(supernet, SoftmaxMixer(), ArchitectureSteps())
+    data = TensorDataset(torch.zeros(2, 3), torch.zeros(2, 2))
+    inner = Regression(data, data, max_epochs=1).module(learner.model)
+    search = SearchModule(inner, learner, clip=(None, None), metric="loss", direction="minimize").double()
+    with torch.no_grad():
+        for parameter in learner.architecture.parameters():
+            parameter.copy_(torch.linspace(-0.3, 0.5, len(parameter)))
+    generator = torch.Generator().manual_seed(0)
+    batches = [[torch.randn(16, n, generator=generator, dtype=torch.float64) for n in (3, 2)] for _ in range(3)]
+    return search, learner, batches
+
+
+def gradients_by_differences(function: Any, architecture: Architecture, step: float = 1e-5) -> list[Tensor]:
+    found = []
+    for parameter in architecture.parameters():
+        gradient = torch.zeros_like(parameter)
+        for i in range(parameter.numel()):
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    parameter.view(-1)[i] += sign * step
+                values.append(function().item())
+                with torch.no_grad():
+                    parameter.view(-1)[i] -= sign * step
+            gradient.view(-1)[i] = (values[0] - values[1]) / (2 * step)
+        found.append(gradient)
+    return found
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_second_order_gradient_is_that_of_a_step_of_the_optimizer(momentum: float) -> None:
+    search, learner, (before, train, validation) = searched()
+    optimizer = torch.optim.SGD(
+        [p for p in search.inner.parameters() if p.requires_grad], lr=0.2, momentum=momentum, weight_decay=0.01
+    )
+    search.optimization.optimizers = [optimizer]
+    learner.architecture.mix(softmax)
+    search.loss(before).backward()
+    optimizer.step()  # so that there is momentum
+
+    def after_a_step() -> Tensor:
+        """By the optimizer itself, on a copy."""
+        other_search, other_optimizer = copy.deepcopy((search, optimizer))
+        architecture = other_search.learner.architecture
+        architecture.load_state_dict(learner.architecture.state_dict())
+        architecture.mix(softmax)
+        other_optimizer.zero_grad()
+        other_search.loss(train).backward()
+        other_optimizer.step()
+        return other_search.loss(validation)
+
+    expected = gradients_by_differences(after_a_step, learner.architecture)
+    learner.architecture.mix(softmax)
+    loss = unrolled_loss(search, train, validation)
+    assert loss.item() == pytest.approx(after_a_step().item(), rel=1e-12)
+    found = torch.autograd.grad(loss, list(learner.architecture.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-9), (one, other)
+    learner.architecture.mix(softmax)
+    first_order = torch.autograd.grad(search.loss(validation), list(learner.architecture.parameters()))
+    assert not torch.allclose(first_order[0], expected[0], rtol=1e-2)
+
+
+def test_neither_weights_nor_batch_statistics_are_touched() -> None:
+    search, learner, (_, train, validation) = searched()
+    search.optimization.optimizers = [torch.optim.SGD(search.inner.parameters(), lr=0.2)]
+    state = copy.deepcopy(search.state_dict())
+    learner.architecture.mix(softmax)
+    unrolled_loss(search, train, validation).backward(inputs=list(learner.architecture.parameters()))
+    assert differences(search.state_dict(), state) == []
+    assert all(p.grad is None for p in search.inner.parameters())
+
+
+def test_the_curvature_is_the_largest_eigenvalue() -> None:
+    search, learner, (batch, _, _) = searched()
+    architecture = learner.architecture
+    parameters = list(architecture.parameters())
+    found = largest_eigenvalue(search.loss, search.inner, architecture, batch, iterations=500, tolerance=1e-10)
+    search.inner.eval()
+    architecture.mix(softmax)
+    gradients = torch.autograd.grad(search.loss(batch), parameters, create_graph=True)
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(entry, parameters, retain_graph=True)])
+        for gradient in gradients
+        for entry in gradient
+    ]
+    eigenvalues = torch.linalg.eigvalsh(torch.stack(rows))
+    assert found == pytest.approx(eigenvalues[eigenvalues.abs().argmax()].item(), rel=1e-5)
+    search.inner.train()
+    largest_eigenvalue(search.loss, search.inner, architecture, batch)
+    assert all(module.training for module in search.inner.modules())
+
+
+def test_the_stop_goes_by_means_over_a_window() -> None:
+    stop = CurvatureStop(ratio=0.5, patience=2, window=2)
+    assert not stop.says([1, 1, 100])
+    assert not stop.says([1, 1, 1, 2])
+    assert stop.says([1, 1, 2, 3])
+    assert not stop.says([9, 9, 1, 1, 2, 2])
+
+
+def choose(*widths: int) -> ModelSpace:
+    kinds = {f"wide{n}": lambda n=n: nn.Sequential(nn.Linear(4, n), nn.Linear(n, 4)) for n in widths}
+    return ModelSpace(
+        lambda: nn.Sequential(LayerChoice(kinds, label="kind"), nn.Linear(4, ValueChoice([2, 6], label="out")))
+    )
+
+
+def test_the_gradient_of_a_penalty() -> None:
+    space = choose(2, 4, 8)
+    cost = profile(space, (1, 4)).flops
+    penalty = CostPenalty(cost=cost, weight=0.7, target=100)
+    architecture = RelaxedSupernet(space, seed=1).architecture.double()
+    loss = penalty.expected(architecture)
+    # By hand: the mean over all samples.
+    kind, out = (architecture.probabilities(label).tolist() for label in ("kind", "out"))
+    mean = sum(
+        kind[i] * out[j] * float(cost({"kind": a, "out": b}))
+        for i, a in enumerate(architecture.answers("kind"))
+        for j, b in enumerate(architecture.answers("out"))
+    )
+    assert loss.item() == pytest.approx(0.7 * mean / 100, rel=1e-6)
+    expected = gradients_by_differences(lambda: penalty.expected(architecture), architecture)
+    found = torch.autograd.grad(loss, list(architecture.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-9)
+        assert other.abs().max() > 1e-2
+
+
+def at(step: int, *, epoch: int = 0, epochs: int = 1) -> Any:
+    """A search as far as the rules look at it."""
+    return SimpleNamespace(done=step, current_epoch=epoch, trainer=SimpleNamespace(max_epochs=epochs))
+
+
+def test_two_paths_keep_what_they_have_together() -> None:
+    architecture = RelaxedSupernet(choose(1, 2, 3, 4, 5), seed=1).architecture
+    mixer = TwoPathMixer(seed=5)
+    seen = set()
+    for step in range(20):
+        before = architecture.probabilities("kind").detach()
+        architecture.mix(mixer.rule(at(step), "architecture"))
+        weights = architecture.weights["kind"]
+        assert sorted(weights.tolist()) == [0, 0, 0, 0, 1]
+        (gradient,) = torch.autograd.grad((weights * torch.arange(5.0)).sum(), [architecture.parameter("kind")])
+        pair = gradient.nonzero().flatten()
+        assert len(pair) == 2
+        with torch.no_grad():
+            architecture.parameter("kind").sub_(0.3 * gradient)
+        mixer.after_architecture_step(architecture)
+        after = architecture.probabilities("kind").detach()
+        assert after[pair].sum().item() == pytest.approx(before[pair].sum().item(), rel=1e-5)
+        assert not torch.equal(after[pair], before[pair])
+        others = [i for i in range(5) if i not in pair]
+        assert torch.allclose(after[others], before[others])
+        seen.add(tuple(pair.tolist()))
+    assert len(seen) > 5
+    architecture.mix(mixer.rule(at(0), "weights"))
+    assert sorted(architecture.weights["kind"].tolist()) == [0, 0, 0, 0, 1]
+
+
+def test_the_temperature_reaches_its_end() -> None:
+    mixer = GumbelMixer(start=8.0, end=0.5, hard=False, seed=0)
+    temperatures = [mixer.temperature(epoch, 7) for epoch in range(7)]
+    assert temperatures[0] == 8.0
+    assert temperatures[-1] == pytest.approx(0.5)
+    assert temperatures == sorted(temperatures, reverse=True)
+    assert mixer.temperature(0, 1) == 0.5
+    architecture = RelaxedSupernet(choose(1, 2, 3), seed=1).architecture
+    sharpest = []
+    for epoch in (0, 6):
+        draws = []
+        for step in range(50):
+            architecture.mix(mixer.rule(at(step, epoch=epoch, epochs=7), "weights"))
+            assert architecture.weights["kind"].sum().item() == pytest.approx(1.0)
+            draws.append(architecture.weights["kind"].max().item())
+        sharpest.append(sum(draws) / len(draws))
+    assert sharpest[0] < 0.5 < 0.75 < sharpest[1]
+
+
+def test_hard_draws_are_exactly_0_and_1_and_their_gradient_is_soft() -> None:
+    architecture = RelaxedSupernet(choose(1, 2, 3), seed=1).architecture
+    hard, soft = (GumbelMixer(start=2.0, end=1.0, hard=hard, seed=0) for hard in (True, False))
+    drawn = set()
+    for step in range(50):
+        gradients = []
+        for mixer in (hard, soft):
+            architecture.mix(mixer.rule(at(step), "architecture"))
+            weights = architecture.weights["kind"]
+            loss = (weights * torch.arange(3.0)).sum()
+            gradients.append(torch.autograd.grad(loss, [architecture.parameter("kind")])[0])
+            if mixer is hard:
+                assert sorted(weights.tolist()) == [0.0, 0.0, 1.0]
+                drawn.add(weights.argmax().item())
+        assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+        assert gradients[0].abs().sum() > 0
+    assert drawn == {0, 1, 2}
