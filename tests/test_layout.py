@@ -1,14 +1,16 @@
-"""The layout rule: one package out of five folders, imports downwards only, small files that say what they are for."""
+"""The layout rule: rooms that import each other downwards and through their doors, as ARCHITECTURE.md lists them."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
 import os
-import tomllib
+import re
 import types
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,55 +18,41 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LONGEST_FILE = 400
+FULLEST_ROOM = 15
 
-FOLDERS = {
-    "nas": "nas",
-    "evaluators": "nas.evaluators",
-    "model_zoo": "nas.model_zoo",
-    "oneshot": "nas.oneshot",
-    "strategies": "nas.strategies",
-}
-"""Folder at the top of the repository -> its import name."""
+BASE = "base"
+"""The room of the files that lie in nas/ itself; its door, nas/__init__.py, is a room of its own: it imports the others."""
 
-SIDES = tuple(name for name in FOLDERS.values() if name != "nas")
-"""The folders around the core. They import the core and themselves, never each other."""
+OPEN = "nas._compat"
+"""The room without a door: each of its modules loads another library, so each is imported by itself."""
 
-BORROWED = {"nas.oneshot": ("nas.evaluators", "nas.strategies.policy")}
-"""The exceptions: folder -> what else it may import."""
+LINKS = ("evaluators", "model_zoo", "oneshot", "strategies")
+"""Folders at the top of the repository that lead into the package."""
 
-CHAIN = ("nas.choices", "nas.mutables", "nas.space")
-"""Each may use those before it, and none after it."""
-
-ABOVE_THE_CHAIN = (
-    *SIDES,
-    "nas.trial",
-    "nas.evaluation",
-    "nas.experiment",
-    "nas.objectives",
-    "nas.strategy",
-    "nas.storage",
-    "nas.execution",
+PUBLIC = {
+    "nas",
+    "nas.evaluators",
     "nas.export",
+    "nas.model_zoo",
+    "nas.oneshot",
     "nas.profile",
-    "nas.report_page",
-    "nas.cli",
+    "nas.strategies",
     "nas.testing",
-)
-"""What runs a search: none of it may be needed to say what the search space is."""
+}
+"""What users import from; docs, examples and the tests of public behaviour too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """One imported module, where it is asked for and whether importing the file already runs it."""
+    """One imported module and where it is asked for."""
 
     target: str
     line: int
-    deferred: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """One source file of the package."""
+    """One source file."""
 
     name: str
     path: Path
@@ -75,12 +63,25 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.source)
 
+    @property
+    def is_door(self) -> bool:
+        return self.path.name == "__init__.py"
+
+    @property
+    def room(self) -> str:
+        """The folder that it lies in, by import name."""
+        if self.name == "nas.__main__":
+            return "nas.cli"
+        folder = self.name if self.is_door else self.name.rpartition(".")[0]
+        return BASE if folder == "nas" and not self.is_door else folder
+
     def at(self, line: int) -> str:
         return f"{self.path}:{line}"
 
 
 Modules = dict[str, Module]
-Rule = Callable[[Modules], list[str]]
+Rooms = dict[str, frozenset[str]]
+Rule = Callable[[Modules, Rooms], list[str]]
 
 
 def within(name: str, package: str) -> bool:
@@ -89,163 +90,128 @@ def within(name: str, package: str) -> bool:
 
 
 def source_files(folder: Path) -> Iterator[Path]:
-    """Every .py file of a folder; the links in nas/ are not followed, so each file comes once."""
+    """Every .py file of a folder."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != "__pycache__" and not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(files) if name.endswith(".py"))
 
 
 def import_name(root: Path, path: Path) -> str:
-    """`strategies/random.py` -> `nas.strategies.random`; a folder's `__init__.py` is the folder."""
-    folder, *rest = path.relative_to(root).with_suffix("").parts
-    return ".".join([FOLDERS[folder], *(part for part in rest if part != "__init__")])
-
-
-class ImportReader(ast.NodeVisitor):
-    """Collects the imports of one file, those inside functions and `if TYPE_CHECKING` as deferred."""
-
-    def __init__(self, package: str, known: Iterable[str]) -> None:
-        self.package = package
-        self.known = frozenset(known)
-        self.deferred = False
-        self.found: list[Import] = []
-
-    def _add(self, target: str, node: ast.stmt) -> None:
-        self.found.append(Import(target=target, line=node.lineno, deferred=self.deferred))
-
-    def _later(self, nodes: Iterable[ast.AST]) -> None:
-        before, self.deferred = self.deferred, True
-        for node in nodes:
-            self.visit(node)
-        self.deferred = before
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            self._add(alias.name, node)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        base = node.module or ""
-        if node.level:
-            parents = self.package.split(".")
-            base = ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
-        for alias in node.names:
-            full = f"{base}.{alias.name}"
-            self._add(full if full in self.known else base, node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self._later(node.body)
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self._later(node.body)
-
-    def visit_If(self, node: ast.If) -> None:
-        if "TYPE_CHECKING" in ast.unparse(node.test):
-            self._later(node.body)
-        else:
-            for statement in node.body:
-                self.visit(statement)
-        for statement in node.orelse:
-            self.visit(statement)
+    """`nas/strategies/random.py` -> `nas.strategies.random`; a folder's `__init__.py` is the folder."""
+    return ".".join(part for part in path.relative_to(root).with_suffix("").parts if part != "__init__")
 
 
 def read_imports(source: str, *, package: str, known: Iterable[str]) -> tuple[Import, ...]:
-    """The imports of one source text that lies in `package`."""
-    reader = ImportReader(package, known)
-    reader.visit(ast.parse(source))
-    return tuple(reader.found)
+    """The imports of one source text that lies in `package`, those in functions and for type checkers too."""
+    names, found = frozenset(known), []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [Import(target=alias.name, line=node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                base = ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                found.append(Import(target=full if full in names else base, line=node.lineno))
+    return tuple(found)
 
 
-def read_package(root: Path) -> Modules:
-    """Every module of the package, by import name."""
-    paths = {import_name(root, path): path for folder in FOLDERS for path in source_files(root / folder)}
+def read_modules(root: Path, folder: str, known: Iterable[str] | None = None) -> Modules:
+    """Every module of a folder, by import name."""
+    paths = {import_name(root, path): path for path in source_files(root / folder)}
     modules = {}
     for name, path in paths.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         source = path.read_text(encoding="utf-8")
-        imports = read_imports(source, package=package, known=paths)
+        imports = read_imports(source, package=package, known=paths if known is None else known)
         modules[name] = Module(name=name, path=path.relative_to(root), source=source, imports=imports)
     return modules
 
 
-def side_of(name: str) -> str | None:
-    """The folder around the core that a module belongs to; None for the core itself."""
-    return next((side for side in SIDES if within(name, side)), None)
+def read_rooms(text: str) -> Rooms:
+    """The table of ARCHITECTURE.md: each room and those that it may import."""
+    rows = re.findall(r"^\| `([\w.]+)` \| [^|]+ \|([^|]*)\|$", text, re.M)
+    return {room: frozenset(re.findall(r"`([\w.]+)`", below)) for room, below in rows}
 
 
-def folders_keep_apart(modules: Modules) -> list[str]:
-    """The folders around the core never import each other, and the core imports none of them."""
+def rooms_are_those_of_the_table(modules: Modules, rooms: Rooms) -> list[str]:
+    """ARCHITECTURE.md lists each room once, and none that is not there."""
+    there = {module.room for module in modules.values()}
+    strangers = {name for below in rooms.values() for name in below}
+    return [
+        f"{name}: in the table or on the disk, not in both"
+        for name in sorted((there ^ set(rooms)) | (strangers - there))
+    ]
+
+
+def imports_follow_the_table(modules: Modules, rooms: Rooms) -> list[str]:
+    """A room imports those that the table allows it, through their doors."""
     problems = []
     for module in modules.values():
-        home = side_of(module.name)
-        allowed = () if home is None else (home, *BORROWED.get(home, ()))
         for found in module.imports:
-            if side_of(found.target) and not any(within(found.target, name) for name in allowed):
-                where = "the core" if home is None else home
-                problems.append(f"{module.at(found.line)}: {where} must not import {found.target}")
-    return problems
-
-
-def route(modules: Modules, start: str) -> dict[str, list[str]]:
-    """What a module imports, directly or through others: each with the modules passed on the way."""
-    routes = {start: [start]}
-    waiting = [start]
-    while waiting:
-        name = waiting.pop(0)
-        for found in modules[name].imports:
-            if found.target in modules and found.target not in routes:
-                routes[found.target] = [*routes[name], found.target]
-                waiting.append(found.target)
-    return routes
-
-
-def chain_points_down(modules: Modules) -> list[str]:
-    """`nas.choices` <- `nas.mutables` <- `nas.space` <- everything, also through other modules."""
-    problems = []
-    for position, low in enumerate(CHAIN):
-        above = (*CHAIN[position + 1 :], *ABOVE_THE_CHAIN)
-        for target, steps in route(modules, low).items() if low in modules else ():
-            if any(within(target, name) for name in above):
-                problems.append(f"{modules[low].path}: must not reach upwards: {' -> '.join(steps)}")
-    return problems
-
-
-def no_cycles(modules: Modules) -> list[str]:
-    """No import cycle among the imports that run when a file is imported, the packages on the way included."""
-    graph: dict[str, set[str]] = {}
-    for module in modules.values():
-        needs = graph.setdefault(module.name, set())
-        for found in module.imports:
-            if found.deferred:
+            if found.target not in modules:
                 continue
-            parts = found.target.split(".")
-            passed = {".".join(parts[:count]) for count in range(1, len(parts))}
-            needs.update(name for name in passed if name in modules and not within(module.name, name))
-            if found.target in modules and found.target != module.name:
-                needs.add(found.target)
+            target = modules[found.target]
+            if target.room == module.room:
+                continue
+            if target.room not in rooms.get(module.room, ()):
+                problems.append(f"{module.at(found.line)}: {module.room} must not import {target.room}")
+            elif not target.is_door and target.room not in (BASE, OPEN):
+                problems.append(f"{module.at(found.line)}: import from {target.room}, not from {found.target}")
+    return problems
+
+
+def rooms_form_no_circle(modules: Modules, rooms: Rooms) -> list[str]:
+    """The table itself points downwards only."""
+    return _circle(rooms)
+
+
+def modules_form_no_circle(modules: Modules, rooms: Rooms) -> list[str]:
+    """Inside a room too, imports in functions and for type checkers counted."""
+    graph = {
+        module.name: {
+            found.target
+            for found in module.imports
+            if found.target in modules and modules[found.target].room == module.room and found.target != module.name
+        }
+        for module in modules.values()
+    }
+    return _circle(graph)
+
+
+def _circle(graph: dict[str, set[str]] | Rooms) -> list[str]:
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        return ["import cycle: " + " <- ".join(error.args[1])]
+        return ["import circle: " + " <- ".join(error.args[1])]
     return []
 
 
-def no_stray_names(modules: Modules) -> list[str]:
-    """The folders at the top are imported as parts of `nas`, never by their own names."""
+def rooms_stay_small(modules: Modules, rooms: Rooms) -> list[str]:
+    """What lies in one folder changes together; a full one has wings."""
+    sizes = Counter(module.room for module in modules.values() if not module.is_door)
+    return [f"{room}: {size} modules, over {FULLEST_ROOM}" for room, size in sizes.items() if size > FULLEST_ROOM]
+
+
+def no_stray_names(modules: Modules, rooms: Rooms) -> list[str]:
+    """The links at the top are not imported: what they lead to is a part of `nas`."""
     return [
         f"{module.at(found.line)}: write nas.{found.target}, not {found.target}"
         for module in modules.values()
         for found in module.imports
-        if found.target.split(".")[0] in FOLDERS and not within(found.target, "nas")
+        if found.target.split(".")[0] in LINKS
     ]
 
 
-def files_stay_short(modules: Modules) -> list[str]:
+def files_stay_short(modules: Modules, rooms: Rooms) -> list[str]:
     """A reader should hold one file in the head."""
     lengths = {module.path: len(module.source.splitlines()) for module in modules.values()}
     return [f"{path}: {length} lines, over {LONGEST_FILE}" for path, length in lengths.items() if length > LONGEST_FILE]
 
 
-def files_say_their_purpose(modules: Modules) -> list[str]:
+def files_say_their_purpose(modules: Modules, rooms: Rooms) -> list[str]:
     """A module's first statement is its docstring."""
     return [f"{m.path}: must open with a docstring" for m in modules.values() if not ast.get_docstring(m.tree)]
 
@@ -259,29 +225,29 @@ def only_re_exports(statement: ast.stmt, *, lazy: bool) -> bool:
             return "TYPE_CHECKING" in ast.unparse(statement.test) and all(
                 only_re_exports(inner, lazy=lazy) for inner in statement.body + statement.orelse
             )
-        case ast.FunctionDef(name=name):
-            return name in ("__getattr__", "__dir__")
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-            return name in ("__all__", "__version__") or (lazy and name.startswith("_"))
+            return name in ("__all__", "__version__", "__getattr__") or (lazy and name.startswith("_"))
     return False
 
 
-def inits_only_re_export(modules: Modules) -> list[str]:
+def inits_only_re_export(modules: Modules, rooms: Rooms) -> list[str]:
     """A folder's `__init__.py` is the map: a docstring, imports, `__all__`, and perhaps a lazy `__getattr__`."""
     problems = []
     for module in modules.values():
-        if module.path.name == "__init__.py":
+        if module.is_door:
             body = module.tree.body
-            lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in body)
+            lazy = "__getattr__" in module.source
             strangers = [node for node in body if not only_re_exports(node, lazy=lazy)]
             problems += [f"{module.at(node.lineno)}: an __init__.py only re-exports" for node in strangers]
     return problems
 
 
 RULES: tuple[Rule, ...] = (
-    folders_keep_apart,
-    chain_points_down,
-    no_cycles,
+    rooms_are_those_of_the_table,
+    imports_follow_the_table,
+    rooms_form_no_circle,
+    modules_form_no_circle,
+    rooms_stay_small,
     no_stray_names,
     files_stay_short,
     files_say_their_purpose,
@@ -291,76 +257,114 @@ RULES: tuple[Rule, ...] = (
 
 @pytest.fixture(scope="module")
 def modules() -> Modules:
-    return read_package(ROOT)
+    return read_modules(ROOT, "nas")
+
+
+@pytest.fixture(scope="module")
+def rooms() -> Rooms:
+    return read_rooms((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.__name__))
-def test_the_package_keeps(rule: Rule, modules: Modules) -> None:
-    problems = rule(modules)
+def test_the_package_keeps(rule: Rule, modules: Modules, rooms: Rooms) -> None:
+    problems = rule(modules, rooms)
     assert not problems, "\n".join([str(rule.__doc__), *problems])
 
 
-@pytest.mark.parametrize("folder", ["tests", "examples"])
-def test_tests_and_examples_import_nas_only_by_its_name(folder: str, modules: Modules) -> None:
-    strangers: Modules = {}
-    for path in source_files(ROOT / folder):
-        source = path.read_text(encoding="utf-8")
-        imports = read_imports(source, package="", known=modules)
-        strangers[str(path)] = Module(name=str(path), path=path.relative_to(ROOT), source=source, imports=imports)
-    assert no_stray_names(strangers) == []
+def foreign_imports(strangers: Modules, modules: Modules) -> list[str]:
+    """What docs, examples and tests import that is not public; a test may import from the room whose name its folder has."""
+    problems = []
+    for module in strangers.values():
+        home = ".".join(["nas", *module.path.parts[1:-1]])
+        own = module.path.parts[0] == "tests" and home != "nas"
+        for found in module.imports:
+            inside = own and within(found.target, home)
+            if within(found.target, "nas") and found.target not in PUBLIC and not inside:
+                problems.append(f"{module.at(found.line)}: {found.target} is not public")
+    return problems
 
 
-def test_packages_listed_are_the_packages_on_disk() -> None:
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = {path.parent for folder in FOLDERS for path in source_files(ROOT / folder)}
-    assert sorted(setuptools["packages"]) == sorted(import_name(ROOT, folder) for folder in folders)
-    assert setuptools["package-dir"] == {name: folder for folder, name in FOLDERS.items()}
-    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == [], "mypy would skip these"
+@pytest.mark.parametrize("folder", ["tests", "examples", "docs"])
+def test_what_is_not_public_is_not_imported(folder: str, modules: Modules) -> None:
+    strangers = read_modules(ROOT, folder, known=modules)
+    assert no_stray_names(strangers, {}) == []
+    assert foreign_imports(strangers, modules) == []
 
 
-@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "nas"])
-def test_folder_is_linked_into_the_package(folder: str) -> None:
-    link = ROOT / "nas" / folder
-    assert link.is_symlink(), f"nas/{folder} must be a symbolic link; to mend: ln -s ../{folder} nas/{folder}"
-    assert Path(os.readlink(link)) == Path("..") / folder
-    assert link.resolve() == ROOT / folder
-    assert link.is_dir()
+@pytest.mark.parametrize("link", LINKS)
+def test_names_at_the_top_lead_into_the_package(link: str) -> None:
+    path = ROOT / link
+    assert path.is_symlink(), f"{link} must be a symbolic link; to mend: ln -s nas/{link} {link}"
+    assert Path(os.readlink(path)) == Path("nas", link)
+    assert path.is_dir()
 
+
+def doors() -> list[str]:
+    return sorted(module.name for module in read_modules(ROOT, "nas").values() if module.is_door)
+
+
+@pytest.mark.parametrize("door", doors())
+def test_a_door_lists_what_it_has(door: str, modules: Modules) -> None:
+    """Each name of `__all__` is there, and no module of the room comes to stand in its place once it is imported."""
+    room = import_module(door)
+    listed = getattr(room, "__all__", [])
+    inside = [name for name in modules if name.rpartition(".")[0] == door]
+    for name in inside:
+        if not name.endswith("__main__"):
+            import_module(name)
+    short = {name.rpartition(".")[2] for name in inside if not modules[name].is_door}
+    for name in listed:
+        found = getattr(room, name)
+        assert name not in short or isinstance(found, types.ModuleType), f"a module hides {door}.{name}"
+    taken = {
+        alias.asname or alias.name
+        for node in modules[door].tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if node.module not in ("typing", "nas.late")
+    }
+    assert taken <= set(listed), "imported by the door, and not listed"
+
+
+BAD_ROOMS = {
+    BASE: frozenset[str](),
+    "nas": frozenset({BASE, "nas.space"}),
+    "nas.space": frozenset({BASE}),
+    "nas.search": frozenset({BASE, "nas.space"}),
+    "nas.attic": frozenset({BASE}),
+    "nas.up": frozenset({"nas.down"}),
+    "nas.down": frozenset({"nas.up"}),
+}
 
 BAD_TREE = {
     "nas/__init__.py": '"""The map."""\nfrom nas.space import ModelSpace\nHANDLERS = {}\n',
-    "nas/choices.py": '"""Choices."""\nfrom nas.domains import Real\n',
-    "nas/domains.py": '"""Domains."""\ndef late():\n    from nas.space import ModelSpace\n',
-    "nas/mutables.py": "import nas.choices\n",
-    "nas/space.py": '"""Space."""\nfrom . import mutables\nfrom .execution.inline import run\n',
-    "nas/experiment.py": '"""Experiment."""\nif TYPE_CHECKING:\n    from nas.strategies import Random\n',
-    "nas/execution/__init__.py": '"""Executors."""\nfrom nas.execution.inline import run\n',
-    "nas/execution/inline.py": '"""Inline."""\nfrom ..space import ModelSpace\n',
-    "strategies/__init__.py": '"""Strategies."""\nfrom nas.strategies.policy import Policy\n',
-    "strategies/policy.py": '"""Policy."""\nimport evaluators\n' + "#\n" * LONGEST_FILE,
-    "oneshot/__init__.py": '"""One-shot."""\nfrom nas.strategies import policy, Random\nimport nas.evaluators\n',
-    "evaluators/__init__.py": '"""Evaluators."""\nfrom nas import model_zoo\n',
-    "model_zoo/__init__.py": '"""Zoo."""\n__all__ = ["cell"]\ndef cell(): ...\n',
+    "nas/errors.py": '"""Errors."""\n',
+    "nas/space/__init__.py": '"""Space."""\nfrom nas.space.domains import Real\n__all__ = ["cell"]\ndef cell(): ...\n',
+    "nas/space/domains.py": '"""Domains."""\nfrom nas.errors import explain\ndef late():\n    from nas.search import Experiment\n',
+    "nas/space/questions.py": "from . import handlers\n",
+    "nas/space/handlers.py": '"""Handlers."""\nif TYPE_CHECKING:\n    from nas.space.questions import ask\n',
+    "nas/search/__init__.py": '"""Search."""\n',
+    "nas/search/loop.py": '"""Loop."""\nfrom ..space.domains import Real\nimport evaluators\n' + "#\n" * LONGEST_FILE,
+    "nas/up/__init__.py": '"""Up."""\n',
+    "nas/down/__init__.py": '"""Down."""\n',
+    **{f"nas/search/part_{number}.py": '"""A part."""\n' for number in range(FULLEST_ROOM)},
 }
 
 EXPECTED: dict[Rule, list[str]] = {
-    folders_keep_apart: [
-        "nas/experiment.py:3: the core must not import nas.strategies",
-        "evaluators/__init__.py:2: nas.evaluators must not import nas.model_zoo",
-        "oneshot/__init__.py:2: nas.oneshot must not import nas.strategies",
+    rooms_are_those_of_the_table: ["nas.attic: in the table or on the disk, not in both"],
+    imports_follow_the_table: [
+        "nas/space/domains.py:4: nas.space must not import nas.search",
+        "nas/search/loop.py:2: import from nas.space, not from nas.space.domains",
     ],
-    chain_points_down: [
-        "nas/choices.py: must not reach upwards: nas.choices -> nas.domains -> nas.space",
-        "nas/mutables.py: must not reach upwards: nas.mutables -> nas.choices -> nas.domains -> nas.space",
-        "nas/space.py: must not reach upwards: nas.space -> nas.execution.inline",
-    ],
-    no_cycles: ["import cycle: "],
-    no_stray_names: ["strategies/policy.py:2: write nas.evaluators, not evaluators"],
-    files_stay_short: [f"strategies/policy.py: {LONGEST_FILE + 2} lines, over {LONGEST_FILE}"],
-    files_say_their_purpose: ["nas/mutables.py: must open with a docstring"],
+    rooms_form_no_circle: ["import circle: nas."],
+    modules_form_no_circle: ["import circle: nas.space."],
+    rooms_stay_small: [f"nas.search: {FULLEST_ROOM + 1} modules, over {FULLEST_ROOM}"],
+    no_stray_names: ["nas/search/loop.py:3: write nas.evaluators, not evaluators"],
+    files_stay_short: [f"nas/search/loop.py: {LONGEST_FILE + 3} lines, over {LONGEST_FILE}"],
+    files_say_their_purpose: ["nas/space/questions.py: must open with a docstring"],
     inits_only_re_export: [
         "nas/__init__.py:3: an __init__.py only re-exports",
-        "model_zoo/__init__.py:3: an __init__.py only re-exports",
+        "nas/space/__init__.py:4: an __init__.py only re-exports",
     ],
 }
 
@@ -371,22 +375,28 @@ def test_a_bad_tree_is_found_out(rule: Rule, tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source, encoding="utf-8")
-    problems = rule(read_package(tmp_path))
+    problems = rule(read_modules(tmp_path, "nas"), BAD_ROOMS)
+    assert len(problems) == len(EXPECTED[rule]), problems
     for expected in EXPECTED[rule]:
         assert any(problem.startswith(expected) for problem in problems), problems
 
 
-def test_a_deferred_import_closes_no_cycle(tmp_path: Path) -> None:
-    (tmp_path / "nas").mkdir()
-    (tmp_path / "nas" / "low.py").write_text('"""Low."""\ndef late():\n    import nas.high\n', encoding="utf-8")
-    (tmp_path / "nas" / "high.py").write_text('"""High."""\nimport nas.low\n', encoding="utf-8")
-    assert no_cycles(read_package(tmp_path)) == []
-
-
-def test_no_module_hides_a_public_name() -> None:
-    """Importing `nas.report` as a module would put it in the place of the function of that name, for everybody."""
-    import nas
-
-    modules = {path.stem for path in (ROOT / "nas").iterdir()}
-    for name in sorted(modules & set(nas.__all__)):
-        assert isinstance(getattr(nas, name), types.ModuleType), name
+@pytest.mark.parametrize(
+    ("path", "source", "said"),
+    [
+        ("tests/space/test_domains.py", "from nas.space.domains import Real\nfrom nas import Experiment\n", []),
+        (
+            "tests/space/test_domains.py",
+            "from nas.search import x\n",
+            ["tests/space/test_domains.py:1: nas.search is not"],
+        ),
+        ("docs/speed.py", "import nas\nfrom nas.space import x\n", ["docs/speed.py:2: nas.space is not public"]),
+        ("tests/test_all.py", "from nas.errors import explain\n", ["tests/test_all.py:1: nas.errors is not public"]),
+    ],
+)
+def test_what_is_not_public_is_found_out(path: str, source: str, said: list[str], tmp_path: Path) -> None:
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(source)
+    problems = foreign_imports(read_modules(tmp_path, path.split("/")[0], known=()), {})
+    assert len(problems) == len(said)
+    assert all(problem.startswith(start) for problem, start in zip(problems, said, strict=True))

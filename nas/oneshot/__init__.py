@@ -25,7 +25,7 @@ _LATE = {
     "RandomOneShot": "nas.oneshot.random_paths",
     "RelaxedSupernet": "nas.oneshot.relaxed.supernet",
     "Speed": "nas.oneshot.speed.speed",
-    "optimise": "nas.oneshot.speed.speed.rewriting",
+    "optimise": "nas.oneshot.speed.rewriting",
     "register_slicer": "nas.oneshot.paths.supernet.slicing",
 }
 
