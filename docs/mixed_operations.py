@@ -31,8 +31,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas import LayerChoice, ModelSpace, ValueChoice
-from nas.model_zoo.cells.spaces import darts
-from nas.model_zoo.nasbench201 import NASBench201
+from nas.model_zoo import NASBench201, darts
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.rewriting import optimise
 from nas.oneshot.speed.speed import Speed

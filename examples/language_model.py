@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from nas import Experiment, ModelSpace, Sample
 from nas.evaluators import FunctionalEvaluator
 from nas.model_zoo import TransformerLMSpace
-from nas.profile.profiling import profile
+from nas.profile import profile
 from nas.strategies import GaussianProcess
 
 CONTEXT, BATCH, LEARNING_RATE = 32, 32, 1e-2

@@ -14,7 +14,7 @@ from torch import nn
 from nas import Answer, Choice, Experiment, LayerChoice, Repeat, Sample, Strategy, Task, Trial, ValueChoice, model_space
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import Random
-from nas.testing.tables import play, synthetic_table
+from nas.testing import play, synthetic_table
 
 
 class Elites(Strategy):

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from nas import Experiment, LayerChoice, ModelSpace, Repeat, Trial, ValueChoice, model_space
 from nas.evaluators import FunctionalEvaluator
-from nas.profile.profiling import SpaceProfile, latency, profile
+from nas.profile import SpaceProfile, latency, profile
 from nas.strategies import RegularizedEvolution
 
 IMAGE = (1, 1, 8, 8)

@@ -1,6 +1,6 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
-from nas import export, profile
+from nas import export, objectives, profile
 from nas.errors import (
     ExperimentError,
     MissingDependency,
@@ -32,6 +32,7 @@ from nas.space import (
     Answer,
     Categorical,
     Cell,
+    CellModule,
     Choice,
     ChosenInputs,
     Constraint,
@@ -58,6 +59,7 @@ __all__ = [
     "Answer",
     "Categorical",
     "Cell",
+    "CellModule",
     "Choice",
     "ChosenInputs",
     "Constraint",
@@ -99,6 +101,7 @@ __all__ = [
     "label_scope",
     "load_sample",
     "model_space",
+    "objectives",
     "profile",
     "replace_module",
     "report",

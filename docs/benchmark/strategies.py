@@ -39,7 +39,7 @@ from nas.strategies import (
     Random,
     RegularizedEvolution,
 )
-from nas.testing.tables import Table, play, synthetic_table, table_of
+from nas.testing import Table, play, synthetic_table, table_of
 
 HERE = Path(__file__).parent
 MARKS = (50, 150, 500)

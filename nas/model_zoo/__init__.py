@@ -1,5 +1,6 @@
 """Model spaces of known families, and published networks."""
 
+from nas.model_zoo import nasbench101, nasbench201, nats_bench
 from nas.model_zoo.cells import (
     AMOEBANET_A,
     DARTS_V1,
@@ -9,8 +10,14 @@ from nas.model_zoo.cells import (
     CellNetwork,
     Genotype,
     Place,
+    amoebanet,
     cell_network,
+    darts,
+    enas_micro,
     genotype_to_sample,
+    nasnet,
+    nasnet_simple,
+    pnas,
     sample_to_genotype,
     set_drop_path,
 )
@@ -21,9 +28,10 @@ from nas.model_zoo.nasbench101 import NASBench101
 from nas.model_zoo.nasbench201 import NASBench201
 from nas.model_zoo.nats_bench import NATSBenchSize
 from nas.model_zoo.proxylessnas import ProxylessNASSpace
-from nas.model_zoo.registry import list_models, list_spaces, model, space
+from nas.model_zoo.registry import SPACES, SpaceEntry, list_models, list_spaces, model, space
 from nas.model_zoo.resnet import ResNetSpace
 from nas.model_zoo.shufflenet_v2 import ShuffleNetV2Space
+from nas.model_zoo.transformer_layers import TransformerRanges
 from nas.model_zoo.transformer_lm import TransformerLMSpace
 from nas.model_zoo.vision_transformer import VisionTransformerSpace
 
@@ -32,6 +40,7 @@ __all__ = [
     "DARTS_V1",
     "DARTS_V2",
     "NASNET_A",
+    "SPACES",
     "CellFamily",
     "CellNetwork",
     "General",
@@ -45,13 +54,24 @@ __all__ = [
     "ProxylessNASSpace",
     "ResNetSpace",
     "ShuffleNetV2Space",
+    "SpaceEntry",
     "TransformerLMSpace",
+    "TransformerRanges",
     "VisionTransformerSpace",
+    "amoebanet",
     "cell_network",
+    "darts",
+    "enas_micro",
     "genotype_to_sample",
     "list_models",
     "list_spaces",
     "model",
+    "nasbench101",
+    "nasbench201",
+    "nasnet",
+    "nasnet_simple",
+    "nats_bench",
+    "pnas",
     "sample_to_genotype",
     "set_drop_path",
     "space",

@@ -26,7 +26,7 @@ _LATE = {
     "RelaxedSupernet": "nas.oneshot.relaxed.supernet",
     "Speed": "nas.oneshot.speed.speed",
     "optimise": "nas.oneshot.speed.rewriting",
-    "register_slicer": "nas.oneshot.paths.supernet.slicing",
+    "register_slicer": "nas.oneshot.paths.slicing",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from nas.protocols.evaluation import (
     report,
     trial_directory,
 )
-from nas.protocols.objectives import Direction, Objectives, losses, usual_direction, weighted_product
+from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
 from nas.protocols.strategy import Strategy, Task
 from nas.protocols.supernet_strategy import OneShotStrategy, OneShotTask, Supernet, refuse_for_one_shot
@@ -45,5 +45,4 @@ __all__ = [
     "report",
     "trial_directory",
     "usual_direction",
-    "weighted_product",
 ]

@@ -23,37 +23,6 @@ def losses(values: Iterable[float], directions: Iterable[Direction]) -> tuple[fl
     return tuple(-v if d == "maximize" else v for v, d in zip(values, directions, strict=True))
 
 
-def weighted_product(
-    accuracy: float, latency: float, target: float, alpha: float = -0.07, beta: float = -0.07
-) -> float:
-    """The reward of MnasNet (Tan et al. 2019, arXiv 1807.11626, equation 2): two objectives in one, to be maximised.
-
-    `accuracy * (latency / target) ** w`, where w is `alpha` within the target and `beta` past it. The defaults are the
-    paper's soft constraint (5 % more accuracy is worth twice the latency); `alpha=0, beta=-1` is its hard one.
-
-    Args:
-        accuracy: or another measure of quality, not negative.
-        latency: or another cost, above 0, in any unit.
-        target: the cost that is aimed at, in the same unit.
-        alpha, beta: the exponents within the target and past it.
-
-    Raises:
-        NasValueError: a latency or a target that is not above 0, or a negative accuracy.
-
-    Example:
-        >>> weighted_product(0.9, latency=10.0, target=20.0, alpha=0.0, beta=-1.0)
-        0.9
-        >>> weighted_product(0.9, latency=40.0, target=20.0, alpha=0.0, beta=-1.0)
-        0.45
-    """
-    for name, number in (("latency", latency), ("target", target)):
-        if not number > 0:
-            raise NasValueError(explain(f"the {name} must be above 0", got=number, where="weighted_product"))
-    if not accuracy >= 0:
-        raise NasValueError(explain("the accuracy must not be negative", got=accuracy, where="weighted_product"))
-    return float(accuracy * (latency / target) ** (alpha if latency <= target else beta))
-
-
 _BETTER_SMALL = frozenset({"loss", "error", "err", "mse", "mae", "rmse", "msle", "mape", "nll", "perplexity"})
 _BETTER_LARGE = frozenset({"accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "iou", "map", "r2", "psnr"})
 

@@ -214,10 +214,11 @@ class Experiment:
         )
 
     def one_shot_report(self, k: int = 5, **options: Any) -> Any:
-        """How far the supernet of a one-shot search can be trusted; see `nas.oneshot.trust.trust_report`.
+        """How far the supernet of a one-shot search can be trusted: some architectures are trained alone, and compared.
 
         Args:
-            k: how many architectures are trained alone and compared.
+            k: how many architectures.
+            **options: `evaluator`, how they are trained, and `choose`: "spread" (the best and random ones) or "best".
         """
         return self._supernet.report(self.trials, k, **options)
 

@@ -74,8 +74,9 @@ class ModelSpace:
     Args:
         source: a class or instance decorated with `@model_space`, any function or class that builds an `nn.Module`, or
             any plain `nn.Module` (copied for each build).
-        *args, **kwargs: what the class or function is called with.
+        *args: what the class or function is called with, by position.
         mutators: changes from outside, applied in order; their choices belong to the space too.
+        **kwargs: what it is called with by name.
 
     Raises:
         NasValueError: a model without any choice, or anything that the choices themselves refuse.

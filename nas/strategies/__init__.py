@@ -3,6 +3,7 @@
 from nas.strategies.anneal import Anneal
 from nas.strategies.bananas import BANANAS
 from nas.strategies.chain import Chain
+from nas.strategies.encoding import PathEncoding
 from nas.strategies.evolution import RegularizedEvolution
 from nas.strategies.gaussian_process import GaussianProcess
 from nas.strategies.grid import GridSearch
@@ -23,6 +24,7 @@ __all__ = [
     "GridSearch",
     "LocalSearch",
     "OptunaStrategy",
+    "PathEncoding",
     "Policy",
     "Random",
     "RegularizedEvolution",

@@ -1,8 +1,25 @@
-"""Contract suites: the checks that every implementation of a protocol passes, ours and third parties' alike."""
+"""Contract suites that every implementation of a protocol passes, ours and others', and what such tests need."""
 
+from nas.testing.comparison import differences, refused
 from nas.testing.evaluators import EvaluatorContract
 from nas.testing.executors import ExecutorContract
 from nas.testing.one_shot import OneShotContract
+from nas.testing.processes import PATIENCE, is_alive, wait_until
 from nas.testing.strategies import StrategyContract
+from nas.testing.tables import Table, play, synthetic_table, table_of
 
-__all__ = ["EvaluatorContract", "ExecutorContract", "OneShotContract", "StrategyContract"]
+__all__ = [
+    "PATIENCE",
+    "EvaluatorContract",
+    "ExecutorContract",
+    "OneShotContract",
+    "StrategyContract",
+    "Table",
+    "differences",
+    "is_alive",
+    "play",
+    "refused",
+    "synthetic_table",
+    "table_of",
+    "wait_until",
+]

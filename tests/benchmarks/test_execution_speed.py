@@ -14,11 +14,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from nas import Experiment, Real, ValueChoice
+from nas import Experiment, ModelSpace, Objectives, Real, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.execution import Assignment, Executor, Plan, ProcessExecutor, RayExecutor
-from nas.protocols.objectives import Objectives
-from nas.space.space import ModelSpace
 from nas.strategies import Random
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas import LayerChoice, ModelSpace
-from nas.model_zoo.cells.spaces import darts
+from nas.model_zoo import darts
 from nas.oneshot.relaxed.operator import weighted_sum
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.rewriting import optimise

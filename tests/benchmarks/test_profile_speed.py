@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
 from nas import LayerChoice, ModelSpace, Repeat, ValueChoice, model_space
-from nas.profile.profiling import SpaceProfile, profile
+from nas.profile import SpaceProfile, profile
 
 
 def block(width: int) -> nn.Module:

@@ -17,7 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nas.cli.commands import app
-from nas.testing.processes import PATIENCE, wait_until
+from nas.testing import PATIENCE, wait_until
 
 SEARCH = """
 import time

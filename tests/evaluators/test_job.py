@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from nas import Evaluator, Experiment, Job, ValueChoice
-from nas.random_state import seeded
 from nas.strategies import GridSearch
 
 
@@ -50,7 +49,8 @@ def test_again_is_the_same_architecture_with_other_weights_and_no_reports() -> N
     weights = []
     for number in (1, 2, 1):
         other = job.again(number)
-        with seeded(other.seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(other.seed)
             weights.append(other.model.weight.detach().clone())
         other.report(1.0)
         assert (other.number, other.sample, other.objective) == (3, {"width": 4}, "loss")

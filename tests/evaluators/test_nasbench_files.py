@@ -18,10 +18,7 @@ from nas import Experiment, NasValueError, Sample, SuccessiveHalving, Task, Tria
 from nas.evaluators import SimulatedBudget, Tabular
 from nas.evaluators.nasbench import read_nasbench101, read_nasbench201, read_nats_bench
 from nas.evaluators.record_files import masked_crcs
-from nas.model_zoo import nats_bench
-from nas.model_zoo.nasbench101 import graph_of, prune, sample_hash
-from nas.model_zoo.nasbench201 import arch_string
-from nas.model_zoo.registry import space
+from nas.model_zoo import nasbench101, nasbench201, nats_bench, space
 from nas.strategies import Random, RegularizedEvolution
 
 # NAS-Bench-101: TFRecords of JSON, and in it a protobuf message that Google's own library writes here.
@@ -58,7 +55,7 @@ def tf_record(data: bytes) -> bytes:
 
 
 def record_101(sample: dict[str, Any], epochs: int, repeat: int) -> bytes:
-    matrix, operations = prune(*graph_of(sample))
+    matrix, operations = nasbench101.prune(*nasbench101.graph_of(sample))
     accuracy = sum(map(sum, matrix)) / 10 + repeat / 1000
     metrics = metrics_class()(trainable_parameters=1000 * len(matrix), total_time=5000.0)
     for share in (0.0, 0.5, 1.0):
@@ -72,7 +69,7 @@ def record_101(sample: dict[str, Any], epochs: int, repeat: int) -> bytes:
         )
     adjacency = "".join(str(x) for row in matrix for x in row)
     packed = base64.b64encode(metrics.SerializeToString()).decode()
-    return json.dumps([sample_hash(sample), epochs, adjacency, ",".join(operations), packed]).encode()
+    return json.dumps([nasbench101.sample_hash(sample), epochs, adjacency, ",".join(operations), packed]).encode()
 
 
 def first_of_a_random_search(number: int) -> list[Sample]:
@@ -90,7 +87,7 @@ SAMPLES = first_of_a_random_search(12)
 @pytest.fixture(scope="module")
 def file_101(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("101") / "nasbench_full.tfrecord"
-    different = {sample_hash(sample): sample for sample in SAMPLES}.values()
+    different = {nasbench101.sample_hash(sample): sample for sample in SAMPLES}.values()
     records = [record_101(s, epochs, repeat) for s in different for epochs in (4, 108) for repeat in range(3)]
     path.write_bytes(b"".join(map(tf_record, records)))
     return path
@@ -99,18 +96,18 @@ def file_101(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nasbench101_records(file_101: Path) -> None:
     table = read_nasbench101(file_101)
     sample = SAMPLES[5]
-    runs = table[sample_hash(sample)]
-    edges = sum(map(sum, prune(*graph_of(sample))[0]))
+    runs = table[nasbench101.sample_hash(sample)]
+    edges = sum(map(sum, nasbench101.prune(*nasbench101.graph_of(sample))[0]))
     assert [run.metrics["validation_accuracy"] for run in runs] == pytest.approx(
         [edges / 10, edges / 10 + 0.001, edges / 10 + 0.002]
     )
     run = runs[0]
-    assert run.metrics["parameters"] == 1000 * len(prune(*graph_of(sample))[0])
+    assert run.metrics["parameters"] == 1000 * len(nasbench101.prune(*nasbench101.graph_of(sample))[0])
     assert run.metrics["test_accuracy"] == pytest.approx(edges / 10 - 0.01)
     assert run.curve == pytest.approx({53: edges / 20, 107: edges / 10})
     assert (run.seconds, run.clock) == (1080.0, {53: 540.0, 107: 1080.0})
     assert len(table) == len(set(table)) <= 12
-    assert read_nasbench101(file_101, epochs=4)[sample_hash(sample)][0].seconds == 40.0
+    assert read_nasbench101(file_101, epochs=4)[nasbench101.sample_hash(sample)][0].seconds == 40.0
 
 
 def test_other_lengths_of_training_are_listed(file_101: Path) -> None:
@@ -119,13 +116,13 @@ def test_other_lengths_of_training_are_listed(file_101: Path) -> None:
 
 
 def test_nasbench101_is_searched_within_a_budget(file_101: Path, tmp_path: Path) -> None:
-    evaluator = Tabular(read_nasbench101(file_101), key=sample_hash)
+    evaluator = Tabular(read_nasbench101(file_101), key=nasbench101.sample_hash)
     budget = SimulatedBudget(Random(), evaluator, seconds=10_000)
     experiment = Experiment(space("nasbench101"), evaluator, budget, name="101", directory=tmp_path)
     experiment.run()
     assert [trial.sample for trial in experiment.trials] == SAMPLES[:10]
     assert [evaluator.simulated_seconds(trial) for trial in experiment.trials] == [1080.0] * 10
-    edges = [sum(map(sum, prune(*graph_of(sample))[0])) for sample in SAMPLES[:10]]
+    edges = [sum(map(sum, nasbench101.prune(*nasbench101.graph_of(sample))[0])) for sample in SAMPLES[:10]]
     assert experiment.best_trial.value == pytest.approx(max(edges) / 10, abs=0.003)
 
 
@@ -195,7 +192,7 @@ def arch_201(index: int, arch: str, epochs: int) -> dict[str, Any]:
     }
 
 
-ARCHS = sorted({arch_string(space("nasbench201").sample(seed)) for seed in range(8)})
+ARCHS = sorted({nasbench201.arch_string(space("nasbench201").sample(seed)) for seed in range(8)})
 
 
 def content_201(names: dict[str, int]) -> dict[str, Any]:
@@ -267,8 +264,8 @@ def test_all_of_cifar10_has_no_validation(files_201: dict[str, Any]) -> None:
 def test_nats_bench_is_searched_with_early_stopping(files_201: dict[str, Any], tmp_path: Path) -> None:
     read, path = files_201["simple"]
     table = read(path, epochs=12)
-    evaluator = Tabular(table, key=arch_string)
-    known = space("nasbench201").where(lambda sample: arch_string(sample) in table)
+    evaluator = Tabular(table, key=nasbench201.arch_string)
+    known = space("nasbench201").where(lambda sample: nasbench201.arch_string(sample) in table)
     rule = SuccessiveHalving(min_resource=1, max_resource=12)
     experiment = Experiment(
         known, evaluator, RegularizedEvolution(4, 2), name="tss", directory=tmp_path, early_stopping=rule

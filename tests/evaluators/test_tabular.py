@@ -26,8 +26,7 @@ from nas import (
     model_space,
 )
 from nas.evaluators import Run, SimulatedBudget, Surrogate, Tabular
-from nas.strategies import GridSearch, Random, RegularizedEvolution
-from nas.strategies.encoding import PathEncoding
+from nas.strategies import GridSearch, PathEncoding, Random, RegularizedEvolution
 from nas.testing import EvaluatorContract, StrategyContract
 
 DIGITS = Path(__file__).parents[2] / "docs" / "benchmark" / "digits.json.gz"

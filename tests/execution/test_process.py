@@ -14,14 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from nas import Experiment, NasError, ValueChoice
+from nas import Experiment, ModelSpace, NasError, Objectives, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.execution import Assignment, Executor, Outcome, Plan, ProcessExecutor, RayExecutor
 from nas.execution.devices import divide_gpus, environments, visible_gpus
-from nas.protocols.objectives import Objectives
-from nas.space.space import ModelSpace
 from nas.strategies import GridSearch
-from nas.testing.processes import PATIENCE, is_alive, wait_until
+from nas.testing import PATIENCE, is_alive, wait_until
 
 
 def plan(function: Callable[..., float]) -> Plan:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.errors import ExperimentError, MissingDependency, NasTypeError, NasValueError
+from nas import ExperimentError, MissingDependency, NasTypeError, NasValueError
 from nas.export import OnnxReport, read_metadata, to_onnx
 
 SAMPLE = {"width": 8, "size": (3, (5, 7)), "ops": ["a", "b"], "rate": 0.5, "bias": None}

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas import InputChoice, LayerChoice, ModelSpace, Repeat, ValueChoice
-from nas.model_zoo.cells.spaces import darts
-from nas.model_zoo.nasbench201 import NASBench201
+from nas.model_zoo import NASBench201, darts
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.rewriting import optimise
 from nas.oneshot.speed.speed import Speed

@@ -18,7 +18,7 @@ from nas import (
     ValueChoice,
     model_space,
 )
-from nas.profile.profiling import LatencyTable, PredictionError, latency, latency_table
+from nas.profile import LatencyTable, PredictionError, latency, latency_table
 
 
 def network() -> nn.Module:

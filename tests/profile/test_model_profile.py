@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from nas import LayerChoice, ModelSpace, NasError, NasTypeError, NasValueError, ValueChoice, model_space
-from nas.profile.profiling import profile
+from nas.profile import profile
 
 IMAGE = (1, 3, 224, 224)
 

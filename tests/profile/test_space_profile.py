@@ -25,8 +25,8 @@ from nas import (
     ValueChoice,
     model_space,
 )
-from nas.model_zoo.registry import SPACES
-from nas.profile.profiling import Cost, SpaceProfile, profile
+from nas.model_zoo import SPACES
+from nas.profile import Cost, SpaceProfile, profile
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import nas.objectives
+import nas
 from nas import Experiment, NasValueError, Objectives, Trial, TrialState, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.protocols.pareto import crowding, dominates, fronts, hypervolume

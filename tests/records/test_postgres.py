@@ -18,7 +18,7 @@ from torch import nn
 from nas import Experiment, Real, TrialState, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import Random
-from nas.testing.processes import PATIENCE, wait_until
+from nas.testing import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from conftest import Server

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from nas import Experiment, TrialState
-from nas.testing.processes import PATIENCE, wait_until
+from nas.testing import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from conftest import Server

@@ -5,8 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from nas import NasError, Trial, TrialState
-from nas.protocols.objectives import Objectives
+from nas import NasError, Objectives, Trial, TrialState
 from nas.search.progress import _Live, _Plain, count_text, make_progress, sample_text
 
 

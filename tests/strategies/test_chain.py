@@ -4,7 +4,7 @@ import pytest
 
 from nas import Categorical, NasTypeError, NasValueError, SearchSpace, SearchSpaceExhausted, Task, Trial
 from nas.strategies import Chain, GridSearch, LocalSearch, Random
-from nas.testing.tables import play, synthetic_table
+from nas.testing import play, synthetic_table
 
 TABLE = synthetic_table("conditional", 2)
 

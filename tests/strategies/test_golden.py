@@ -26,7 +26,7 @@ from nas.strategies import (
     Random,
     RegularizedEvolution,
 )
-from nas.testing.tables import play, synthetic_table
+from nas.testing import play, synthetic_table
 
 STORED = Path(__file__).with_suffix(".json")
 STRATEGIES: dict[str, Callable[[], Strategy]] = {

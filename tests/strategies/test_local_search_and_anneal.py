@@ -19,7 +19,7 @@ from nas import (
 )
 from nas.strategies import Anneal, LocalSearch
 from nas.strategies.neighbours import near, other_answers
-from nas.testing.tables import synthetic_table
+from nas.testing import synthetic_table
 
 SPACE = SearchSpace.of({name: Categorical(range(4)) for name in "abcd"})
 

@@ -24,7 +24,7 @@ from nas import (
 )
 from nas.strategies.decisions import Decisions
 from nas.strategies.policy import Policy
-from nas.testing.tables import synthetic_table
+from nas.testing import synthetic_table
 
 
 def program() -> nn.Module:

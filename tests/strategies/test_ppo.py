@@ -7,7 +7,7 @@ import pytest
 
 from nas import Categorical, MissingDependency, NasValueError, SearchSpace, Task, Trial, TrialState
 from nas.strategies import PPO
-from nas.testing.tables import play, synthetic_table
+from nas.testing import play, synthetic_table
 
 
 def test_the_controller_comes_to_propose_better_samples() -> None:

@@ -10,7 +10,7 @@ from nas.strategies import BANANAS, GaussianProcess, Random
 from nas.strategies.bananas import Ensemble
 from nas.strategies.encoding import PathEncoding
 from nas.strategies.kernel_model import KernelModel
-from nas.testing.tables import play, synthetic_table
+from nas.testing import play, synthetic_table
 
 SPACE = SearchSpace.of(
     {

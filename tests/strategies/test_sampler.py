@@ -5,7 +5,7 @@ import pytest
 
 from nas import Categorical, Integer, NasTypeError, NasValueError, Real, SearchSpace, Subset, Task, Trial, TrialState
 from nas.strategies import TPE, OptunaStrategy, Random
-from nas.testing.tables import play, synthetic_table
+from nas.testing import play, synthetic_table
 
 SPACE = SearchSpace.of(
     {

@@ -21,6 +21,7 @@ class Store(nn.Module):
 
     Args:
         census: of a space.
+        shapes: of each tensor, by name: the largest that an architecture asks for.
         seed: of the numbers that the layers' own initialisations draw.
     """
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nas import NasError
+from nas import CellModule, NasError
 from nas.model_zoo import (
     AMOEBANET_A,
     DARTS_V1,
@@ -24,7 +24,6 @@ from nas.model_zoo import (
     space,
 )
 from nas.model_zoo.cells.operations import OPERATIONS, FactorizedReduce
-from nas.space.cell import CellModule
 
 TINY = {"channels": 2, "cells": 3}
 SIZES = {

@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas import InputChoice, Integer, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice
-from nas.model_zoo.registry import SPACES, list_spaces, space
+from nas import InputChoice, Integer, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, Sample, ValueChoice
+from nas.model_zoo import SPACES, list_spaces, space
 from nas.oneshot.paths.supernet import PathSupernet
-from nas.space.samples import Sample
 
 
 def batch_for(name: str, size: int = 4) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, Mutator, NasValueError, Repeat, ValueChoice, replace_module
-from nas.model_zoo.registry import SPACES, space
-from nas.model_zoo.transformer_layers import TransformerRanges
+from nas.model_zoo import SPACES, TransformerRanges, space
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 
 ONE_WIDTH = TransformerRanges(widths=(16,), heads=(1, 2), mlp_ratios=(1, 2.5), depth=(1, 2), head_width=4)

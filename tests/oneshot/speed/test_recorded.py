@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, ValueChoice
-from nas.model_zoo.cells.spaces import darts
+from nas.model_zoo import darts
 from nas.oneshot.relaxed.architecture import Rule, softmax
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.report import Report

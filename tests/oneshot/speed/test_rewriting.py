@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice
-from nas.model_zoo.cells.spaces import darts
-from nas.model_zoo.nasbench201 import NASBench201
+from nas.model_zoo import NASBench201, darts
 from nas.oneshot.relaxed.architecture import Rule, softmax
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.report import Report

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nas import LayerChoice, ModelSpace, NasValueError, ValueChoice
-from nas.model_zoo.cells.spaces import darts
+from nas.model_zoo import darts
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.rewriting import optimise

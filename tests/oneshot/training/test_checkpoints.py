@@ -12,7 +12,7 @@ import torch
 from nas import ExperimentError
 from nas.oneshot.training.checkpoints import BEFORE, LAST, plain, read_checkpoint, write_checkpoint
 from nas.oneshot.training.random_streams import RandomStream, all_states, restore_states
-from nas.testing.comparison import differences
+from nas.testing import differences
 
 
 def state(number: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nas import Experiment, LayerChoice, NasValueError, ValueChoice
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, ENAS, CurvatureStop, RandomOneShot
 from nas.oneshot.training.distributed import choose_strategy
-from nas.testing.comparison import differences
+from nas.testing import differences
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*epoch will be drop:UserWarning")
 

@@ -19,8 +19,8 @@ from nas.evaluators import Classification, LightningEvaluator
 from nas.oneshot import DARTS, ENAS, CostPenalty, CurvatureStop, GumbelDARTS, RandomOneShot
 from nas.oneshot.training.relaxed_learner import RelaxedLearner
 from nas.oneshot.training.search_module import SearchModule
-from nas.profile.profiling import profile
-from nas.testing.comparison import differences
+from nas.profile import profile
+from nas.testing import differences
 
 SHORT: Any = {"epochs": 2, "checkpoint_every": 3, "candidates": 2, "recalibration": 2}
 

@@ -17,8 +17,8 @@ from nas.oneshot.relaxed.curvature import largest_eigenvalue
 from nas.oneshot.relaxed.mixers import GumbelMixer, SoftmaxMixer, TwoPathMixer
 from nas.oneshot.training.relaxed_learner import ArchitectureSteps, RelaxedLearner, unrolled_loss
 from nas.oneshot.training.search_module import SearchModule
-from nas.profile.profiling import profile
-from nas.testing.comparison import differences
+from nas.profile import profile
+from nas.testing import differences
 
 
 def network() -> nn.Module:
