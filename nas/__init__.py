@@ -54,6 +54,7 @@ from nas.space import (
     replace_module,
     save_sample,
 )
+from nas.version import __version__
 
 __all__ = [
     "Answer",
@@ -96,6 +97,7 @@ __all__ = [
     "TrialPruned",
     "TrialState",
     "ValueChoice",
+    "__version__",
     "draw",
     "export",
     "label_scope",

@@ -11,9 +11,18 @@ from pathlib import Path
 
 import pytest
 
+import nas
+
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("nas", "strategies", "oneshot", "model_zoo", "evaluators")
-PACKAGES = ("nas", "nas.strategies", "nas.oneshot", "nas.model_zoo", "nas.evaluators")
+PACKAGES = (
+    "nas",
+    "nas.cli",
+    "nas.evaluators",
+    "nas.model_zoo",
+    "nas.oneshot.training",
+    "nas.strategies",
+    "nas.testing",
+)
 
 
 def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
@@ -33,24 +42,22 @@ def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
 
 def files_on_disk() -> list[str]:
     """Every file of the package, as the wheel should name it."""
-    names = []
-    for folder in FOLDERS:
-        prefix = "nas" if folder == "nas" else f"nas/{folder}"
-        for parent, folders, files in os.walk(ROOT / folder):
-            folders[:] = [name for name in folders if name != "__pycache__"]
-            inner = Path(parent).relative_to(ROOT / folder)
-            names += [(prefix / inner / name).as_posix() for name in files]
-    return sorted(names)
+    files = (ROOT / "nas").rglob("*")
+    return sorted(f.relative_to(ROOT).as_posix() for f in files if f.is_file() and "__pycache__" not in f.parts)
+
+
+def copy_source(place: Path) -> None:
+    """What a build needs, and no more: not the links at the top, which a checkout on Windows may lack."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place / name)
+    shutil.copytree(ROOT / "nas", place / "nas", ignore=shutil.ignore_patterns("__pycache__"))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built without network from a copy, where no leftover of an earlier build can slip in."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_source(source)
     out = tmp_path_factory.mktemp("wheel")
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(out))
     run_python("-m", "pip", "wheel", *options, str(source), cwd=source)
@@ -74,3 +81,18 @@ def test_wheel_imports_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     probe = f"import {', '.join(PACKAGES)}\nfor module in ({', '.join(PACKAGES)}): print(module.__file__)"
     printed = run_python("-c", probe, cwd=elsewhere, PYTHONPATH=str(site))
     assert printed.split("\n")[:-1] == [str(site.joinpath(*name.split("."), "__init__.py")) for name in PACKAGES]
+
+
+def test_an_editable_install_is_a_path(tmp_path: Path) -> None:
+    """Import hooks are invisible to type checkers and editors."""
+    copy_source(tmp_path)
+    script = "from setuptools.build_meta import build_editable; print(build_editable('.'))"
+    name = run_python("-c", script, cwd=tmp_path).splitlines()[-1]
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        code = [each for each in archive.namelist() if ".dist-info/" not in each]
+        assert [Path(each).suffix for each in code] == [".pth"]
+        assert archive.read(code[0]).decode().strip() == str(tmp_path)
+
+
+def test_the_version_is_that_of_the_distribution(wheel: Path) -> None:
+    assert wheel.name.split("-")[1] == nas.__version__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib.metadata
+import importlib
 import inspect
 import io
 import json
@@ -24,6 +24,7 @@ from torch.nn.parameter import is_lazy
 
 from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, NasValueError, explain
 from nas.space import dumps_sample, loads_sample
+from nas.version import __version__
 
 _SAMPLE, _LABELS, _VERSION = "nas.sample", "nas.labels", "nas.version"
 
@@ -199,10 +200,7 @@ def _notes(model: nn.Module, sample: object, labels: object) -> dict[str, str]:
         if not isinstance(labels, Mapping) or not all(isinstance(text, str) for text in [*labels, *labels.values()]):
             raise NasTypeError(explain("labels must be a dict label -> text", got=labels, where="to_onnx"))
         notes[_LABELS] = json.dumps(dict(labels))
-    try:
-        notes[_VERSION] = importlib.metadata.version("torch-nas")
-    except importlib.metadata.PackageNotFoundError:  # a checkout on PYTHONPATH
-        notes[_VERSION] = "unknown"
+    notes[_VERSION] = __version__
     return notes
 
 
