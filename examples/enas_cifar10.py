@@ -50,7 +50,7 @@ def main() -> None:
     )
     controller = ENAS(
         controller_steps=steps,
-        samples_per_step=10,
+        samples_per_step=2 if options.smoke else 10,
         learning_rate=3.5e-3,
         entropy_weight=1e-4,
         baseline_decay=0.99,

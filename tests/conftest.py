@@ -1,18 +1,44 @@
-"""A PostgreSQL server of our own, where its programs are installed."""
+"""What tests of several rooms need: a script run in this process, and a PostgreSQL server of our own."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+
+@pytest.fixture
+def run_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs a script in an empty folder as `python SCRIPT OPTIONS` would, and yields what it prints.
+
+    In this process, as loading torch and its company takes longer than most of the scripts.
+    """
+
+    def run(path: Path, *options: object) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, options)])
+        monkeypatch.syspath_prepend(str(path.parent))
+        capsys.readouterr()
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("default")
+            runpy.run_path(str(path), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 @dataclass(frozen=True, kw_only=True)

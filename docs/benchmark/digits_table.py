@@ -7,7 +7,6 @@ been trained stands in a file of lines beside the table, which is written when t
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import functools
 import gzip
 import json
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy
 import torch
+from parallel import parallel
 from rich.progress import track
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -147,11 +147,9 @@ def fill(lines: Path, samples: list[Sample], workers: int) -> list[dict[str, Any
     found = read(lines)
     there = {(json.dumps(row["sample"]), row["seed"]) for row in found}
     jobs = [(s, seed) for s in samples for seed in range(SEEDS) if (json.dumps(s), seed) not in there]
-    context = multiprocessing.get_context("spawn")
-    with lines.open("a") as file, concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        pending = [pool.submit(train, sample, seed) for sample, seed in jobs]
-        for done in track(concurrent.futures.as_completed(pending), f"{len(jobs)} to train", total=len(jobs)):
-            found.append(done.result())
+    with lines.open("a") as file:
+        for row in track(parallel(train, jobs, workers), f"{len(jobs)} to train", total=len(jobs)):
+            found.append(row)
             file.write(json.dumps(found[-1]) + "\n")
             file.flush()
     return found

@@ -8,7 +8,6 @@ be killed and run again. `--shown` plays nothing, and shows what `strategies.jso
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import functools
 import gzip
 import json
@@ -24,6 +23,7 @@ from typing import Any
 
 import optuna
 import torch
+from parallel import parallel
 from rich.progress import track
 
 from nas import Categorical, Integer, ModelSpace, Sample, Strategy, Task, Trial, TrialState
@@ -198,12 +198,10 @@ def fill(lines: Path, names: list[str], trials: int, seeds: int, workers: int) -
     """Plays what the file of lines does not hold yet."""
     found = read(lines)
     there = {(row["strategy"], row["table"], row["seed"]) for row in found}
-    jobs = [(n, t, s) for n in names for t in TABLES for s in range(seeds) if (n, t, s) not in there]
-    context = multiprocessing.get_context("spawn")
-    with lines.open("a") as file, concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        pending = [pool.submit(regrets, n, t, trials, s) for n, t, s in jobs]
-        for done in track(concurrent.futures.as_completed(pending), "playing", total=len(jobs)):
-            found.append(done.result())
+    jobs = [(n, t, trials, s) for n in names for t in TABLES for s in range(seeds) if (n, t, s) not in there]
+    with lines.open("a") as file:
+        for row in track(parallel(regrets, jobs, workers), "playing", total=len(jobs)):
+            found.append(row)
             file.write(json.dumps(found[-1]) + "\n")
             file.flush()
     return [row for row in found if row["seed"] < seeds]

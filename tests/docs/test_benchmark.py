@@ -3,8 +3,7 @@
 import gzip
 import json
 import statistics
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,9 @@ import pytest
 BENCHMARK = Path(__file__).parents[2] / "docs" / "benchmark"
 
 
-def run(script: str, *options: object) -> str:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARK / script), *map(str, options)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(run_script: Callable[..., str]) -> Callable[..., str]:
+    return lambda name, *options: run_script(BENCHMARK / name, "--workers", 0, *options)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -35,13 +31,13 @@ def test_the_stored_table_is_whole() -> None:
     assert (BENCHMARK / "digits.json.gz").stat().st_size < 100_000
 
 
-def test_the_table_is_made_again_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_the_table_is_made_again_and_goes_on_after_a_kill(tmp_path: Path, run: Callable[..., str]) -> None:
     table = tmp_path / "digits.json.gz"
-    run("digits_table.py", "--first", 2, "--workers", 1, "--table", table)
+    run("digits_table.py", "--first", 2, "--table", table)
     lines = table.with_suffix(".lines")
     whole = lines.read_text()
     lines.write_text(whole[: whole.rindex("{") + 30])  # a kill in the middle of the last line
-    out = run("digits_table.py", "--first", 2, "--workers", 1, "--table", table)
+    out = run("digits_table.py", "--first", 2, "--table", table)
     assert "1 to train" in out
     for made, stored in zip(rows(table), rows(BENCHMARK / "digits.json.gz"), strict=False):
         assert made["sample"] == stored["sample"]
@@ -50,10 +46,10 @@ def test_the_table_is_made_again_and_goes_on_after_a_kill(tmp_path: Path) -> Non
         assert last == pytest.approx([curve[-1] for curve in stored["accuracy"]], abs=0.05)
 
 
-def test_the_benchmark_writes_its_tables_and_its_plot(tmp_path: Path) -> None:
+def test_the_benchmark_writes_its_tables_and_its_plot(tmp_path: Path, run: Callable[..., str]) -> None:
     page = tmp_path / "README.md"
     page.write_text((BENCHMARK / "README.md").read_text())
-    options = ["--trials", 60, "--workers", 2, "--lines", tmp_path / "lines", "--page", page]
+    options = ["--trials", 60, "--lines", tmp_path / "lines", "--page", page]
     only = ["--only", "Random", "LocalSearch", "Optuna Random", "--no-cost"]
     out = run("strategies.py", "--seeds", 1, *options, *only)
     assert "| flat | after 50 | after 150 | after 500 |" in out

@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ import torch
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, folder: Path, *options: str) -> str:
-    """What the example prints; it must leave nothing on the error stream but warnings of others."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *options], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(run_script: Callable[..., str]) -> Callable[..., str]:
+    return lambda name, *options: run_script(EXAMPLES / name, *options)
+
+
+def test_an_example_runs_by_itself(tmp_path: Path) -> None:
+    """In a process of its own, with nothing on the error stream."""
+    script = [sys.executable, "-W", "error", str(EXAMPLES / "repeat.py")]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "best of 5" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -33,31 +38,31 @@ def run(name: str, folder: Path, *options: str) -> str:
         ("repeat.py", "best of 5: 11.0 with {'depth': 5}"),
     ],
 )
-def test_grid_examples_find_the_known_optimum(name: str, expected: str, tmp_path: Path) -> None:
-    assert expected in run(name, tmp_path)
+def test_grid_examples_find_the_known_optimum(name: str, expected: str, run: Callable[..., str]) -> None:
+    assert expected in run(name)
 
 
-def test_digits_searches_retrains_and_exports(tmp_path: Path) -> None:
-    out = run("digits.py", tmp_path, "--smoke", "--name", "first")
+def test_digits_searches_retrains_and_exports(tmp_path: Path, run: Callable[..., str]) -> None:
+    out = run("digits.py", "--smoke", "--name", "first")
     assert "864 architectures" in out
     assert "3 trials: 3 complete" in out
     test, onnx = (float(found) for found in re.findall(r"test accuracy[^:]*: ([\d.]+)%", out))
     assert test > 85  # four epochs; the full run passes 97
     assert abs(test - onnx) < 0.5
     assert (tmp_path / "nas-experiments/first/best.json").exists()
-    again = run("digits.py", tmp_path, "--smoke", "--name", "first")
+    again = run("digits.py", "--smoke", "--name", "first")
     assert "resuming after 3 finished trials" in again
 
 
-def test_resnet18_becomes_a_space(tmp_path: Path) -> None:
-    out = run("resnet18.py", tmp_path)
+def test_resnet18_becomes_a_space(run: Callable[..., str]) -> None:
+    out = run("resnet18.py")
     assert "activation: one of 'relu', 'silu'" in out
     assert "10 choices, 1,536 architectures" in out
     assert "output (2, 10)" in out
 
 
-def test_own_strategy_beats_chance_and_keeps_the_rules(tmp_path: Path) -> None:
-    out = run("own_strategy.py", tmp_path)
+def test_own_strategy_beats_chance_and_keeps_the_rules(run: Callable[..., str]) -> None:
+    out = run("own_strategy.py")
     regrets = [float(found) for found in re.findall(r"mean regret ([\d.]+)", out)]
     assert regrets[1] < 0.7 * regrets[0]
     assert "60 trials: 60 complete" in out
@@ -73,8 +78,8 @@ def test_the_mutators_of_resnet18_take_under_thirty_lines() -> None:
     assert len([line for line in space.splitlines() if line.strip()]) < 30
 
 
-def test_lenet_on_digits(tmp_path: Path) -> None:
-    out = run("lenet_cifar10.py", tmp_path, "--digits", "--trials", "2")
+def test_lenet_on_digits(run: Callable[..., str]) -> None:
+    out = run("lenet_cifar10.py", "--digits", "--trials", "2")
     assert "2 trials: 2 complete" in out
     assert re.search(r"best validation accuracy: \d+\.\d+%", out)
 
@@ -144,8 +149,8 @@ def test_cifar10_that_is_not_there_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["darts", "enas"])
-def test_cells_for_cifar10_are_searched_and_trained(name: str, tmp_path: Path) -> None:
-    out = run(f"{name}_cifar10.py", tmp_path, "--smoke")
+def test_cells_for_cifar10_are_searched_and_trained(name: str, tmp_path: Path, run: Callable[..., str]) -> None:
+    out = run(f"{name}_cifar10.py", "--smoke")
     assert "supernet, epoch 1 of 1" in out
     assert "1 trial: 1 complete" in out
     assert re.search(r"Genotype\(normal=.*normal_concat=\(\d.*reduce_concat=", out)
@@ -155,8 +160,8 @@ def test_cells_for_cifar10_are_searched_and_trained(name: str, tmp_path: Path) -
     assert list((folder / "retrained/checkpoints").glob("*.ckpt"))
 
 
-def test_one_shot_beside_multi_trial_search(tmp_path: Path) -> None:
-    out = run("one_shot_digits.py", tmp_path, "--smoke")
+def test_one_shot_beside_multi_trial_search(run: Callable[..., str]) -> None:
+    out = run("one_shot_digits.py", "--smoke")
     assert re.search(r"cannot be relaxed.*LayerNorm.*search this space by paths", out, re.S)
     table = out[out.index("Handwritten digits, by one-shot") :]
     lines = re.findall(r"│ ([^│]+?) +│ +\d+ │ +[\d.]+% │ +([\d.]+)% │ +([\d.]+)% │ +(\d+) of (\d+) │", table)
@@ -166,8 +171,8 @@ def test_one_shot_beside_multi_trial_search(tmp_path: Path) -> None:
     assert "the best of 540 convolutional architectures has 97.89%" in table
 
 
-def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(tmp_path: Path) -> None:
-    out = run("language_model.py", tmp_path, "--smoke")
+def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(run: Callable[..., str]) -> None:
+    out = run("language_model.py", "--smoke")
     assert "22,140 architectures" in out
     assert "3 trials: 3 complete" in out
     limit = int(re.findall(r"at most ([\d,]+) parameters", out)[0].replace(",", ""))
@@ -181,8 +186,8 @@ def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(tmp_
     assert max(unseen) < 5  # chance is 6.7
 
 
-def test_pareto_front_of_digits_is_drawn(tmp_path: Path) -> None:
-    out = run("pareto_digits.py", tmp_path, "--smoke", "--name", "front")
+def test_pareto_front_of_digits_is_drawn(tmp_path: Path, run: Callable[..., str]) -> None:
+    out = run("pareto_digits.py", "--smoke", "--name", "front")
     assert "6 trials: 6 complete" in out
     assert re.search(r"flops <= 2000000: \d+% of the samples", out)
     assert re.search(r"\d of 6 trials on the front, drawn to", out)
@@ -192,8 +197,8 @@ def test_pareto_front_of_digits_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "nas-experiments/front/front.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_lightning_digits_loads_its_data_once(tmp_path: Path) -> None:
-    out = run("lightning_digits.py", tmp_path, "--smoke")
+def test_lightning_digits_loads_its_data_once(tmp_path: Path, run: Callable[..., str]) -> None:
+    out = run("lightning_digits.py", "--smoke")
     assert "3 trials: 3 complete" in out
     assert "3 trials, data loaded 1 time(s)" in out
     found = re.search(r"best validation accuracy: ([\d.]+)%", out)
