@@ -293,6 +293,17 @@ def test_what_is_not_public_is_not_imported(folder: str, modules: Modules) -> No
     assert foreign_imports(strangers, modules) == []
 
 
+def test_pages_import_what_is_public(modules: Modules) -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    strangers = {}
+    for page in pages:
+        blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+        source = "\n".join(blocks)
+        imports = read_imports(source, package="", known=modules)
+        strangers[str(page)] = Module(name=page.stem, path=page.relative_to(ROOT), source=source, imports=imports)
+    assert foreign_imports(strangers, modules) == []
+
+
 @pytest.mark.parametrize("link", LINKS)
 def test_names_at_the_top_lead_into_the_package(link: str) -> None:
     path = ROOT / link

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from nas.evaluators.functional import FunctionalEvaluator
+from nas.evaluators.nasbench import read_nasbench101, read_nasbench201, read_nats_bench
 from nas.evaluators.surrogate import Surrogate
 from nas.evaluators.tabular import Run, SimulatedBudget, SimulatedEvaluator, Tabular
 from nas.late import late
@@ -37,6 +38,9 @@ __all__ = [
     "Tabular",
     "TrainingEvaluator",
     "interruptible",
+    "read_nasbench101",
+    "read_nasbench201",
+    "read_nats_bench",
     "silenced",
 ]
 

@@ -15,8 +15,7 @@ import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # type: ignore[import-untyped]
 
 from nas import Experiment, NasValueError, Sample, SuccessiveHalving, Task, Trial
-from nas.evaluators import SimulatedBudget, Tabular
-from nas.evaluators.nasbench import read_nasbench101, read_nasbench201, read_nats_bench
+from nas.evaluators import SimulatedBudget, Tabular, read_nasbench101, read_nasbench201, read_nats_bench
 from nas.evaluators.record_files import masked_crcs
 from nas.model_zoo import nasbench101, nasbench201, nats_bench, space
 from nas.strategies import Random, RegularizedEvolution

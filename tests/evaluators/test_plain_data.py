@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nas import NasValueError
-from nas.evaluators.nasbench import read_nasbench201, read_nats_bench
+from nas.evaluators import read_nasbench201, read_nats_bench
 from nas.evaluators.plain_data import read_pickle, read_torch
 
 
