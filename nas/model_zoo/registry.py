@@ -30,7 +30,7 @@ from nas.model_zoo.cells import (
 )
 from nas.model_zoo.general import General
 from nas.model_zoo.lenet import LeNetSpace
-from nas.model_zoo.mobilenet_v3 import MobileNetV3Space
+from nas.model_zoo.mobilenet_v3 import MobileNetV3Space, MobileStage
 from nas.model_zoo.nasbench101 import NASBench101
 from nas.model_zoo.nasbench201 import NASBench201
 from nas.model_zoo.nats_bench import NATSBenchSize
@@ -73,7 +73,18 @@ SPACES: Mapping[str, SpaceEntry] = {
     "enas_micro": SpaceEntry(source=enas_micro, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
     "general": SpaceEntry(source=General, tiny={"width": 8, "classes": 10, "stem_stride": 2}),
     "lenet": SpaceEntry(source=LeNetSpace),
-    "mobilenet_v3": SpaceEntry(source=MobileNetV3Space, tiny={"classes": 10, "stem_stride": 1}),
+    "mobilenet_v3": SpaceEntry(
+        source=MobileNetV3Space,
+        tiny={
+            "stages": (
+                MobileStage(width=8, stride=2, activation=nn.ReLU, squeeze_excite=False, depth=(1, 2), kernels=(3, 5)),
+                MobileStage(width=16, stride=2, activation=nn.Hardswish, squeeze_excite=True, depth=(1, 3)),
+            ),
+            "classes": 10,
+            "stem_stride": 1,
+        },
+        input_shape=(3, 16, 16),
+    ),
     "nasbench101": SpaceEntry(
         source=NASBench101, tiny={"channels": 8, "cells": 1}, input_shape=(3, 8, 8), where=nasbench101.is_valid
     ),
@@ -82,9 +93,15 @@ SPACES: Mapping[str, SpaceEntry] = {
     "nasnet_simple": SpaceEntry(source=nasnet_simple, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
     "nats_bench_size": SpaceEntry(source=NATSBenchSize, input_shape=(3, 8, 8)),
     "pnas": SpaceEntry(source=pnas, tiny=_TINY_CELLS, input_shape=(3, 8, 8), unread=True),
-    "proxylessnas": SpaceEntry(source=ProxylessNASSpace, tiny={"classes": 10, "stem_stride": 1}),
+    "proxylessnas": SpaceEntry(
+        source=ProxylessNASSpace,
+        tiny={"widths": (4, 4, 8, 8, 8, 8), "blocks": (2, 1, 2, 1, 1, 1), "classes": 10, "stem_stride": 1},
+    ),
     "resnet": SpaceEntry(source=ResNetSpace, tiny={"width": 16}),
-    "shufflenet_v2": SpaceEntry(source=ShuffleNetV2Space, tiny={"classes": 10, "stem_stride": 1}),
+    "shufflenet_v2": SpaceEntry(
+        source=ShuffleNetV2Space,
+        tiny={"widths": (20, 24), "blocks": (2, 2), "classes": 10, "stem_stride": 1},
+    ),
     "transformer_lm": SpaceEntry(
         source=TransformerLMSpace,
         tiny={"ranges": _TINY_TRANSFORMER, "vocabulary": 11, "context": 8},

@@ -63,7 +63,7 @@ SLOW = ("amoebanet", "nasnet")  # enas_micro has cells of the same kind
 def test_paths_of_the_zoo_are_their_architectures(name: str) -> None:
     zoo_space, x = space(name, **SPACES[name].tiny), batch_for(name)
     supernet = PathSupernet(zoo_space, example_input=(x,))
-    for seed in range(4):
+    for seed in range(2):
         assert_same_step(supernet, zoo_space.sample(seed), x, train=seed % 2 == 1)
 
 
