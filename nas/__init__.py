@@ -10,6 +10,16 @@ from nas.errors import (
     SearchSpaceExhausted,
     TrialPruned,
 )
+from nas.execution import (
+    Assignment,
+    Executor,
+    InlineExecutor,
+    Outcome,
+    Plan,
+    ProcessExecutor,
+    RayExecutor,
+    execute,
+)
 from nas.pictures import draw
 from nas.protocols import (
     EarlyStopping,
@@ -58,6 +68,7 @@ from nas.version import __version__
 
 __all__ = [
     "Answer",
+    "Assignment",
     "Categorical",
     "Cell",
     "CellModule",
@@ -67,9 +78,11 @@ __all__ = [
     "Domain",
     "EarlyStopping",
     "Evaluator",
+    "Executor",
     "Experiment",
     "ExperimentError",
     "Hyperband",
+    "InlineExecutor",
     "InputChoice",
     "Integer",
     "Job",
@@ -82,7 +95,11 @@ __all__ = [
     "NasTypeError",
     "NasValueError",
     "Objectives",
+    "Outcome",
     "Patience",
+    "Plan",
+    "ProcessExecutor",
+    "RayExecutor",
     "Real",
     "Repeat",
     "Results",
@@ -99,6 +116,7 @@ __all__ = [
     "ValueChoice",
     "__version__",
     "draw",
+    "execute",
     "export",
     "label_scope",
     "load_sample",

@@ -58,7 +58,7 @@ def write_report(shelf: Shelf, name: str, path: Path | None = None, *, top: int 
 
     results = shelf.find(name)
     environment = Environment(
-        loader=PackageLoader("nas", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+        loader=PackageLoader("nas.cli", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
     text = environment.get_template("report_page.html.jinja").render(
         e=shelf.describe(name),

@@ -48,7 +48,7 @@ class Strategy(ABC):
     what is under way), and once finished. `nas.testing.StrategyContract` checks all of this for any strategy.
 
     Example:
-        >>> from nas.domains import Categorical
+        >>> from nas import Categorical
         >>> class Halves(Strategy):
         ...     def start(self, task):
         ...         self.task = task

@@ -195,8 +195,7 @@ def _is_users(file: str) -> bool:
         return False
     if file.startswith("<"):
         return True
-    here = Path(__file__).resolve().parent
-    ours = [here, *(link.resolve() for link in here.iterdir() if link.is_symlink())]
+    ours = Path(__file__).resolve().parents[1]
     installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     path = os.path.realpath(file)
-    return not any(path.startswith(str(folder.resolve()) + os.sep) for folder in (*ours, *installed))
+    return not any(path.startswith(str(folder.resolve()) + os.sep) for folder in (ours, *installed))

@@ -40,7 +40,7 @@ class SearchSpace:
         constraint: which of their samples are wanted; all of them where it is None.
 
     Example:
-        >>> from nas.domains import Categorical
+        >>> from nas import Categorical
         >>> space = SearchSpace.of({"width": Categorical([16, 32]), "kernel": Categorical([3, 5])})
         >>> space.size, space.default()
         (4, {'width': 16, 'kernel': 3})
@@ -84,7 +84,7 @@ class SearchSpace:
             NasValueError: no sample satisfies it, where the constraint can tell.
 
         Example:
-            >>> from nas.domains import Categorical
+            >>> from nas import Categorical
             >>> space = SearchSpace.of({"width": Categorical([16, 32]), "depth": Categorical([1, 2])})
             >>> list(space.where(lambda sample: sample["width"] * sample["depth"] > 32).grid())
             [{'width': 32, 'depth': 2}]

@@ -38,7 +38,7 @@ class ExecutorContract(ABC):
     """What an experiment relies on. Subclass it in a test file under a name that begins with `Test`.
 
     Example:
-        >>> from nas.execution import InlineExecutor
+        >>> from nas import InlineExecutor
         >>> class TestInline(ExecutorContract):
         ...     def make(self):
         ...         return InlineExecutor()

@@ -14,9 +14,19 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from nas import Experiment, ModelSpace, Objectives, Real, ValueChoice
+from nas import (
+    Assignment,
+    Executor,
+    Experiment,
+    ModelSpace,
+    Objectives,
+    Plan,
+    ProcessExecutor,
+    RayExecutor,
+    Real,
+    ValueChoice,
+)
 from nas.evaluators import FunctionalEvaluator
-from nas.execution import Assignment, Executor, Plan, ProcessExecutor, RayExecutor
 from nas.strategies import Random
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from nas import Experiment, Sample, Strategy, Task, Trial, ValueChoice
+from nas import Assignment, Executor, Experiment, Outcome, Plan, Sample, Strategy, Task, Trial, ValueChoice, execute
 from nas.evaluators import FunctionalEvaluator
-from nas.execution import Assignment, Executor, Outcome, Plan, execute
 
 
 class OutOfOrder(Executor):

@@ -154,7 +154,7 @@ def test_a_late_result_of_one_that_was_thought_dead_is_dropped(postgres: Server,
         adopted = two.adopt()
     assert adopted == trial
     outcome = made._loop(made.evaluator, one, 1, None)
-    from nas.execution import Assignment
+    from nas import Assignment
 
     failed = Assignment(number=trial.number, sample=trial.sample, seed=1).failed("of the second")
     with two.turn():

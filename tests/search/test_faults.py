@@ -34,7 +34,7 @@ import json, os, sys, time
 from torch import nn
 from nas import Experiment, Real, ValueChoice
 from nas.evaluators import FunctionalEvaluator
-from nas.execution import ProcessExecutor
+from nas import ProcessExecutor
 from nas.strategies import Random
 
 disk, log, url, trials = sys.argv[1], sys.argv[2], sys.argv[3] or None, int(sys.argv[4])

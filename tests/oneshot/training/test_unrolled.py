@@ -1,7 +1,6 @@
 """What the algorithms compute by calculus, against finite differences and the full matrices."""
 
 import copy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from nas.evaluators import Regression
 from nas.oneshot import CostPenalty, CurvatureStop, RelaxedSupernet
 from nas.oneshot.relaxed.architecture import Architecture, softmax
 from nas.oneshot.relaxed.curvature import largest_eigenvalue
-from nas.oneshot.relaxed.mixers import GumbelMixer, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.relaxed.mixers import GumbelMixer, Moment, SoftmaxMixer, TwoPathMixer
 from nas.oneshot.training.relaxed_learner import ArchitectureSteps, RelaxedLearner, unrolled_loss
 from nas.oneshot.training.search_module import SearchModule
 from nas.profile import profile
@@ -168,7 +167,7 @@ def test_the_gradient_of_a_penalty() -> None:
 
 def at(step: int, *, epoch: int = 0, epochs: int = 1) -> Any:
     """A search as far as the rules look at it."""
-    return SimpleNamespace(done=step, current_epoch=epoch, trainer=SimpleNamespace(max_epochs=epochs))
+    return Moment(step=step, epoch=epoch, epochs=epochs)
 
 
 def test_two_paths_keep_what_they_have_together() -> None:
