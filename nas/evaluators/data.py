@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from nas._compat.torch_internals import running_iterator
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.random_state import derive_seed, seeded
 
@@ -155,7 +156,7 @@ def fresh(loader: Any, seed: int) -> Any:
     if not isinstance(loader, DataLoader):
         return loader
     # Persistent workers belong to the trial that started them.
-    shared: dict[int, Any] = {id(loader._iterator): None}
+    shared: dict[int, Any] = {id(running_iterator(loader)): None}
     data: Any = loader.dataset
     while data is not None:
         shared[id(data)] = data

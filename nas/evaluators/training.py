@@ -20,10 +20,10 @@ from typing import Any, Protocol, final
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher  # it has no public name
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
+from nas._compat.lightning_internals import starts_script_again
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.settings import Settings
@@ -140,7 +140,7 @@ class TrainingEvaluator(Evaluator):
             trainer = Trainer(**{**defaults, **given, "callbacks": [*own, *callbacks]})
         except Exception as error:
             raise NasValueError(explain(f"the Trainer refuses its arguments: {error}", got=given)) from error
-        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher) and trainer.num_devices > 1:
+        if starts_script_again(trainer) and trainer.num_devices > 1:
             raise NasValueError(
                 explain(
                     "this strategy starts the script anew for each device, which in a search would be a second search",

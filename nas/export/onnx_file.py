@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from nas._compat.torch_internals import inside_compiled
 from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, NasValueError, explain
 from nas.space import dumps_sample, loads_sample
 from nas.version import __version__
@@ -127,8 +128,7 @@ def to_onnx(
         raise NasTypeError(explain("path must be the path of a file", got=path, where="to_onnx"))
     if not isinstance(tolerance, int | float) or not tolerance >= 0:
         raise NasValueError(explain("tolerance must be a number that is not negative", got=tolerance, where="to_onnx"))
-    # torch.compile leaves the model it wraps under this name; the exporter has its own way to compile.
-    model = dict(model.named_children()).get("_orig_mod", model)
+    model = inside_compiled(model)  # the exporter has its own way to compile
     inputs, target, notes = _checked_inputs(example_input), Path(path), _notes(model, sample, labels)
     with _quiet():
         _require_onnx()

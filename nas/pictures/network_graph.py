@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from nas._compat.torch_internals import Convolution
 from nas.errors import NasValueError, explain
 from nas.pictures.graph_picture import Graph, Group
 from nas.pictures.network_trace import Call, Step, trace
@@ -193,7 +194,7 @@ def _short(row: nn.Sequential) -> tuple[str, Group]:
 
 def _inside(module: nn.Module) -> str:
     """What tells blocks of one kind apart: the kernels above 1x1, and the greatest number of channels."""
-    convolutions = [m for m in module.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    convolutions = [m for m in module.modules() if isinstance(m, Convolution)]
     kernels = dict.fromkeys("x".join(map(str, m.kernel_size)) for m in convolutions if max(m.kernel_size) > 1)
     widths = [m.out_channels for m in convolutions]
     widths += [m.out_features for m in module.modules() if isinstance(m, nn.Linear)]
@@ -202,7 +203,7 @@ def _inside(module: nn.Module) -> str:
 
 def _leaf(module: nn.Module) -> str:
     name = type(module).__name__.strip("_")
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, Convolution):
         kernel = "x".join(map(str, module.kernel_size))
         depthwise = module.groups == module.in_channels > 1
         channels = f"depthwise {module.in_channels}" if depthwise else f"{module.in_channels} to {module.out_channels}"

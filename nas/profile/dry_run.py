@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeAlias, final
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter, is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from nas._compat.torch_internals import TorchDispatchMode, can_decompose, children_of, drop_hooks, own_parameters
 from nas.errors import NasError, NasTypeError, NasValueError, explain
 
 Example: TypeAlias = "Tensor | Sequence[Tensor] | Sequence[int]"
@@ -136,18 +136,9 @@ def _to_meta(tensor: Tensor) -> Tensor:
 
 def _drop_hooks(module: nn.Module) -> None:
     """Drops the hooks; a lazy module keeps those that make its parameters."""
-    if any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):
+    if any(isinstance(p, UninitializedParameter) for p in own_parameters(module).values()):
         return
-    for name in (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_backward_hooks",
-        "_backward_pre_hooks",
-        "_forward_hooks_with_kwargs",
-        "_forward_pre_hooks_with_kwargs",
-        "_forward_hooks_always_called",
-    ):
-        vars(module).get(name, {}).clear()
+    drop_hooks(module)
 
 
 def run_on_meta(model: nn.Module, inputs: tuple[Tensor, ...], known: Known | None = None) -> list[ModuleRun]:
@@ -216,13 +207,13 @@ class _Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func._overloadpacket not in self._registry and func._can_decompose():
+        if func.overloadpacket not in self._registry and can_decompose(func):
             with self:
                 found = func.decompose(*args, **kwargs)
                 if found is not NotImplemented:
                     return found
         out = func(*args, **kwargs)
-        count = self._registry.get(func._overloadpacket)
+        count = self._registry.get(func.overloadpacket)
         if count is not None:
             self.stack[-1].flops += count(*args, **kwargs, out_val=out)
         return out
@@ -284,15 +275,15 @@ def is_torch_leaf(module: nn.Module) -> bool:
     """Whether torch itself defines the module, it has no children, and its parameters have their shapes."""
     return (
         type(module).__module__.startswith("torch.nn.")
-        and not module._modules
-        and not any(isinstance(p, UninitializedParameter) for p in module._parameters.values())
+        and not children_of(module)
+        and not any(isinstance(p, UninitializedParameter) for p in own_parameters(module).values())
     )
 
 
 def operation_key(module: nn.Module, inputs: Sequence[Tensor]) -> Hashable:
     """What two calls that do the same share: kind, configuration and input shapes; None where that is not known."""
     plain = tuple((n, v) for n, v in vars(module).items() if n[0] != "_" and n not in _NOT_CONFIGURATION)
-    weights = tuple((n, None if p is None else tuple(p.shape)) for n, p in module._parameters.items())
+    weights = tuple((n, None if p is None else tuple(p.shape)) for n, p in own_parameters(module).items())
     key = (type(module), plain, weights, tuple((tuple(t.shape), t.dtype) for t in inputs))
     try:
         hash(key)

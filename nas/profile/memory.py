@@ -9,8 +9,8 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from nas._compat.torch_internals import TorchDispatchMode, storage_key
 from nas.profile.dry_run import call
 
 
@@ -79,7 +79,7 @@ class StorageMeter(TorchDispatchMode):
     def note(self, tensor: Tensor) -> None:
         """Counts the storage of a tensor, once."""
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage_key(storage), storage.nbytes()
         if key in self._known:
             return
 

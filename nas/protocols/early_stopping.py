@@ -155,7 +155,8 @@ class Hyperband(EarlyStopping):
 
     def pruner(self) -> BasePruner:
         """Optuna's HyperbandPruner, fed with resources, its brackets filled in turn instead of at random."""
-        from nas.protocols.pruners import ByResource, FilledInTurn
+        from nas._compat.optuna_bases import FilledInTurn
+        from nas.protocols.pruners import ByResource
 
         return ByResource(
             FilledInTurn(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
-from optuna.pruners import BasePruner, HyperbandPruner
+from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 
 if TYPE_CHECKING:
@@ -57,30 +56,3 @@ class WithoutProgress(BasePruner):
         reports = [sign * value for _, value in sorted(trial.intermediate_values.items())]
         before, last = reports[: -self._patience], reports[-self._patience :]
         return bool(before) and max(last) <= max(before) + self._min_delta
-
-
-@final
-class FilledInTurn(HyperbandPruner):
-    """Optuna's Hyperband with brackets of exactly the published sizes; Optuna draws the bracket of each trial.
-
-    Args:
-        min_resource, max_resource, reduction_factor: as for `HyperbandPruner`.
-        brackets: how many. Optuna finds their number by a logarithm of floats, which is one too low for 243 and 3.
-        bracket_of: of the trial with a number.
-    """
-
-    def __init__(
-        self,
-        *,
-        min_resource: int,
-        max_resource: int,
-        reduction_factor: int,
-        brackets: int,
-        bracket_of: Callable[[int], int],
-    ) -> None:
-        super().__init__(min_resource=min_resource, max_resource=max_resource, reduction_factor=reduction_factor)
-        self._n_brackets = brackets
-        self._bracket_of = bracket_of
-
-    def _get_bracket_id(self, study: Study, trial: FrozenTrial) -> int:
-        return self._bracket_of(trial.number)

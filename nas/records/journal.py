@@ -9,8 +9,8 @@ from typing import Any, final
 
 import filelock
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
-from optuna.storages.journal._storage import JournalOperation
+
+from nas._compat.optuna_bases import JournalFileLock, JournalOperation
 
 _DEFERRED = (
     JournalOperation.CREATE_TRIAL,
@@ -20,7 +20,7 @@ _DEFERRED = (
 
 
 @final
-class JournalLock(BaseJournalFileLock):
+class JournalLock(JournalFileLock):
     """A lock that the operating system releases when its holder is killed.
 
     Optuna's own lock is a file that outlives a killed process and blocks the next one for half a minute.

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
+from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
 from nas.errors import ExperimentError, explain
 from nas.protocols import Trial, TrialState
 from nas.records.optuna_parameters import to_optuna
@@ -84,7 +85,7 @@ class Ledger:
         except KeyError:
             with quiet_optuna():
                 study_id = storage.create_new_study(ways, name)
-        storage.set_study_system_attr(study_id, "study:metric_names", list(directions))
+        storage.set_study_system_attr(study_id, METRIC_NAMES, list(directions))
         storage.set_study_user_attr(study_id, _HEADER, dict(header))
         return cls(storage, study_id, header, sharing)
 
@@ -181,7 +182,7 @@ class Ledger:
         # Whether it was written before the connection broke, its mark tells.
         for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
             if frozen.user_attrs.get(_ASKED, {}).get("mark") == mark:
-                return int(frozen._trial_id)
+                return id_in_storage(frozen)
         return self._create_trial(template, mark)
 
     def report(self, number: int, step: int, value: float) -> None:
@@ -255,7 +256,7 @@ class Ledger:
         """All trials, by number, but those that are known."""
         found = []
         for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
-            self._ids[frozen.number] = frozen._trial_id
+            self._ids[frozen.number] = id_in_storage(frozen)
             if frozen.number not in known and _ASKED in frozen.user_attrs:
                 found.append(Record(frozen))
         return found

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, final
 
+from nas._compat.optuna_internals import backend_of, stale_trials, trials_with_heartbeat
 from nas.records.retry import patiently
 
 if TYPE_CHECKING:
@@ -154,17 +155,13 @@ class Joint(Sharing):
         """Those whose heartbeat has stopped; or never began, for who starts a trial claims it in the same turn."""
         if not running:
             return []
-        stale = set(patiently(lambda: self._backend._get_stale_trial_ids(self._study())))
-        begun = patiently(self._with_heartbeat)
+        stale = patiently(lambda: stale_trials(self._backend, self._study()))
+        begun = patiently(lambda: trials_with_heartbeat(self._backend))
         return sorted(
             number
             for number, trial_id in running.items()
             if trial_id not in self._own and (trial_id in stale or trial_id not in begun)
         )
-
-    def _with_heartbeat(self) -> set[int]:
-        with self._backend.engine.connect() as connection:
-            return {row[0] for row in connection.exec_driver_sql("SELECT trial_id FROM trial_heartbeats")}
 
     def end(self) -> None:
         """Its heart stops: what it leaves unfinished is the others'."""
@@ -176,10 +173,14 @@ class Joint(Sharing):
 
 
 def share(storage: BaseStorage, name: str) -> Sharing:
-    """How the experiment of this name is shared in this storage."""
+    """How the experiment of this name is shared in this storage.
+
+    Raises:
+        ExperimentError: a wrapper around what several processes may share, and it cannot be looked into.
+    """
     from optuna.storages import RDBStorage
 
-    backend = getattr(storage, "_backend", storage)  # Optuna wraps a database in a cache that it does not export.
+    backend = backend_of(storage)
     if not isinstance(backend, RDBStorage) or backend.engine.dialect.name != "postgresql":
         return Alone()
     if backend.get_heartbeat_interval() is None:

@@ -8,13 +8,13 @@ from typing import Any, final
 import gymnasium
 import numpy
 import torch
-from tianshou.algorithm.modelfree.ppo import PPO
 from tianshou.algorithm.modelfree.reinforce import ProbabilisticActorPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
 from tianshou.data import ReplayBuffer
 from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
+from nas._compat.tianshou_internals import WeighedPPO
 from nas.random_state import derive_seed, seeded
 from nas.space import Sample, SearchSpace
 from nas.strategies.decisions import Decision
@@ -52,7 +52,7 @@ class Learner:
         self.policy = Policy(space, seed=derive_seed(seed, 1))
         self._seed, self._learned = seed, 0
         with seeded(derive_seed(seed, 2)):
-            self._algorithm = _WeighedPPO(
+            self._algorithm = WeighedPPO(
                 policy=ProbabilisticActorPolicy(
                     actor=_Actor(self.policy),  # type: ignore[arg-type]  # any module of this signature serves
                     dist_fn=lambda logits: torch.distributions.Categorical(logits=logits, validate_args=False),
@@ -102,24 +102,10 @@ class Learner:
             # After the end nothing is observed; elsewhere the next row is the next step.
             obs_next=numpy.concatenate([rows[1:], rows[-1:]]),
         )
-        self._algorithm.proposed = torch.tensor([p for episode, _ in pairs for p in episode.log_probs])
+        proposed = torch.tensor([p for episode, _ in pairs for p in episode.log_probs])
         self._learned += 1
         with seeded(derive_seed(self._seed, 3, self._learned)), policy_within_training_step(self._algorithm.policy):
-            self._algorithm.update(buffer, batch_size=None, repeat=updates)
-
-
-class _WeighedPPO(PPO):
-    """tianshou's PPO, with the probabilities that the decisions had when they were proposed.
-
-    tianshou takes those that they have when the update begins, which is the same only where no result comes late.
-    """
-
-    proposed: Tensor
-
-    def _preprocess_batch(self, batch: Any, buffer: Any, indices: Any) -> Any:
-        found = super()._preprocess_batch(batch, buffer, indices)
-        found.logp_old = self.proposed[torch.as_tensor(indices)].to(found.logp_old)
-        return found
+            self._algorithm.update_from(buffer, proposed=proposed, repeat=updates)
 
 
 def _observations(walks: Walks) -> Tensor:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
-import numpy
-
+from nas._compat.optuna_internals import id_in_storage, reseed
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.protocols import Strategy, Task, Trial, TrialState
 from nas.random_state import derive_seed
@@ -96,7 +95,9 @@ class MemoryStudy:
 
         self._task, self._pristine = task, sampler
         with quiet_optuna():
-            self._study = optuna.create_study(directions=list(task.directions))
+            self._storage = optuna.storages.InMemoryStorage()
+            self._study = optuna.create_study(storage=self._storage, directions=list(task.directions))
+        self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
         self._ids: dict[int, int] = {}
         self._pending: tuple[int, optuna.Trial, Sample] | None = None
         # These keep nothing in the study but its trials; for others, what they noted when asked has to be there.
@@ -123,12 +124,12 @@ class MemoryStudy:
             self.ask(trial.number)
         parameters, _ = to_optuna(trial.sample, self._task.space.domains)
         if self._pending is not None and self._pending[0] == trial.number and self._pending[1].params == parameters:
-            self._ids[trial.number] = self._pending[1]._trial_id
+            self._ids[trial.number] = id_in_storage(self._pending[1])
             self._pending = None
             return
         notes = {}
         if self._pending is not None:
-            notes = self._study._storage.get_trial_system_attrs(self._pending[1]._trial_id)
+            notes = self._storage.get_trial_system_attrs(id_in_storage(self._pending[1]))
             self._forget()
         self._ids[trial.number] = self._add(trial.sample, notes)
 
@@ -140,12 +141,12 @@ class MemoryStudy:
         template = create_trial(
             state=OptunaState.RUNNING, params=parameters, distributions=distributions, system_attrs=notes
         )
-        return self._study._storage.create_new_trial(self._study._study_id, template_trial=template)
+        return self._storage.create_new_trial(self._study_id, template_trial=template)
 
     def _finish(self, trial: Trial) -> None:
         from optuna.trial import TrialState as OptunaState
 
-        storage, identity = self._study._storage, self._ids[trial.number]
+        storage, identity = self._storage, self._ids[trial.number]
         state = {TrialState.COMPLETE: OptunaState.COMPLETE, TrialState.STOPPED: OptunaState.PRUNED}.get(
             trial.state, OptunaState.FAIL
         )
@@ -162,7 +163,7 @@ class MemoryStudy:
         from optuna.trial import TrialState as OptunaState
 
         if self._pending is not None:
-            self._study._storage.set_trial_state_values(self._pending[1]._trial_id, OptunaState.FAIL)
+            self._storage.set_trial_state_values(id_in_storage(self._pending[1]), OptunaState.FAIL)
             self._pending = None
 
 
@@ -203,27 +204,10 @@ def _distribution(domain: Domain, label: str) -> Any:
 
 
 def _seeded(pristine: BaseSampler, seed: int) -> BaseSampler:
-    """A copy whose random generators, wherever they are in it, have seeds that follow from this one."""
+    """A copy whose random generators have seeds that follow from this one."""
     sampler = copy.deepcopy(pristine)
-    seeds, found = random.Random(seed), {id(sampler)}
-    pending: list[object] = [sampler]
-    while pending:
-        part = pending.pop()
-        # Optuna makes a generator when it is first used, behind a property of this name.
-        generator = part if isinstance(part, numpy.random.RandomState) else getattr(part, "rng", None)
-        if isinstance(generator, numpy.random.RandomState):
-            generator.seed(seeds.getrandbits(32))
-            continue
-        inside = list(part) if isinstance(part, list | tuple) else list(getattr(part, "__dict__", {}).values())
-        for value in inside:
-            holder = isinstance(value, list | tuple | numpy.random.RandomState)
-            if id(value) not in found and (holder or type(value).__module__.partition(".")[0] in _SAMPLERS):
-                found.add(id(value))
-                pending.append(value)
+    reseed(sampler, seed)
     return sampler
-
-
-_SAMPLERS = frozenset({"optuna", "optunahub", "optuna_integration"})
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from nas._compat.torch_internals import BatchNorm
 from nas.errors import ExperimentError
 from nas.protocols import Evaluator, Job, MedianStop, OneShotStrategy, TrialState
 from nas.search import Experiment
@@ -221,7 +222,7 @@ class OneShotContract(ABC):
         }
         assert [p.requires_grad for p in models[0].parameters()] == [p.requires_grad for p in built.parameters()]
         for norm in models[0].modules():
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            if isinstance(norm, BatchNorm):
                 assert norm.num_batches_tracked is not None
                 assert norm.num_batches_tracked > 0
                 assert norm.running_mean is not None

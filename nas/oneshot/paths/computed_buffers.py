@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import own_buffers
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths.extremes import has_values
 from nas.oneshot.paths.inventory import Census, changing_labels
@@ -81,7 +82,7 @@ def _buffers(census: Census, sample: Mapping[str, Answer], *, seed: int) -> dict
     return {
         (path, local): tensor
         for path, module in modules
-        for local, tensor in module._buffers.items()
+        for local, tensor in own_buffers(module).items()
         if tensor is not None
     }
 

@@ -11,8 +11,8 @@ import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_map
 
+from nas._compat.torch_internals import TENSOR_DICTS, tree_map
 from nas.errors import NasError, NasValueError, explain
 from nas.oneshot.paths.alignment import Alignment, Found, plain
 from nas.oneshot.paths.extremes import Answers, corners
@@ -332,7 +332,7 @@ def _has_plain_tensors(module: nn.Module) -> bool:
     return any(
         isinstance(item, Tensor)
         for name, value in vars(module).items()
-        if name not in ("_parameters", "_buffers")
+        if name not in TENSOR_DICTS
         for item in _items(value)
     )
 

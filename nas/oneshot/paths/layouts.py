@@ -8,8 +8,8 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
+from nas._compat.torch_internals import tree_leaves
 from nas.oneshot.paths.alignment import Found, Segment, plain
 from nas.oneshot.paths.slicing import Shape
 from nas.oneshot.paths.tensor_calls import Call, reshaped

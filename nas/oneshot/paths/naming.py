@@ -9,6 +9,7 @@ from typing import NamedTuple, final
 
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import children_of, own_buffers, own_parameters
 from nas.space import Answer, Answering, ChosenInputs, Handler, Question, Sample, Select
 
 
@@ -66,10 +67,10 @@ class Names:
             for answer, other in mark.others.items():
                 yield from self._at(beside := name + _bracketed(answer), beside, other)
             name += _bracketed(mark.answer)
-        for local, tensor in [*module._parameters.items(), *module._buffers.items()]:
+        for local, tensor in [*own_parameters(module).items(), *own_buffers(module).items()]:
             if tensor is not None:
                 yield Place(_joined(name, local), path, module, local, tensor)
-        for key, child in module._modules.items():
+        for key, child in children_of(module).items():
             if child is not None:
                 yield from self._at(_joined(name, key), _joined(path, key), child)
         for key, child in self._beside.get(id(module), {}).items():

@@ -8,9 +8,8 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from nas._compat.torch_internals import Convolution, NormBase, TransposedConvolution, own_buffers, own_parameters
 from nas.errors import NasTypeError, NasValueError, explain
 
 Shape: TypeAlias = tuple[int, ...]
@@ -99,8 +98,8 @@ def region(
         >>> region(nn.Conv2d(2, 4, 3), "weight", (8, 2, 5, 5))
         (slice(0, 4, None), slice(0, 2, None), slice(1, 4, None), slice(1, 4, None))
     """
-    tensor: Tensor | None = module._parameters.get(name)
-    tensor = module._buffers.get(name) if tensor is None else tensor
+    tensor: Tensor | None = own_parameters(module).get(name)
+    tensor = own_buffers(module).get(name) if tensor is None else tensor
     full, where = tuple(full_shape), f"{name!r} of {type(module).__name__}"
     if tensor is None:
         raise NasValueError(explain("no such parameter or buffer", got=name, where=type(module).__name__))
@@ -108,7 +107,7 @@ def region(
     if len(small) != len(full) or any(n > most for n, most in zip(small, full, strict=True)):
         raise NasValueError(explain(f"a tensor of shape {small} is no part of one of {full}", where=where))
     slicer = next((_SLICERS[cls] for cls in type(module).__mro__ if cls in _SLICERS), None)
-    if small == full and not isinstance(module, _ConvNd):
+    if small == full and not isinstance(module, Convolution):
         found: Region = leading(small)
     elif slicer is None:
         found = leading(small)
@@ -162,15 +161,15 @@ def is_whole(found: Region, full: Shape) -> bool:
     return all(isinstance(index, slice) and index == slice(0, n) for index, n in zip(found, full, strict=True))
 
 
-@register_slicer(_ConvNd)
+@register_slicer(Convolution)
 def _convolution(module: nn.Module, name: str, small: Shape, full: Shape, full_module: nn.Module | None) -> Region:
     if name != "weight":
         return leading(small)
-    assert isinstance(module, _ConvNd)
+    assert isinstance(module, Convolution)
     kernel = tuple(slice((most - n) // 2, (most - n) // 2 + n) for n, most in zip(small[2:], full[2:], strict=True))
     channels = leading(small[:2])
-    transposed = isinstance(module, _ConvTransposeNd)
-    whole = full_module if isinstance(full_module, _ConvNd) else None
+    transposed = isinstance(module, TransposedConvolution)
+    whole = full_module if isinstance(full_module, Convolution) else None
     groups = _full_groups(module, full, whole)
     if module.groups == 1 and groups == 1:
         return (*channels, *kernel)
@@ -197,7 +196,7 @@ def _convolution(module: nn.Module, name: str, small: Shape, full: Shape, full_m
     )
 
 
-def _full_groups(module: _ConvNd, full: Shape, whole: _ConvNd | None) -> int | None:
+def _full_groups(module: Convolution, full: Shape, whole: Convolution | None) -> int | None:
     """The number of groups of the larger convolution; None where it cannot be told."""
     if whole is not None and whole.weight is not None and tuple(whole.weight.shape) == full:
         return whole.groups
@@ -254,9 +253,9 @@ def input_dimension(module: nn.Module, name: str) -> int | None:
         >>> input_dimension(nn.Linear(2, 3), "weight"), input_dimension(nn.Linear(2, 3), "bias")
         (1, None)
     """
-    if isinstance(module, _ConvTransposeNd):
+    if isinstance(module, TransposedConvolution):
         return 0 if name == "weight" else None
-    if isinstance(module, _ConvNd):
+    if isinstance(module, Convolution):
         if module.groups > 1:  # depthwise: what comes out lies as what goes in
             return 0 if module.groups == module.in_channels == module.out_channels else None
         return 1 if name == "weight" else None
@@ -264,7 +263,7 @@ def input_dimension(module: nn.Module, name: str) -> int | None:
         return 1 if name == "weight" else None
     if isinstance(module, nn.LayerNorm):
         return len(module.normalized_shape) - 1 if len(module.normalized_shape) == 1 else None
-    if isinstance(module, _NormBase | nn.GroupNorm | nn.PReLU):
+    if isinstance(module, NormBase | nn.GroupNorm | nn.PReLU):
         return None if name == "num_batches_tracked" else 0
     return None
 

@@ -8,6 +8,7 @@ from typing import TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import children_of, own_buffers, own_parameters, persists
 from nas.oneshot.paths.inventory import Census, Entry, named
 from nas.oneshot.paths.slicing import Shape, indexed, region
 from nas.random_state import derive_seed, seeded
@@ -36,14 +37,13 @@ class Store(nn.Module):
             with seeded(derive_seed(seed, number)):
                 drawn |= _drawn(census, number, {name: shapes[name] for name in entries})
         for name, entry in census.entries.items():
-            persistent = entry.local not in entry.owner._non_persistent_buffers_set
-            self._hold(name, drawn[name], persistent=persistent)
+            self._hold(name, drawn[name], persistent=persists(entry.owner, entry.local))
 
     def _hold(self, name: str, tensor: Tensor, *, persistent: bool) -> None:
         *path, local = name.split(".")
         module: nn.Module = self
         for key in path:
-            if key not in module._modules:
+            if key not in children_of(module):
                 module.add_module(key, nn.Module())
             module = module.get_submodule(key)
         if isinstance(tensor, nn.Parameter):
@@ -55,8 +55,8 @@ class Store(nn.Module):
     def tensor(self, name: str) -> Tensor:
         """The parameter or buffer of a name."""
         module, local = self._holders[name]
-        tensor = module._parameters.get(local)
-        found = module._buffers[local] if tensor is None else tensor
+        tensor = own_parameters(module).get(local)
+        found = own_buffers(module)[local] if tensor is None else tensor
         assert found is not None
         return found
 

@@ -10,8 +10,8 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from nas._compat.torch_internals import MovableModule, own_buffers, own_parameters, tree_leaves
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
 from nas.oneshot.paths.inventory import Built, Census
@@ -24,7 +24,7 @@ from nas.space import Answer, ModelSpace, Sample, as_key
 
 
 @final
-class PathSupernet(nn.Module):
+class PathSupernet(MovableModule):
     """Every architecture of a space, with weights that are shared by name.
 
     The store has one parameter for each place in the module tree, as large as any architecture needs it; candidates of
@@ -127,8 +127,7 @@ class PathSupernet(nn.Module):
             modules = dict(model.named_modules(remove_duplicate=False))
             for part in subnet.parts:
                 module, whole = modules[part.path], self.store.tensor(part.name)
-                tensors = module._parameters if part.parameter else module._buffers
-                own = tensors[part.local]
+                own = (own_parameters if part.parameter else own_buffers)(module)[part.local]
                 assert own is not None
                 own.copy_(whole if part.region is None else indexed(whole, part.region))
         return model.train(self.training)
@@ -209,7 +208,7 @@ class PathSupernet(nn.Module):
         return Part(
             path=place.path,
             local=place.local,
-            slot=(place.module._parameters if parameter else place.module._buffers, place.local),
+            slot=((own_parameters if parameter else own_buffers)(place.module), place.local),
             name=name,
             region=self.census.region(name, place, built.layouts),
             parameter=parameter,
@@ -217,10 +216,9 @@ class PathSupernet(nn.Module):
 
     # What changes the tensors of the store.
 
-    def _apply(self, *args: Any, **kwargs: Any) -> PathSupernet:
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch's
+    def moved(self) -> None:
+        """The views of its tensors are of old ones."""
         self._generation += 1
-        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be built again."""
@@ -238,7 +236,7 @@ class PathSupernet(nn.Module):
 
 def _renew(module: nn.Module, _: Any) -> None:
     assert isinstance(module, PathSupernet)
-    module._generation += 1
+    module.moved()
 
 
 def _key(sample: Mapping[str, Answer]) -> Hashable:

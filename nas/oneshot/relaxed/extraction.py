@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import children_of, own_buffers, own_parameters
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import indexed, region
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer
@@ -27,10 +28,10 @@ class Pair:
 
     def tensors(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Its own parameters and buffers: the name in the module, that of the supernet, that of the architecture."""
-        for name, small in [*self.part._parameters.items(), *self.part._buffers.items()]:
+        for name, small in [*own_parameters(self.part).items(), *own_buffers(self.part).items()]:
             if small is None:
                 continue
-            large = {**self.whole._parameters, **self.whole._buffers}.get(name)
+            large = {**own_parameters(self.whole), **own_buffers(self.whole)}.get(name)
             if large is None:
                 raise _differs(f"{self.name or 'the model'} has no {name!r} in the supernet")
             yield name, large, small
@@ -48,7 +49,7 @@ def pairs(whole: nn.Module, part: nn.Module, sample: Mapping[str, Answer], name:
         yield from pairs(whole.candidates[position], part, sample, f"{inside}candidates.{position}")
         return
     if isinstance(whole, MixedInput):
-        passed = part._modules.get("each")
+        passed = children_of(part).get("each")
         for key, child in passed.named_children() if passed is not None else ():
             yield from pairs(whole.each[key], child, sample, f"{inside}each.{key}")
         return
@@ -69,7 +70,7 @@ def pairs(whole: nn.Module, part: nn.Module, sample: Mapping[str, Answer], name:
         )
     yield Pair(name=name, whole=whole, part=part)
     for key, child in _children(part).items():
-        other = whole._modules.get(key)
+        other = children_of(whole).get(key)
         if other is not None:
             yield from pairs(other, child, sample, inside + key)
         elif next(child.parameters(), None) is not None:
@@ -78,7 +79,7 @@ def pairs(whole: nn.Module, part: nn.Module, sample: Mapping[str, Answer], name:
 
 def _children(module: nn.Module) -> dict[str, nn.Module]:
     """By name, those that stand under two names too."""
-    return {key: child for key, child in module._modules.items() if child is not None}
+    return {key: child for key, child in children_of(module).items() if child is not None}
 
 
 def _differs(what: str) -> NasValueError:

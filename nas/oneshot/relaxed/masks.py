@@ -9,8 +9,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _NormBase
 
+from nas._compat.torch_internals import NormBase, own_buffers
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import region
 from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
@@ -218,8 +218,8 @@ class MaskedNetwork(nn.Module):
         statistics = {
             f"{name}.{buffer}" if name else buffer
             for name, module in network.named_modules()
-            if isinstance(module, _NormBase)
-            for buffer in module._buffers
+            if isinstance(module, NormBase)
+            for buffer in own_buffers(module)
         }
         first = {**dict(network.named_parameters()), **dict(network.named_buffers())}  # tied ones once
         self._tensors = [mask for name, mask in masks.tensors.items() if name in first and name not in statistics]

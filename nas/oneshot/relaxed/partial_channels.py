@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas._compat.torch_internals import own_buffers, own_parameters
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing
 from nas.oneshot.relaxed.mixtures import MixedLayer
@@ -86,7 +87,7 @@ def _make_thin(candidate: nn.Module, share: int, where: str) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             _check_divides(share, (module.num_features,), where)
             module.num_features //= share
-            for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            for name, tensor in [*own_parameters(module).items(), *own_buffers(module).items()]:
                 if tensor is not None and tensor.dim():
                     thin = tensor.detach()[: module.num_features].clone()
                     is_weight = isinstance(tensor, nn.Parameter)

@@ -9,10 +9,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
+from nas._compat.torch_internals import (
+    Convolution,
+    InstanceNorm,
+    NormBase,
+    TransposedConvolution,
+    children_of,
+    own_buffers,
+    own_parameters,
+)
 from nas.errors import NasError, NasValueError, explain
 from nas.oneshot.relaxed.handler import Relax, relaxed_on_meta
 from nas.space import Answer, ModelSpace, Sample
@@ -226,7 +233,7 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
         reason = _leaf_difference(module, twin)
         if reason is not None:
             return f"{type(module).__name__} {name!r} {reason}", _MEND
-        for tensor in [*module._parameters, *module._buffers]:
+        for tensor in [*own_parameters(module), *own_buffers(module)]:
             first, second = getattr(module, tensor, None), getattr(twin, tensor, None)
             dims = [None if found is None else found.dim() for found in (first, second)]
             if dims[0] != dims[1]:
@@ -236,15 +243,15 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
 
 def _leaf_difference(module: nn.Module, twin: nn.Module) -> str | None:
     """Why masks cannot turn a layer of torch into the other."""
-    if not type(module).__module__.startswith("torch.nn.") or (module._modules and not module._parameters):
+    if not type(module).__module__.startswith("torch.nn.") or (children_of(module) and not own_parameters(module)):
         return None  # a layer of the user's, or a container
     ours, theirs = _attributes(module), _attributes(twin)
     changed = [name for name in ours if ours[name] != theirs.get(name)]
     if not changed:
         return None
-    if isinstance(module, nn.Linear | _NormBase | nn.Embedding) and not isinstance(module, _InstanceNorm):
+    if isinstance(module, nn.Linear | NormBase | nn.Embedding) and not isinstance(module, InstanceNorm):
         allowed = {"in_features", "out_features", "num_features", "embedding_dim", "num_embeddings"}
-    elif isinstance(module, _ConvNd) and isinstance(twin, _ConvNd):
+    elif isinstance(module, Convolution) and isinstance(twin, Convolution):
         reason = _conv_difference(module, twin)
         if reason is not None:
             return reason
@@ -260,11 +267,8 @@ def _leaf_difference(module: nn.Module, twin: nn.Module) -> str | None:
     return f"has another {wrong[0]}, which is no shape of a parameter" if wrong else None
 
 
-_InstanceNorm: Any = nn.modules.instancenorm._InstanceNorm
-
-
-def _conv_difference(module: _ConvNd, twin: _ConvNd) -> str | None:
-    transposed = isinstance(module, _ConvTransposeNd)
+def _conv_difference(module: Convolution, twin: Convolution) -> str | None:
+    transposed = isinstance(module, TransposedConvolution)
     if module.kernel_size != twin.kernel_size:
         if transposed:
             return "has another kernel, which masks fit to convolutions that are not transposed"

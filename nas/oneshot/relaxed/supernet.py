@@ -11,6 +11,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import tree_leaves
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import changing_labels, computed_buffer, equal_tensors, has_values, indexed, region
 from nas.oneshot.relaxed.architecture import Architecture
@@ -227,7 +228,7 @@ class RelaxedSupernet:
 
 def _tensors(output: object) -> list[Tensor]:
     """The tensors of floating point in an output, in order."""
-    leaves = torch.utils._pytree.tree_leaves(output)
+    leaves = tree_leaves(output)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 

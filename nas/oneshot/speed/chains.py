@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias, final
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from nas._compat.torch_internals import BatchNorm, has_hooks
 
 Signature: TypeAlias = tuple[Hashable, ...]
 
@@ -80,21 +81,14 @@ class Prefix:
     @classmethod
     def of(cls, steps: Sequence[nn.Module]) -> Prefix:
         """Of steps that are known to be such."""
-        each = [signature(step) or ("norm", step.eps if isinstance(step, _BatchNorm) else id(step)) for step in steps]
+        each = [signature(step) or ("norm", step.eps if isinstance(step, BatchNorm) else id(step)) for step in steps]
         return cls(steps=tuple(steps), keys=tuple(tuple(each[: i + 1]) for i in range(len(each))))
 
 
 def is_plain_norm(step: nn.Module) -> bool:
     """Whether it is a batch norm without weights."""
     return (
-        isinstance(step, _BatchNorm)
+        isinstance(step, BatchNorm)
         and type(step) in (nn.BatchNorm1d, nn.BatchNorm2d)
         and not (step.affine or has_hooks(step))
-    )
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody wants to know when it is called."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

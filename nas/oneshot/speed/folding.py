@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.oneshot.speed.chains import has_hooks
+from nas._compat.torch_internals import has_hooks
 from nas.oneshot.speed.depthwise import depthwise
 
 Pair: TypeAlias = tuple[int, int]

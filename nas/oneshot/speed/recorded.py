@@ -16,8 +16,8 @@ from typing import Any, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from nas._compat.torch_internals import TreeSpec, copy_each, tree_flatten, tree_unflatten
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed import Mixing
 
@@ -271,7 +271,7 @@ class _Pass:
             for place, leaf in zip(self.inputs, leaves, strict=True):
                 if isinstance(place, Tensor):
                     place.copy_(leaf, non_blocking=True)
-            torch._foreach_copy_(list(self.weights.values()), [weights[label] for label in self.weights])
+            copy_each(list(self.weights.values()), [weights[label] for label in self.weights])
         wanted = [tensor for tensor in [*weights.values(), *owner.parameters] if tensor.requires_grad]
         tensors = iter(_Replay.apply(self, owner, *wanted))
         return tree_unflatten([next(tensors) if isinstance(o, Tensor) else o for o in self.outputs], self.spec)
@@ -305,7 +305,7 @@ class _Replay(torch.autograd.Function):
                 )
             )
         given = [gradient for gradient, wants in zip(gradients, ctx.wants, strict=True) if wants]
-        torch._foreach_copy_(recorded.given, given)
+        copy_each(recorded.given, given)
         recorded.backward()
         ticket.done = True
         return None, None, *(None if found is None else found.detach() for found in recorded.gradients)

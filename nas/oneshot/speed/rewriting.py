@@ -9,9 +9,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
-from nas.oneshot.speed.chains import Signature, has_hooks, shared_length, signature, steps_of
+from nas.oneshot.speed.chains import Signature, shared_length, signature, steps_of
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
 from nas.oneshot.speed.report import Report
@@ -92,7 +93,9 @@ def _reads(supernet: RelaxedSupernet, example: tuple[Any, ...]) -> list[_Read]:
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         assert isinstance(module, MixedLayer)
         one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
-        found.append(_Read(layer=module, x=args[0], version=args[0]._version) if one else _Read(layer=module, x=None))
+        found.append(
+            _Read(layer=module, x=args[0], version=version_of(args[0])) if one else _Read(layer=module, x=None)
+        )
 
     layers = [module for module in supernet.model.modules() if isinstance(module, MixedLayer)]
     handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
@@ -145,7 +148,7 @@ class _Reader:
     def _why_not(self, position: int) -> str:
         chain = self.chains[position]
         for step in chain[shared_length(chain) :]:
-            if isinstance(step, nn.modules.batchnorm._BatchNorm):
+            if isinstance(step, BatchNorm):
                 return "a batch norm is linear only once its statistics are known"
             if not isinstance(step, nn.Conv2d | nn.Linear):
                 return f"{type(step).__name__} is not known to be linear"

@@ -8,9 +8,9 @@ from typing import TypeAlias, final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas.oneshot.speed.chains import Prefix, Signature, has_hooks
+from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
+from nas.oneshot.speed.chains import Prefix, Signature
 from nas.oneshot.speed.depthwise import is_average, is_depthwise, run_average, run_depthwise
 from nas.oneshot.speed.side_by_side import SideBySide
 
@@ -72,7 +72,7 @@ class SharedInput:
         for step, key in zip(prefix.steps, prefix.keys, strict=True):
             if not self._share:
                 x = run_step(step, x)
-            elif isinstance(step, _BatchNorm):
+            elif isinstance(step, BatchNorm):
                 x = self._normalised(key, step, x)
             else:
                 x = self._once(key, step, x)
@@ -81,13 +81,13 @@ class SharedInput:
     def _once(self, key: Signature, step: nn.Module, x: Tensor) -> Tensor:
         known = self._shared.get(key)
         # What a candidate has written into is no longer what the others share.
-        if known is not None and (torch.compiler.is_compiling() or known[0]._version == known[1]):
+        if known is not None and (torch.compiler.is_compiling() or version_of(known[0]) == known[1]):
             return known[0]
         found = run_step(step, x)
-        self._shared[key] = found, 0 if torch.compiler.is_compiling() else found._version
+        self._shared[key] = found, 0 if torch.compiler.is_compiling() else version_of(found)
         return found
 
-    def _normalised(self, key: Signature, step: _BatchNorm, x: Tensor) -> Tensor:
+    def _normalised(self, key: Signature, step: BatchNorm, x: Tensor) -> Tensor:
         """Normalised once; the statistics of every batch norm go on by themselves."""
         if not step.training or step.momentum is None or step.running_mean is None or step.running_var is None:
             return run_step(step, x)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.oneshot.speed.chains import Prefix, has_hooks, shared_length, signature
+from nas._compat.torch_internals import add_to_each, copy_each, has_hooks
+from nas.oneshot.speed.chains import Prefix, shared_length, signature
 
 Place: TypeAlias = tuple[int, int]
 """Of a candidate: the number of its mixture among those that read the input, and its position there."""
@@ -129,8 +130,8 @@ def _normalise(layers: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     y = functional.batch_norm(x, mean, variance, weight, bias, first.training, first.momentum, first.eps)
     if first.training:
         with torch.no_grad():
-            torch._foreach_copy_([*means, *variances], [*mean.split(len(means[0])), *variance.split(len(means[0]))])
-            torch._foreach_add_([_there(layer.num_batches_tracked) for layer in layers], 1)
+            copy_each([*means, *variances], [*mean.split(len(means[0])), *variance.split(len(means[0]))])
+            add_to_each([_there(layer.num_batches_tracked) for layer in layers], 1)
     return y
 
 

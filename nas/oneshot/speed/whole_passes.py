@@ -10,9 +10,9 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed import MaskedNetwork, MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
 from nas.oneshot.speed.recorded import CudaRecorder, RecordedForward, record_whole
@@ -84,7 +84,7 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         if isinstance(forward, RecordedForward):
             stack.enter_context(forward.paused())
-        if any(module._compiled_call_impl is not None for module in model.modules()):
+        if any(is_compiled(module) for module in model.modules()):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
@@ -155,15 +155,15 @@ class Recomputed:
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Inside, batch norms count nothing: the batch was counted when it was computed first."""
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
-    buffers = [dict(norm._buffers) for norm in norms]
+    norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
+    buffers = [dict(own_buffers(norm)) for norm in norms]
     for norm in norms:
-        norm._buffers.update({name: None if b is None else b.clone() for name, b in norm._buffers.items()})
+        own_buffers(norm).update({name: None if b is None else b.clone() for name, b in own_buffers(norm).items()})
     try:
         yield
     finally:
         for norm, kept in zip(norms, buffers, strict=True):
-            norm._buffers.update(kept)
+            own_buffers(norm).update(kept)
 
 
 @final

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from nas._compat.lightning_internals import epoch_results
 from nas.errors import ExperimentError, explain
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.random_streams import all_states, restore_states, seed_all
@@ -140,7 +141,7 @@ class Checkpoints(Callback):
 
     def _restore_sums(self, trainer: Trainer) -> None:
         """Lightning knows a metric when it has been logged, so after the first step."""
-        for key, metric in _results(trainer).items():
+        for key, metric in epoch_results(trainer).items():
             if key in self._sums:
                 value, size = self._sums[key]
                 metric.value = metric.value + value.to(metric.value)
@@ -155,13 +156,8 @@ def _callbacks(trainer: Trainer) -> list[Callback]:
 
 def _sums(trainer: Trainer) -> dict[str, list[torch.Tensor]]:
     """What the means of this epoch are made of so far: schedulers may go by them."""
-    found = {key: metric for key, metric in _results(trainer).items() if metric.is_tensor and metric.meta.on_epoch}
+    found = {key: metric for key, metric in epoch_results(trainer).items() if metric.is_tensor and metric.meta.on_epoch}
     return {k: [m.value.clone(), m.cumulated_batch_size.clone()] for k, m in found.items() if m.meta.is_mean_reduction}
-
-
-def _results(trainer: Trainer) -> dict[str, Any]:
-    found: dict[str, Any] = trainer.fit_loop.epoch_loop._results  # it has no public name
-    return found
 
 
 def plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from nas._compat.torch_internals import BatchNorm
 from nas.protocols import as_number
 
 
@@ -121,7 +122,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], o
         batches: of training data.
         run: called with each batch, in training mode and without gradients.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -131,7 +132,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], o
         norm.momentum = None  # the mean over all batches
     for module in model.modules():
         # Only the statistics are taken: dropout would disturb them.
-        module.training = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        module.training = isinstance(module, BatchNorm)
     try:
         with torch.no_grad():
             for batch in batches:

@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
+from nas._compat.lightning_internals import continue_from
 from nas.errors import NasValueError, explain
 from nas.evaluators import TrainingEvaluator, interruptible, silenced
 from nas.oneshot.training.batches import Batches, cycled
@@ -152,10 +153,7 @@ class Training:
         with silenced(), seeded(task.seed):
             task.note(self._split())
             trainer = self.evaluator.trainer(directory=task.directory, callbacks=[follow, checkpoints], changed=changed)
-            progress: Any = trainer.fit_loop.epoch_progress.current
-            progress.ready = progress.started = progress.processed = progress.completed = self.epoch
-            # So that the curves of a search that goes on begin where they ended; there is no public way.
-            trainer.fit_loop.epoch_loop._batches_that_stepped = self.module.done
+            continue_from(trainer, epoch=self.epoch, steps=self.module.done)
             self.module.validation = self._validation
             self.module.after_epoch = _AfterEpoch(self.module, checkpoints)
             data = SearchData(self, self.module)
