@@ -55,7 +55,7 @@ class DARTS(SupernetStrategy):
 
     Every choice is a mixture weighted by the softmax of architecture parameters. In each step these take a step on a
     batch of validation data, and the weights one on a batch of training data. The best samples are those of the
-    strongest candidates; in cells, of the k strongest edges of each node, "none" excluded.
+    strongest candidates; in cells, of the k strongest edges of each node, `nas.Zero` (no edge) excluded.
 
     Args:
         unrolled: second order: the architecture is judged after one more step of the weights (equation 6, exactly; by

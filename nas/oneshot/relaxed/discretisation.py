@@ -26,8 +26,8 @@ def discretise(
     Each choice takes its likeliest answer, and those that follow lose the least in the product of the probabilities of
     the active labels, each relative to the likeliest answer of its label (so that choices that ask further choices are
     not at a disadvantage). On the edges of a cell whose nodes read k distinct states an operation counts with its
-    probability as it is, "none" excluded, and with the probability of the edge where edges have one: the best is then
-    what DARTS derives, the k edges with the strongest operations (arXiv 1806.09055, section 2.4).
+    probability as it is, `nas.Zero` excluded, and with the probability of the edge where edges have one: the best is
+    then what DARTS derives, the k edges with the strongest operations (arXiv 1806.09055, section 2.4).
 
     Args:
         space: whose constraint is kept, too.

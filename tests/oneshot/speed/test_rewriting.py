@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice
+from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice, Zero
 from nas.model_zoo import NASBench201, darts
 from nas.oneshot.relaxed.architecture import Rule, softmax
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
@@ -33,8 +33,8 @@ def norm(kernel: int) -> nn.Module:
     return nn.Sequential(nn.ReLU(), conv(kernel, bias=False), nn.BatchNorm2d(4))
 
 
-class Zero(nn.Module):
-    """Zeros."""
+class Zeros(Zero):
+    """With a gradient of zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 0
@@ -79,7 +79,7 @@ SPACES: dict[str, Callable[[], nn.Module]] = {
         grouped=lambda: conv(3, 2),
         each=lambda: conv(5, 4),
         same=nn.Identity,
-        zero=Zero,
+        zero=Zeros,
         average=lambda: nn.AvgPool2d(3, 1, 1),
         text=lambda: nn.Conv2d(4, 4, 3, padding="same"),
     ),
@@ -108,7 +108,7 @@ SPACES: dict[str, Callable[[], nn.Module]] = {
             tanh=nn.Tanh,
         ),
     ),
-    "shared": lambda: Edges(norm=lambda: norm(3), pool=pool_norm, average=lambda: nn.AvgPool2d(3, 1, 1), zero=Zero),
+    "shared": lambda: Edges(norm=lambda: norm(3), pool=pool_norm, average=lambda: nn.AvgPool2d(3, 1, 1), zero=Zeros),
     "side by side": lambda: Edges(
         one=lambda: norm(1),
         three=lambda: norm(3),
