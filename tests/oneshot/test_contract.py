@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from nas import Cell, Evaluator, ModelSpace, Zero
+from nas import Cell, Evaluator, ModelSpace, OneShotStrategy, Zero
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
-from nas.protocols.supernet_strategy import OneShotStrategy
 from nas.testing import OneShotContract
 
 SHORT: Any = {"epochs": 2, "checkpoint_every": 3, "candidates": 3, "recalibration": 2}
