@@ -132,7 +132,7 @@ class Own(Strategy):
 
 def experiment(folder: Path, strategy: Strategy | None = None, **arguments: Any) -> Experiment:
     evaluator = FunctionalEvaluator(lambda model: {"error": 0.0})
-    given = {"name": "own", "directory": folder, "objective": {"error": "minimize"}} | arguments
+    given: dict[str, Any] = {"name": "own", "directory": folder, "objective": {"error": "minimize"}} | arguments
     return Experiment(ModelSpace(network), evaluator, strategy or Own(), **given)
 
 

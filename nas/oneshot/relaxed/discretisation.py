@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias, final
 
+import torch
+
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture
 from nas.space import Answer, Choice, Sample, SearchSpace, Subset, as_key
@@ -31,7 +33,7 @@ def discretise(
 
     Args:
         space: whose constraint is kept, too.
-        architecture: its logits are read.
+        architecture: its probabilities are read.
         edge_labels: the LayerChoices on such edges, with their answers that mean no edge.
         k: how many.
 
@@ -64,8 +66,7 @@ def _costs(architecture: Architecture, label: str, edge_labels: Mapping[str, tup
     choice = architecture.choices[label]
     if not choice.learned:
         return {as_key(answer): 0.0 for answer in choice.domain.values()}
-    logits = architecture.parameter(label).detach().double()
-    logarithms = logits.log_softmax(-1).tolist()
+    logarithms = architecture.log_probabilities(label, torch.float64).detach().tolist()
     if choice.kind == "answers":
         costs = {as_key(answer): -value for answer, value in zip(choice.answers, logarithms, strict=True)}
         costs = {answer: cost for answer, cost in costs.items() if answer not in edge_labels.get(label, ())}
