@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Simplex,
         SoftmaxMixer,
         TwoPathMixer,
+        largest_eigenvalue,
         softmax,
     )
     from nas.oneshot.speed import Report, Speed, compile_whole, optimise
@@ -88,6 +89,7 @@ _LATE = {
     "TwoPathMixer": "nas.oneshot.relaxed.mixers",
     "compile_whole": "nas.oneshot.speed.whole_passes",
     "frozen": "nas.oneshot.training.relaxed_learner",
+    "largest_eigenvalue": "nas.oneshot.relaxed.curvature",
     "optimise": "nas.oneshot.speed.rewriting",
     "register_slicer": "nas.oneshot.paths.slicing",
     "soft_cross_entropy": "nas.oneshot.training.path_learner",
@@ -136,6 +138,7 @@ __all__ = [
     "TwoPathMixer",
     "compile_whole",
     "frozen",
+    "largest_eigenvalue",
     "optimise",
     "register_slicer",
     "soft_cross_entropy",

@@ -102,7 +102,7 @@ class RelaxedSupernet:
         return self._partial_channels == 1
 
     def discretise(self, k: int = 1) -> list[Sample]:
-        """The k best samples, best first: see `nas.oneshot.discretisation.discretise` for what is best.
+        """The k best samples, best first: see `nas.oneshot.relaxed.discretisation.discretise` for what is best.
 
         Raises:
             NasValueError: k below 1, or no sample that satisfies the constraint of the space was found.

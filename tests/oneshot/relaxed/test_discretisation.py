@@ -11,7 +11,7 @@ from torch import nn
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, Sample, ValueChoice, Zero
 from nas.model_zoo import space as zoo_space
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet
 
 
 def drawn(space: ModelSpace, seed: int = 0, *, edges: str = "sum") -> RelaxedSupernet:

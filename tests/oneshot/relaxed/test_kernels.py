@@ -12,7 +12,7 @@ import torch
 
 CHECK = """
 import itertools, sys, torch
-from nas.oneshot import weighted_sum_kernels as kernels
+from nas.oneshot.relaxed import kernels
 device = sys.argv[1]
 
 def check(outputs, weights, tolerance):
@@ -58,7 +58,7 @@ assert torch.equal(kernels.backward(x * torch.inf, [x], weights[1:2], [True, Fal
 ones = [torch.ones(5000, dtype=torch.bfloat16, device=device) for _ in range(3)]
 assert torch.equal(kernels.backward(ones[0], ones, weights, [True] * 4)[-1], torch.full((3,), 5000.0, device=device))
 # The operator takes them.
-from nas.oneshot.operator import weighted_sum
+from nas.oneshot import weighted_sum
 leaves = [x[:, :4].detach().requires_grad_(), x[:, 4:8].detach().requires_grad_()]
 alphas = torch.rand(2, device=device, requires_grad=True)
 ours = torch.autograd.grad(weighted_sum(leaves, alphas).square().sum(), [*leaves, alphas])
@@ -77,7 +77,7 @@ import sys, torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from nas.oneshot import weighted_sum_kernels as kernels
+from nas.oneshot.relaxed import kernels
 
 class Device:
     # What a kernel is compiled for; there is none to run it.

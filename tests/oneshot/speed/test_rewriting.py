@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice, Zero
 from nas.model_zoo import NASBench201, darts
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 from nas.oneshot.relaxed.architecture import Rule, softmax
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.rewriting import optimise
-from nas.oneshot.speed.speed import Speed
 
 EVERYTHING = Speed(merge=True, channels_last=True)
 NOTHING = Speed(fold=False, share=False, merge=False, channels_last=False)
