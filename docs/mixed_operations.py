@@ -32,9 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas import LayerChoice, ModelSpace, ValueChoice
 from nas.model_zoo import NASBench201, darts
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
-from nas.oneshot.speed.rewriting import optimise
-from nas.oneshot.speed.speed import Speed
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 from nas.oneshot.speed.whole_passes import compile_whole
 from nas.oneshot.training.frozen import frozen
 
@@ -122,7 +120,7 @@ class Side:
         """One of the architecture and one of the weights."""
         weights, architecture = list(self.net.model.parameters()), list(self.net.architecture.parameters())
         every = [*weights, *architecture]
-        with frozen(self.net.model.parameters(), self.freezes):
+        with frozen(self.net.model.parameters(), really=self.freezes):
             self.net.architecture.mix()
             self._gradients(every if self.plain else architecture)
         with torch.enable_grad() if self.plain else torch.no_grad():

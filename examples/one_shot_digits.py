@@ -30,7 +30,6 @@ from torch.utils.data import TensorDataset, random_split
 from nas import Experiment, ModelSpace, NasError, Sample, Strategy
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, ENAS, RandomOneShot
-from nas.protocols.supernet_strategy import OneShotStrategy
 from nas.strategies import GaussianProcess
 
 BENCHMARK = Path(__file__).parents[1] / "docs/benchmark"
@@ -161,7 +160,7 @@ def main() -> None:
         experiment.run(search.trials)
         seconds = time.process_time() - begin
         best, known = experiment.best_trial, Known(search.fixed)
-        if options.report and isinstance(search.strategy, OneShotStrategy):
+        if options.report and search.strategy.shared_training is not None:
             console.print(experiment.one_shot_report(k=options.report))
         retrained = experiment.retrain(evaluator=retraining)
         table.add_row(

@@ -86,7 +86,7 @@ def _charts(results: Results) -> list[Chart]:
     if len(results.objectives.names) > 1:
         return [_front(results, trials)]
     chart = _history(results.objectives, trials)
-    if results.header.get("ranked"):  # One-shot search proposes its subnets in its own order, best first.
+    if results.ranked:
         best = results.top(1)[0]
         chart.title, chart.line, chart.x_label = "The ranking", "", "rank"
         (name,) = results.objectives.describe()

@@ -9,7 +9,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from nas import LayerChoice, NasTypeError, NasValueError, Sample, model_space
+from nas import LayerChoice, NasTypeError, NasValueError, Sample, Zero, model_space
 from nas.errors import close_names, explain
 from nas.space import Answer
 
@@ -21,7 +21,7 @@ _STRING = re.compile(r"\+".join(r"\|" + "".join(rf"(\w+)~{i}\|" for i in range(n
 
 
 @final
-class Zero(nn.Module):
+class Cut(Zero):
     """No connection: zeros, which let a gradient of zeros pass."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def convolution(kernel: int, in_channels: int, channels: int, stride: int = 1) -
 
 def _operations(channels: int) -> dict[str, Callable[[], nn.Module]]:
     return {
-        "none": Zero,
+        "none": Cut,
         "skip_connect": nn.Identity,
         "nor_conv_1x1": partial(convolution, 1, channels, channels),
         "nor_conv_3x3": partial(convolution, 3, channels, channels),

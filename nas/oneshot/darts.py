@@ -18,12 +18,12 @@ from nas.oneshot.relaxed import (
 )
 from nas.oneshot.speed import Speed
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
-from nas.oneshot.training import ArchitectureSteps, Learner, RelaxedLearner
+from nas.oneshot.training import ArchitectureSteps, ExtraLoss, Learner, MakeOptimizer, RelaxedLearner
 from nas.space import ModelSpace
 
 
 class ArchitectureSettings(SupernetSettings, total=False):
-    """What the differentiable strategies take: how the architecture parameters are optimised, by Adam."""
+    """What the differentiable strategies take: how the architecture parameters are optimised, by Adam if not said."""
 
     learning_rate: float
     """3e-4 where omitted."""
@@ -35,6 +35,10 @@ class ArchitectureSettings(SupernetSettings, total=False):
     """Epochs at first in which the weights alone are trained; 0 where omitted."""
     penalty: CostPenalty | None
     """On what architectures cost."""
+    optimizer: MakeOptimizer | None
+    """Makes another optimizer of a list of architecture parameters: it has its own learning rate."""
+    extra_loss: ExtraLoss | None
+    """Of the `Architecture`, a scalar that is added to the validation loss."""
     stop: CurvatureStop | None
     """Ends the search when the curvature grows: `CurvatureStop()`."""
     speed: Speed
@@ -44,6 +48,8 @@ class ArchitectureSettings(SupernetSettings, total=False):
 def split_settings(settings: ArchitectureSettings, **defaults: Any) -> tuple[ArchitectureSteps, SupernetSettings]:
     """Those of the architecture, what is omitted by its default, and those of every supernet."""
     names = {field.name for field in fields(ArchitectureSteps)}
+    if settings.get("optimizer") is not None:  # the defaults are those of Adam
+        defaults = {name: value for name, value in defaults.items() if name == "warmup_epochs"}
     own = defaults | {name: value for name, value in settings.items() if name in names}
     rest: Any = {name: value for name, value in settings.items() if name not in names}
     return ArchitectureSteps(**own), rest
@@ -55,13 +61,14 @@ class DARTS(SupernetStrategy):
 
     Every choice is a mixture weighted by the softmax of architecture parameters. In each step these take a step on a
     batch of validation data, and the weights one on a batch of training data. The best samples are those of the
-    strongest candidates; in cells, of the k strongest edges of each node, "none" excluded.
+    strongest candidates; in cells, of the k strongest edges of each node, `nas.Zero` (no edge) excluded.
 
     Args:
         unrolled: second order: the architecture is judged after one more step of the weights (equation 6, exactly; by
             the paper's measure somewhat better, and some three times as slow).
         **settings: see `ArchitectureSettings` (`learning_rate`, `weight_decay`, `betas`, `warmup_epochs`, `penalty`,
-            `stop`, `speed`) and `SupernetSettings` (`epochs`, `checkpoint_every`, `candidates`, `recalibration`).
+            `optimizer`, `extra_loss`, `stop`, `speed`) and `SupernetSettings` (`epochs`, `checkpoint_every`,
+            `candidates`, `recalibration`).
 
     Raises:
         NasValueError, NasTypeError: an argument that makes no sense.

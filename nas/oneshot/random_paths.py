@@ -69,6 +69,10 @@ class RandomOneShot(SupernetStrategy):
                 raise NasValueError(explain(f"{name} must be an int from {least} on", got=number))
         if search is not None and not isinstance(search, Strategy):
             raise NasTypeError(explain("search is a strategy", got=search, mend="RegularizedEvolution(), say"))
+        if search is not None and search.shared_training is not None:
+            raise NasValueError(
+                explain("search looks among the paths of this supernet, so it trains none of its own", got=search)
+            )
         check_penalty(penalty)
         self._sandwich, self._middle = sampling == "sandwich", middle
         self._distillation = distillation if self._sandwich else None

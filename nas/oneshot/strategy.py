@@ -13,7 +13,7 @@ from nas.evaluators import TrainingEvaluator
 from nas.oneshot.ranking import Judged, Ranking
 from nas.oneshot.training import Learner, Logged, Training, measure, recalibrate, train_step
 from nas.oneshot.trust import TrustReport, trust_report
-from nas.protocols import Evaluator, Job, OneShotStrategy, OneShotTask, Task, Trial
+from nas.protocols import Evaluator, ExperimentArguments, Job, OneShotStrategy, OneShotTask, Task, Trial
 from nas.random_state import seeded
 from nas.space import ModelSpace, Sample
 
@@ -92,9 +92,10 @@ class SupernetStrategy(OneShotStrategy):
     # As a one-shot strategy.
 
     @final
-    def refuse(self, space: ModelSpace, evaluator: Evaluator) -> None:
-        """Raises where the space or the evaluator cannot serve."""
-        name = type(self).__name__
+    def refuse(self, arguments: ExperimentArguments) -> None:
+        """Raises where an argument of the experiment cannot serve."""
+        arguments.refuse_for_supernets()
+        name, evaluator = type(self).__name__, arguments.evaluator
         if not isinstance(evaluator, TrainingEvaluator):
             raise NasTypeError(
                 explain(

@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 from torch import nn
 
 from nas.errors import NasValueError, explain
+from nas.oneshot.paths import AllPaths, OnePath, answers_from, construct_without_weights
 from nas.protocols import Evaluator, Job, Trial, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
-from nas.space import Categorical, Domain, Sample, sample_key
+from nas.space import Answer, Choice, ModelSpace, Sample, as_key, is_skip, sample_key
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from nas.oneshot.training import Training
 
-_IDENTITIES = ("skip", "identity")
 _DOMINATES = 0.5
 _SHOWN = 120
 
@@ -144,14 +145,14 @@ def trust_report(
     )
     pairs = [(sign * row.shared, sign * row.alone) for row in compared]
     best = trials[0].sample if trials else samples[0]
-    domains = task.space.search_space.domains
+    skips = SkipConnections(task.space)
     return TrustReport(
         metric=training.module.metric,
         compared=compared,
         kendall=kendall(pairs),
         interval=_bootstrap(pairs),
-        skips=skip_share(best, domains),
-        expected_skips=_mean([skip_share(task.space.sample(seed), domains) for seed in range(100)]),
+        skips=skips.share(dict(best)),
+        expected_skips=_mean([skips.share(task.space.sample(seed)) for seed in range(100)]),
         curvature=training.curvature(),
     )
 
@@ -173,31 +174,54 @@ def kendall(pairs: Sequence[tuple[float, float]]) -> float:
     return agree / math.sqrt(first * second) if first and second else 0.0
 
 
-def skip_share(sample: Mapping[str, Any], domains: Mapping[str, Domain]) -> float | None:
-    """The share of skip connections among the operations of a sample; None where it has no such choice.
-
-    A choice is one of operations where a candidate is a skip connection by its name.
+@final
+class SkipConnections:
+    """Which answers of a space's LayerChoices are skip connections: those that build an `nn.Identity` or a `nas.Skip`.
 
     Args:
-        sample: label -> answer.
-        domains: of the space, by label.
+        space: of the samples that are asked about.
 
     Example:
-        >>> from nas import Categorical
-        >>> domains = {"op": Categorical(["skip_connect", "conv"]), "act": Categorical(["relu", "tanh"])}
-        >>> skip_share({"op": "skip_connect", "act": "relu"}, domains)
-        1.0
+        >>> from nas import LayerChoice
+        >>> operations = {"pass": nn.Identity, "conv": lambda: nn.Conv1d(2, 2, 1)}
+        >>> skips = SkipConnections(ModelSpace(lambda: LayerChoice(operations, label="op")))
+        >>> skips.share({"op": "pass"}), skips.share({"op": "conv"})
+        (1.0, 0.0)
     """
-    operations = [answer for label, answer in sample.items() if _has_skips(domains[label])]
-    return sum(map(_is_skip, operations)) / len(operations) if operations else None
+
+    def __init__(self, space: ModelSpace) -> None:
+        self._space = space
+        self._known: dict[str, dict[Answer, bool]] = {}
+        self._layers = set(_layer_labels(space.search_space.choices))
+        # Candidates side by side need not be an architecture: then the samples alone tell.
+        with suppress(Exception):
+            self._look(AllPaths, space.default())
+
+    def share(self, sample: Sample) -> float | None:
+        """The share of skip connections among the operations of a sample; None where it has no such choice.
+
+        A choice is one of operations where a candidate is a skip connection.
+        """
+        asked = {label: as_key(answer) for label, answer in sample.items() if label in self._layers}
+        if any(answer not in self._known.get(label, {}) for label, answer in asked.items()):
+            self._look(OnePath, sample)
+        operations = [(label, answer) for label, answer in asked.items() if any(self._known.get(label, {}).values())]
+        return sum(self._known[label][answer] for label, answer in operations) / len(operations) if operations else None
+
+    def _look(self, handler: type[AllPaths] | type[OnePath], sample: Sample) -> None:
+        with seeded(0):
+            _, used, _ = construct_without_weights(self._space, lambda: handler(answers_from(sample)))
+        for label, answer, module in used.names.candidates():
+            answers = self._known.setdefault(label, {})
+            answers[as_key(answer)] = is_skip(module) or answers.get(as_key(answer), False)
 
 
-def _has_skips(domain: Domain) -> bool:
-    return isinstance(domain, Categorical) and any(map(_is_skip, domain.values()))
-
-
-def _is_skip(answer: object) -> bool:
-    return isinstance(answer, str) and any(name in answer.lower() for name in _IDENTITIES)
+def _layer_labels(choices: Iterable[Choice]) -> Iterator[str]:
+    for choice in choices:
+        if choice.kind == "layer":
+            yield choice.label
+        for branch in choice.branches:
+            yield from _layer_labels(branch.choices)
 
 
 def _mean(shares: list[float | None]) -> float | None:

@@ -13,14 +13,16 @@ from nas.protocols.evaluation import (
 )
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
+from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
 from nas.protocols.strategy import Strategy, Task
-from nas.protocols.supernet_strategy import OneShotStrategy, OneShotTask, Supernet, refuse_for_one_shot
+from nas.protocols.supernet_strategy import OneShotStrategy
 from nas.protocols.trial import Trial, TrialState
 
 __all__ = [
     "Direction",
     "EarlyStopping",
     "Evaluator",
+    "ExperimentArguments",
     "Hyperband",
     "Job",
     "MedianStop",
@@ -28,9 +30,9 @@ __all__ = [
     "OneShotStrategy",
     "OneShotTask",
     "Patience",
+    "SharedTraining",
     "Strategy",
     "SuccessiveHalving",
-    "Supernet",
     "Task",
     "Trial",
     "TrialState",
@@ -41,7 +43,6 @@ __all__ = [
     "evaluating",
     "fronts",
     "losses",
-    "refuse_for_one_shot",
     "report",
     "trial_directory",
     "usual_direction",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from nas.protocols.objectives import Direction, losses
+from nas.protocols.shared_training import SharedTraining
 from nas.protocols.trial import Trial
 from nas.space import Sample, SearchSpace
 
@@ -77,3 +78,11 @@ class Strategy(ABC):
     @abstractmethod
     def tell(self, trial: Trial) -> None:
         """Takes note of a trial: RUNNING when it has been started, later COMPLETE, STOPPED or FAILED."""
+
+    @property
+    def shared_training(self) -> SharedTraining | None:
+        """What is trained before the first sample is proposed, and all samples share; nothing in ordinary strategies.
+
+        All that an experiment must know of one-shot search it asks of what this returns, which may be the strategy.
+        """
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.errors import ExperimentError, explain
-from nas.protocols import Evaluator, Objectives, OneShotStrategy, Strategy
+from nas.protocols import Evaluator, Objectives, Strategy
 from nas.records.fingerprint import changed_code, fingerprint
 from nas.space import ModelSpace
 
@@ -16,7 +16,7 @@ def describe_experiment(
     space: ModelSpace, evaluator: Evaluator, strategy: Strategy, objectives: Objectives, *, seed: int, repeats: int
 ) -> dict[str, Any]:
     """All that the sequence of samples and their results depend on, as JSON."""
-    constraint = space.search_space.constraint
+    constraint, shared = space.search_space.constraint, strategy.shared_training
     return {
         "model": space.name,
         "space": space.search_space.describe(),
@@ -28,7 +28,7 @@ def describe_experiment(
         "seed": seed,
         "repeats": repeats,
         "code": fingerprint(space.source, *space.mutators, evaluator, strategy),
-        **({"ranked": True} if isinstance(strategy, OneShotStrategy) else {}),
+        **({"ranked": True} if shared is not None and shared.ranks else {}),
     }
 
 

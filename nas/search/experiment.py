@@ -14,12 +14,10 @@ from nas.protocols import (
     Direction,
     EarlyStopping,
     Evaluator,
-    OneShotStrategy,
+    ExperimentArguments,
     OneShotTask,
     Strategy,
-    Supernet,
     Trial,
-    refuse_for_one_shot,
 )
 from nas.records import History, Session, describe_experiment
 from nas.search.arguments import check_limits, check_parts, check_pruner, choose_objectives, make_executor, open_folder
@@ -27,6 +25,7 @@ from nas.search.progress import ProgressMode, make_progress
 from nas.search.results import Results, conclude
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop
+from nas.search.shared_weights import SharedWeights
 from nas.space import Answer, ModelSpace, Mutator
 
 if TYPE_CHECKING:
@@ -112,9 +111,17 @@ class Experiment:
         self.ending = ""
         """Why the latest run ended, in words."""
         self._executor = make_executor(executor)
-        if isinstance(strategy, OneShotStrategy):
-            refuse_for_one_shot(self.objectives, executor=executor, repeats=repeats, early_stopping=early_stopping)
-            strategy.refuse(self.space, evaluator)
+        if (shared := strategy.shared_training) is not None:
+            shared.refuse(
+                ExperimentArguments(
+                    space=self.space,
+                    evaluator=evaluator,
+                    objectives=self.objectives,
+                    executor=executor,
+                    repeats=repeats,
+                    early_stopping=early_stopping,
+                )
+            )
         self._pruner = check_pruner(early_stopping, self.objectives)
         self._session = Session(
             open_folder(storage, self.path),
@@ -184,7 +191,7 @@ class Experiment:
         directory: str | Path | None = None,
     ) -> list[Any]:
         """The k best different architectures, best first; see `Results.export_top_models`."""
-        build = self._supernet.inherit if inherit_weights else None
+        build = self._shared_weights.inherit if inherit_weights else None
         return self.results.export_top_models(
             k, formatter, example_input=example_input, directory=directory, build=build
         )
@@ -210,7 +217,7 @@ class Experiment:
             rank,
             evaluator=self.evaluator if evaluator is None else evaluator,
             seed=self.seed if seed is None else seed,
-            inherit=self._supernet.inherit if inherit_weights else None,
+            inherit=self._shared_weights.inherit if inherit_weights else None,
         )
 
     def one_shot_report(self, k: int = 5, **options: Any) -> Any:
@@ -220,11 +227,11 @@ class Experiment:
             k: how many architectures.
             **options: `evaluator`, how they are trained, and `choose`: "spread" (the best and random ones) or "best".
         """
-        return self._supernet.report(self.trials, k, **options)
+        return self._shared_weights.report(self.trials, k, **options)
 
     @property
-    def _supernet(self) -> Supernet:
-        return Supernet(
+    def _shared_weights(self) -> SharedWeights:
+        return SharedWeights(
             self.strategy,
             OneShotTask(
                 space=self.space,
@@ -334,8 +341,8 @@ class Experiment:
             try:
                 judge: Evaluator | None = self.evaluator
                 total = self.space.size if isinstance(self.space.size, int) else None
-                if isinstance(self.strategy, OneShotStrategy):
-                    judge, total = self._supernet.search(shown.note, end), None
+                if self.strategy.shared_training is not None:
+                    judge, total = self._shared_weights.search(shown.note, end), None
                 shown.begin(max_trials if max_trials is not None else total, history.finished)
                 ending = "the time is up, before the supernet is trained"
                 if judge is not None:

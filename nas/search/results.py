@@ -93,14 +93,19 @@ class Results:
     def top(self, k: int) -> list[Trial]:
         """The k best COMPLETE trials of different samples, best first (front after front for several objectives)."""
         different: dict[str, Trial] = {}
-        for trial in self._ranked():
+        for trial in self._in_order():
             different.setdefault(sample_key(trial.sample), trial)
         return list(different.values())[:k]
 
-    def _ranked(self) -> list[Trial]:
-        if not self.header.get("ranked"):
+    @property
+    def ranked(self) -> bool:
+        """Whether the strategy proposed its samples in the order of its own ranking, best first, as one-shot does."""
+        return bool(self.header.get("ranked"))
+
+    def _in_order(self) -> list[Trial]:
+        """The COMPLETE trials, best first."""
+        if not self.ranked:
             return self.objectives.rank(self.trials)
-        # One-shot search proposes its subnets in the order of its own ranking.
         return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
 
     def to_dataframe(self) -> pandas.DataFrame:

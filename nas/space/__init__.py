@@ -5,6 +5,7 @@ from nas.space.choice_tree import Branch, Choice, as_key
 from nas.space.constraints import Constraint, Where, as_constraint
 from nas.space.counting import count
 from nas.space.domains import Answer, Categorical, Domain, Subset
+from nas.space.markers import Skip, Zero, is_skip, is_zero
 from nas.space.mutables import Candidate, ChosenInputs, ChosenInt, InputChoice, LayerChoice, Repeat, ValueChoice
 from nas.space.mutators import Mutator, replace_module
 from nas.space.numeric_domains import Integer, Real
@@ -39,15 +40,19 @@ __all__ = [
     "Sample",
     "SearchSpace",
     "Select",
+    "Skip",
     "Subset",
     "Sum",
     "ValueChoice",
     "Where",
+    "Zero",
     "as_constraint",
     "as_key",
     "chosen_items",
     "count",
     "dumps_sample",
+    "is_skip",
+    "is_zero",
     "label_scope",
     "load_sample",
     "loads_sample",

@@ -44,6 +44,15 @@ class Chain(Strategy):
                         "a part of a chain is (strategy, number of trials)", got=part, mend="Chain([(Random(), 20)])"
                     )
                 )
+            if part[0].shared_training is not None:
+                raise NasValueError(
+                    explain(
+                        f"part {place} trains something before it proposes, which an experiment does for a strategy of "
+                        "its own alone",
+                        got=part[0],
+                        mend="run it in an experiment of its own",
+                    )
+                )
             if part[1] is not None:
                 check_count(f"the number of trials of part {place}", part[1])
             elif place < len(parts) - 1:

@@ -10,9 +10,7 @@ from torch.nn import functional
 
 from nas import LayerChoice, ModelSpace
 from nas.model_zoo import darts
-from nas.oneshot.relaxed.operator import weighted_sum
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
-from nas.oneshot.speed.rewriting import optimise
+from nas.oneshot import RelaxedSupernet, optimise, weighted_sum
 from nas.oneshot.training.frozen import frozen
 
 

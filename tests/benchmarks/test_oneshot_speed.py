@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from nas import LayerChoice, ModelSpace, Sample, ValueChoice
-from nas.oneshot.paths.supernet import PathSupernet
+from nas.oneshot import PathSupernet
 
 
 class Network(nn.Sequential):

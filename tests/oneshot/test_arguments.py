@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from torch.optim import SGD
 
 from nas import NasError
 from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
@@ -19,6 +20,11 @@ from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomO
         (DARTS, {"unrolled": "yes"}, "unrolled is True or False; received 'yes'"),
         (DARTS, {"stop": True}, r"stop ends a search early; received True. To mend: CurvatureStop\(\)"),
         (DARTS, {"penalty": 3}, "penalty is a CostPenalty; received 3"),
+        (DARTS, {"optimizer": "Adam"}, "optimizer is a function that makes one of parameters; received 'Adam'"),
+        (DARTS, {"optimizer": SGD, "betas": (0.1, 0.2)}, r"has its own settings; received {'betas': \(0.1, 0.2\)}"),
+        (PCDARTS, {"optimizer": SGD, "learning_rate": 0.1}, "has its own settings; received {'learning_rate': 0.1}"),
+        (DARTS, {"extra_loss": 3}, "extra_loss is a function of the architecture; received 3"),
+        (RandomOneShot, {"search": DARTS()}, "looks among the paths of this supernet, so it trains none of its own"),
         (ProxylessNAS, {"penalty": 3}, "penalty is a CostPenalty"),
         (GumbelDARTS, {"temperature": 3}, "temperature is a pair of numbers above 0"),
         (GumbelDARTS, {"temperature": (1, 0)}, "temperature is a pair of numbers above 0"),

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from nas import Cell, Evaluator, ModelSpace
+from nas import Cell, Evaluator, ModelSpace, OneShotStrategy, Zero
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
-from nas.protocols.supernet_strategy import OneShotStrategy
 from nas.testing import OneShotContract
 
 SHORT: Any = {"epochs": 2, "checkpoint_every": 3, "candidates": 3, "recalibration": 2}
@@ -55,7 +54,7 @@ class Cells(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         operations = {
-            "none": lambda i: Nothing(),
+            "none": lambda i: Zero(),
             "skip": lambda i: nn.Identity(),
             "conv": lambda i: nn.Conv2d(8, 8, 1, bias=False),
         }
@@ -66,11 +65,6 @@ class Cells(nn.Module):
         images = nn.functional.pad(inputs, (0, 2))[:, :, None, None].expand(-1, -1, 2, 2)
         found: Tensor = self.head(self.cell(images, images).mean((2, 3)))
         return found
-
-
-class Nothing(nn.Module):
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.zeros_like(inputs)
 
 
 class TestPCDARTS(Small):

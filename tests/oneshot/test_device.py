@@ -13,9 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas import InputChoice, LayerChoice, ModelSpace, Repeat, ValueChoice
 from nas.model_zoo import NASBench201, darts
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
-from nas.oneshot.speed.rewriting import optimise
-from nas.oneshot.speed.speed import Speed
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 
 
 class Inputs(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from nas import Cell, Experiment, LayerChoice, Sample
+from nas import Cell, Experiment, LayerChoice, Sample, Zero
 from nas.evaluators import Regression
 from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
 from nas.oneshot.strategy import SupernetStrategy
@@ -42,20 +42,11 @@ def _task(inputs: Tensor, targets: Tensor) -> Task:
     return TensorDataset(inputs[:256], targets[:256]), TensorDataset(inputs[256:], targets[256:])
 
 
-class Function(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.function(inputs)
-
-
 def layers() -> nn.Module:
     """The targets have both signs and mix the inputs, so nothing but a Linear will do."""
     operations = {
         "skip": nn.Identity,
-        "none": lambda: Function(torch.zeros_like),
+        "none": Zero,
         "relu": lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU()),
         "linear": lambda: nn.Linear(8, 8),
     }
@@ -68,7 +59,7 @@ class OneNode(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         operations = {
-            "none": lambda i: Function(torch.zeros_like),
+            "none": lambda i: Zero(),
             "skip": lambda i: nn.Identity(),
             "relu": lambda i: nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()),
             "linear": lambda i: nn.Conv2d(8, 8, 1),

@@ -4,12 +4,15 @@ import random
 from typing import Any
 
 import pytest
+import torch
 from scipy.stats import kendalltau
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
-from nas import Categorical, Experiment, LayerChoice, NasValueError
+from nas import Experiment, InputChoice, LayerChoice, ModelSpace, NasValueError, Skip, ValueChoice
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, RandomOneShot
-from nas.oneshot.trust import Compared, TrustReport, kendall, skip_share
+from nas.oneshot.trust import Compared, SkipConnections, TrustReport, kendall
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -70,26 +73,48 @@ def test_it_is_printed() -> None:
     assert "…" in str(report(compared=(Compared(sample={f"label{i}": i for i in range(99)}, shared=0, alone=0),)))
 
 
-def test_skips_are_told_by_their_names() -> None:
-    operations, others = Categorical(["skip_connect", "conv3", "none", "sep"]), Categorical(["relu", "tanh"])
-    domains = {
-        "a": operations,
-        "b": operations,
-        "c": operations,
-        "d": operations,
-        "n": Categorical([3, 4]),
-        "e": others,
-    }
-    assert skip_share({"a": "skip_connect", "b": "conv3", "d": "sep", "n": 3, "e": "relu"}, domains) == 1 / 3
-    assert skip_share({"n": 3, "e": "relu"}, domains) is None
+class Halves(Skip):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., ::2]
+
+
+def test_skips_are_told_by_their_modules() -> None:
+    """Whatever the answers are called; of choices without skips nothing is counted."""
+    operations = {"conv": nn.Identity, "skip_connect": lambda: nn.Conv1d(2, 2, 1), "none": Halves}
+    others = {"identity": nn.ReLU, "skip": nn.Tanh}
+
+    def network() -> nn.Module:
+        layers = [LayerChoice(operations, label=name) for name in "abc"]
+        return nn.Sequential(*layers, LayerChoice(others, label="act"), nn.Linear(ValueChoice([3, 4], label="n"), 1))
+
+    skips = SkipConnections(ModelSpace(network))
+    found = {"a": "conv", "b": "skip_connect", "c": "none", "act": "skip", "n": 3}
+    assert skips.share(found) == 2 / 3
+    assert skips.share(found | {"a": "skip_connect", "c": "skip_connect"}) == 0
+    assert SkipConnections(ModelSpace(lambda: LayerChoice(others, label="act"))).share({"act": "skip"}) is None
+
+
+def test_skips_below_other_answers_are_found() -> None:
+    """What only some answers ask: candidates within candidates, inputs that are left out, values that decide."""
+
+    def inner(label: str) -> nn.Module:
+        return LayerChoice([nn.Identity, nn.ReLU], label=label)
+
+    def network() -> nn.Module:
+        deep = ValueChoice([False, True], label="deep")
+        return nn.Sequential(
+            LayerChoice({"plain": nn.Tanh, "more": lambda: inner("within")}, label="outer"),
+            InputChoice(2, 1, each=lambda i: inner(f"input{i}"), label="inputs"),
+            *([inner("below")] if deep else []),
+        )
+
+    skips = SkipConnections(ModelSpace(network))
+    sample = {"outer": "more", "within": 1, "inputs": 1, "input1": 0, "deep": True, "below": 0}
+    assert skips.share(sample) == 2 / 3
 
 
 @pytest.mark.parametrize("make", [DARTS, RandomOneShot])
 def test_a_report_on_a_search(make: Any, tmp_path: Any) -> None:
-    import torch
-    from torch import nn
-    from torch.utils.data import TensorDataset
-
     inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     pairs = TensorDataset(inputs, inputs.argmax(1))
     kinds = {"skip": nn.Identity, "linear": lambda: nn.Linear(3, 3), "tanh": nn.Tanh}

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas import Skip, Zero
+
 MakeOperation: TypeAlias = Callable[[int, int], nn.Module]
 """Builds an operation, given its channels (as many in as out) and its stride."""
 
@@ -76,8 +78,10 @@ def _skip(channels: int, stride: int) -> nn.Module:
 
 
 @final
-class FactorizedReduce(nn.Module):
+class FactorizedReduce(Skip):
     """Halves height and width by two 1x1 convolutions of stride 2, one of them moved by a pixel, side by side.
+
+    It is the skip connection of reduction cells.
 
     Odd sizes are rounded up, as the pooling and the convolutions of a reduction cell do.
 
@@ -101,27 +105,6 @@ class FactorizedReduce(nn.Module):
             x = functional.pad(x, (0, odd[1], 0, odd[0]))
         out: Tensor = self.norm(torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], dim=1))
         return out
-
-
-@final
-class Zero(nn.Module):
-    """No connection: zeros of the right shape, the "none" of DARTS.
-
-    Args:
-        stride: 2 halves height and width.
-    """
-
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) to zeros of (batch, channels, height/stride, width/stride)."""
-        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
-
-    def extra_repr(self) -> str:
-        """What `print(model)` shows."""
-        return f"stride={self.stride}"
 
 
 OPERATIONS: Mapping[str, MakeOperation] = {

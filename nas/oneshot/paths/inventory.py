@@ -147,7 +147,7 @@ class Census:
         return built
 
     def _build(self, make: Callable[[], AllPaths | OnePath]) -> Built:
-        model, handler, device = _construct(self.space, make)
+        model, handler, device = construct_without_weights(self.space, make)
         layouts: dict[tuple[int, int], Found] = {}
         if self.follows and self.example is not None:
             try:
@@ -307,7 +307,9 @@ def named(places: Iterable[Place]) -> Iterator[tuple[str, Place]]:
         yield names.setdefault(id(place.tensor), place.name), place
 
 
-def _construct(space: ModelSpace, make: Callable[[], AllPaths | OnePath]) -> tuple[nn.Module, AllPaths | OnePath, str]:
+def construct_without_weights(
+    space: ModelSpace, make: Callable[[], AllPaths | OnePath]
+) -> tuple[nn.Module, AllPaths | OnePath, str]:
     """On the meta device; on the CPU where the program needs numbers, or keeps some that are no parameters."""
     handler = make()
     try:

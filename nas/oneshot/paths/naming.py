@@ -33,6 +33,7 @@ class _Mark:
 
     label: str
     answer: Answer
+    module: nn.Module
     others: dict[Answer, nn.Module]
 
 
@@ -50,12 +51,19 @@ class Names:
         self._kept.append(module)
         marks = self._marks.setdefault(id(module), [])
         if all(mark.label != question.label for mark in marks):  # else one instance that stands in several places
-            marks.append(_Mark(question.label, answer, others))
+            marks.append(_Mark(question.label, answer, module, others))
 
     def stands_beside(self, module: nn.Module, others: dict[str, nn.Module]) -> None:
         """Children that a module would have under other answers."""
         self._kept.append(module)
         self._beside[id(module)] = others
+
+    def candidates(self) -> Iterator[tuple[str, Answer, nn.Module]]:
+        """What LayerChoices built, and what else they could have built: (label, answer, module)."""
+        for mark in (mark for marks in self._marks.values() for mark in marks):
+            yield mark.label, mark.answer, mark.module
+            for answer, module in mark.others.items():
+                yield mark.label, answer, module
 
     def places(self, model: nn.Module) -> Iterator[Place]:
         """All parameters and buffers of a model, and of what stands beside it; tied ones several times."""

@@ -1,19 +1,22 @@
 """Relaxed supernets: mixtures of candidates, weighted by architecture parameters."""
 
-from nas.oneshot.relaxed.architecture import Architecture, Mixing, softmax
+from nas.oneshot.relaxed.architecture import Architecture, Mixing, Rule, softmax
 from nas.oneshot.relaxed.curvature import CurvatureStop, largest_eigenvalue
 from nas.oneshot.relaxed.masks import MaskedNetwork
-from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, TwoPathMixer
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
 from nas.oneshot.relaxed.operator import weighted_sum
+from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
 from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty, is_number
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 
 __all__ = [
     "Architecture",
+    "Concentrations",
     "CostPenalty",
     "CurvatureStop",
     "GumbelMixer",
+    "Logits",
     "MaskedNetwork",
     "MixedDepth",
     "MixedInput",
@@ -21,7 +24,11 @@ __all__ = [
     "Mixer",
     "Mixing",
     "Moment",
+    "Parametrisation",
+    "Phase",
     "RelaxedSupernet",
+    "Rule",
+    "Simplex",
     "SoftmaxMixer",
     "Terms",
     "TwoPathMixer",

@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from nas.errors import NasValueError, close_names, explain
+from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.oneshot.relaxed.parametrisations import Logits, Parametrisation
 from nas.space import Answer, Domain, Sample, as_key
 
 Rule: TypeAlias = Callable[[str, Tensor], "Tensor | tuple[Tensor, Sequence[int]]"]
-"""Makes weights (n,) of a label and its logits (n,).
+"""Makes weights (n,) of a label and its logits (n,), whatever the parametrisation is.
 
 A candidate whose weight is exactly 0 is not computed. To have the gradient of a weight of 0, return with the weights
 the positions of all that are to be computed.
@@ -116,20 +117,27 @@ class Architecture(nn.Module):
 
     Args:
         mixing: what the supernet asked; the weights are written there.
-        seed: of the initial logits, 1e-3 times normal noise as in DARTS.
+        seed: of the initial parameters.
+        parametrisation: what the parameters are; the logits where omitted.
 
     Attributes:
-        logits: the parameters, each (answers,); (inputs, 2) where any subset of the inputs may be taken.
+        parametrisation: what the parameters are.
     """
 
-    def __init__(self, mixing: Mixing, *, seed: int = 0) -> None:
+    def __init__(self, mixing: Mixing, *, seed: int = 0, parametrisation: Parametrisation | None = None) -> None:
         super().__init__()
         self._mixing = mixing
+        self.parametrisation = Logits() if parametrisation is None else parametrisation
+        if not isinstance(self.parametrisation, Parametrisation):
+            raise NasTypeError(
+                explain("a parametrisation says what the parameters are", got=parametrisation, mend="Logits()")
+            )
         generator = torch.Generator().manual_seed(seed)
-        self.logits = nn.ParameterDict()
+        self.logits = nn.ParameterDict()  # so called in checkpoints, whatever the parametrisation is
         for label, choice in mixing.choices.items():  # one by one: a dict at once would be sorted
             if choice.learned:
-                self.logits[_key(label)] = nn.Parameter(1e-3 * torch.randn(choice.shape, generator=generator))
+                initial = self.parametrisation.initial(choice.shape, generator)
+                self.logits[_key(label)] = nn.Parameter(initial)
         self.mix()
 
     @property
@@ -157,7 +165,7 @@ class Architecture(nn.Module):
         return next((parameter.device for parameter in self.parameters()), None)
 
     def parameter(self, label: str) -> nn.Parameter:
-        """The logits of a label.
+        """The parameters of a label, (answers,); (inputs, 2) where any subset of the inputs may be taken.
 
         Raises:
             NasValueError: there is no such label, or it has no parameters.
@@ -173,21 +181,35 @@ class Architecture(nn.Module):
         """What the weights of a label belong to: its answers; for gates and edges the positions of the inputs."""
         return self._mixing.choices[label].answers
 
+    def logits_of(self, label: str, dtype: torch.dtype | None = None) -> Tensor:
+        """What the rules of mixing are given: the logits that the parameters of a label stand for, of their shape.
+
+        Args:
+            label: with parameters.
+            dtype: in which they are computed; that of the parameters where omitted.
+        """
+        parameter = self.parameter(label)
+        return self.parametrisation.logits(parameter if dtype is None else parameter.to(dtype))
+
+    def log_probabilities(self, label: str, dtype: torch.dtype | None = None) -> Tensor:
+        """The logarithms of the probabilities, (answers,); of gates (inputs, 2), closed and open."""
+        return self.logits_of(label, dtype).log_softmax(-1)
+
     def probabilities(self, label: str) -> Tensor:
         """The softmax of the logits, (answers,); of gates, how likely each input is taken."""
-        shares = self.parameter(label).softmax(-1)
+        shares = self.logits_of(label).softmax(-1)
         return shares[:, 1] if shares.dim() == 2 else shares
 
     def entropy(self, label: str) -> Tensor:
         """In nats; of gates, the sum over the inputs."""
-        logarithms = self.parameter(label).log_softmax(-1)
+        logarithms = self.log_probabilities(label)
         return -(logarithms.exp() * logarithms).sum()
 
     def mix(self, rule: Rule = softmax) -> None:
         """Sets the weights for the next forward passes: the rule is asked once for each label.
 
         Of gates it is asked once for each input, with the two logits of closed and open. The weights hang in the graph
-        of the logits: mix again after each backward pass.
+        of the parameters: mix again after each backward pass.
 
         Args:
             rule: label and logits (n,) -> weights (n,), perhaps with the positions to compute.
@@ -199,7 +221,7 @@ class Architecture(nn.Module):
                 weights = torch.ones(choice.shape, device=self._device)
                 mixing.weights[label], mixing.active[label] = weights, tuple(range(len(choice.answers)))
                 continue
-            logits = self.parameter(label)
+            logits = self.logits_of(label)
             rows = [rule(label, row) for row in (logits.unbind() if choice.kind == "gates" else [logits])]
             made = [row if isinstance(row, tuple) else (row, None) for row in rows]
             weights = torch.stack([row for row, _ in made]) if choice.kind == "gates" else made[0][0]

@@ -59,7 +59,7 @@ def largest_eigenvalue(
     Args:
         loss: of a batch.
         network: is put into eval mode meanwhile.
-        architecture: in whose logits.
+        architecture: in whose parameters.
         batch: of validation data.
         iterations: at most.
         tolerance: relative change at which it ends.

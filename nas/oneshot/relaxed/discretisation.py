@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias, final
 
+import torch
+
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture
 from nas.space import Answer, Choice, Sample, SearchSpace, Subset, as_key
@@ -26,12 +28,12 @@ def discretise(
     Each choice takes its likeliest answer, and those that follow lose the least in the product of the probabilities of
     the active labels, each relative to the likeliest answer of its label (so that choices that ask further choices are
     not at a disadvantage). On the edges of a cell whose nodes read k distinct states an operation counts with its
-    probability as it is, "none" excluded, and with the probability of the edge where edges have one: the best is then
-    what DARTS derives, the k edges with the strongest operations (arXiv 1806.09055, section 2.4).
+    probability as it is, `nas.Zero` excluded, and with the probability of the edge where edges have one: the best is
+    then what DARTS derives, the k edges with the strongest operations (arXiv 1806.09055, section 2.4).
 
     Args:
         space: whose constraint is kept, too.
-        architecture: its logits are read.
+        architecture: its probabilities are read.
         edge_labels: the LayerChoices on such edges, with their answers that mean no edge.
         k: how many.
 
@@ -64,8 +66,7 @@ def _costs(architecture: Architecture, label: str, edge_labels: Mapping[str, tup
     choice = architecture.choices[label]
     if not choice.learned:
         return {as_key(answer): 0.0 for answer in choice.domain.values()}
-    logits = architecture.parameter(label).detach().double()
-    logarithms = logits.log_softmax(-1).tolist()
+    logarithms = architecture.log_probabilities(label, torch.float64).detach().tolist()
     if choice.kind == "answers":
         costs = {as_key(answer): -value for answer, value in zip(choice.answers, logarithms, strict=True)}
         costs = {answer: cost for answer, cost in costs.items() if answer not in edge_labels.get(label, ())}

@@ -13,7 +13,18 @@ from nas.errors import NasError, NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer
 from nas.oneshot.relaxed.partial_channels import PartialChannels
-from nas.space import Answer, ChosenInputs, ChosenInt, Handler, ModelSpace, Question, Select, Subset, chosen_items
+from nas.space import (
+    Answer,
+    ChosenInputs,
+    ChosenInt,
+    Handler,
+    ModelSpace,
+    Question,
+    Select,
+    Subset,
+    chosen_items,
+    is_zero,
+)
 
 
 @final
@@ -69,7 +80,7 @@ class Relax(Handler):
                 candidates[answer] = build(answer)
         self._on_edge, self._on_input = on_edge, on_input
         if on_edge:
-            empty = tuple(a for a, module in candidates.items() if a == "none" or type(module).__name__ == "Zero")
+            empty = tuple(a for a, module in candidates.items() if is_zero(module))
             self.edge_labels[label] = empty if len(empty) < len(answers) else ()
         if on_input and self._partial_channels > 1:
             self.thinned = True

@@ -10,7 +10,9 @@ from typing import Literal, TypeAlias, final
 import torch
 from torch import Tensor
 
+from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture, Rule, softmax
+from nas.oneshot.relaxed.parametrisations import Logits
 from nas.random_state import derive_seed
 
 Phase: TypeAlias = Literal["weights", "architecture"]
@@ -27,9 +29,16 @@ class Moment:
     epochs: int
     """How many the search has."""
 
+    def seed(self, seed: int, phase: Phase) -> int:
+        """A seed of its own for this phase of this step, the same on every device and after a restart."""
+        return derive_seed(seed, self.step, phase == "weights")
+
 
 class Mixer(ABC):
     """Chooses the rule of mixing for each step. What is random comes from the seed and the number of the step."""
+
+    def refuse(self, architecture: Architecture) -> None:  # noqa: B027 - most can mix every one
+        """Raises a NasError where an architecture cannot be mixed in this way; by default every one can."""
 
     @abstractmethod
     def rule(self, moment: Moment, phase: Phase) -> Rule:
@@ -79,7 +88,7 @@ class GumbelMixer(Mixer):
         def mix(label: str, logits: Tensor) -> Tensor | tuple[Tensor, Sequence[int]]:
             device = logits.device  # where the noise is drawn, as nobody is to wait for it
             if device not in generators:
-                generators[device] = _generator(self._seed, moment.step, phase, device)
+                generators[device] = torch.Generator(device).manual_seed(moment.seed(self._seed, phase))
             uniform = torch.rand(logits.shape, generator=generators[device], device=device).clamp_(1e-10, 1 - 1e-7)
             noise = -(-uniform.log()).log()
             soft = ((logits.log_softmax(-1) + noise.to(logits)) / temperature).softmax(-1)
@@ -111,9 +120,21 @@ class TwoPathMixer(Mixer):
         self._seed = seed
         self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    def refuse(self, architecture: Architecture) -> None:
+        """Raises where the parameters are no logits, which are mended after each step."""
+        if not isinstance(architecture.parametrisation, Logits):
+            raise NasValueError(
+                explain(
+                    "binarised paths mend the logits after each step, so the parameters must be these",
+                    got=type(architecture.parametrisation).__name__,
+                    where="parametrisation",
+                    mend="RelaxedSupernet(space, parametrisation=Logits())",
+                )
+            )
+
     def rule(self, moment: Moment, phase: Phase) -> Rule:
         """One path, or two of which one passes."""
-        generator = _generator(self._seed, moment.step, phase)
+        generator = torch.Generator().manual_seed(moment.seed(self._seed, phase))
         self._drawn = []
         return lambda label, logits: self._mix(logits, generator, phase)
 
@@ -138,7 +159,3 @@ class TwoPathMixer(Mixer):
             for logits, two, before in self._drawn:
                 logits[two] += before - logits[two].logsumexp(0)
         self._drawn = []
-
-
-def _generator(seed: int, step: int, phase: Phase, device: torch.device | None = None) -> torch.Generator:
-    return torch.Generator(device or "cpu").manual_seed(derive_seed(seed, step, phase == "weights"))

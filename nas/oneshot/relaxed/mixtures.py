@@ -19,7 +19,7 @@ Terms: TypeAlias = tuple[list[Tensor | None], Tensor | None]
 
 
 class QuickTerms(Protocol):
-    """Computes the terms of a mixture of layers, exactly, but by a quicker way (see `nas.oneshot.rewriting`)."""
+    """Computes the terms of a mixture of layers, exactly, but by a quicker way (see `nas.oneshot.speed.rewriting`)."""
 
     def terms(self, x: Tensor) -> Terms:
         """Of the input of the mixture."""

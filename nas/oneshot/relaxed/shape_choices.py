@@ -222,10 +222,11 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
     """Why masks cannot turn one network into the other, and the mend; None where they can."""
     ours, theirs = dict(usual.named_modules()), dict(other.named_modules())
     for name in [*ours, *theirs]:
-        kinds = [type(modules[name]).__name__ if name in modules else "nothing" for modules in (ours, theirs)]
-        if kinds[0] != kinds[1]:
+        kinds = [type(modules[name]) if name in modules else None for modules in (ours, theirs)]
+        if _qualified(kinds[0]) != _qualified(kinds[1]):
+            here, there = ("nothing" if kind is None else kind.__name__ for kind in kinds)
             return (
-                f"there is {kinds[1]} at {name!r} where else is {kinds[0]}, which no mask can do",
+                f"there is {there} at {name!r} where else is {here}, which no mask can do",
                 "ask a Repeat for a depth, and a LayerChoice for what kind of layer there is",
             )
     for name, module in ours.items():
@@ -239,6 +240,11 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
             if dims[0] != dims[1]:
                 return f"{tensor} of {name!r} is there or not, or has other dimensions", _MEND
     return None
+
+
+def _qualified(kind: type | None) -> tuple[str, str] | None:
+    """What tells two classes apart, but not those that a function makes anew each time that it is called."""
+    return None if kind is None else (kind.__module__, kind.__qualname__)
 
 
 def _leaf_difference(module: nn.Module, twin: nn.Module) -> str | None:

@@ -19,6 +19,7 @@ from nas.oneshot.relaxed.discretisation import discretise
 from nas.oneshot.relaxed.extraction import extract, labels_at_fault, pairs
 from nas.oneshot.relaxed.handler import Relax, relaxed_network
 from nas.oneshot.relaxed.masks import find_masks, masked
+from nas.oneshot.relaxed.parametrisations import Parametrisation
 from nas.oneshot.relaxed.shape_choices import ShapeChoices
 from nas.profile import Example, build_on_meta, real_example
 from nas.random_state import seeded
@@ -43,6 +44,7 @@ class RelaxedSupernet:
             in DARTS; "softmax" learns a weight for each, the edge normalisation of PC-DARTS.
         partial_channels: K of PC-DARTS: a mixture on an edge computes 1/K of the channels. Such a supernet ranks
             architectures, but has no weights for them.
+        parametrisation: what the architecture parameters are; logits where omitted.
 
     Attributes:
         model: the supernet, with the weights alone as its parameters; called as the models of the space are.
@@ -67,6 +69,7 @@ class RelaxedSupernet:
         seed: int = 0,
         edges: Literal["sum", "softmax"] = "sum",
         partial_channels: int = 1,
+        parametrisation: Parametrisation | None = None,
     ) -> None:
         _check_arguments(edges, partial_channels)
         self.space = space
@@ -90,7 +93,7 @@ class RelaxedSupernet:
             )
         self._network, self._mixing, self._edge_labels = network, relax.mixing, relax.edge_labels
         self.model: nn.Module = masked(network, self._masks, relax.mixing)
-        self.architecture = Architecture(relax.mixing, seed=seed)
+        self.architecture = Architecture(relax.mixing, seed=seed, parametrisation=parametrisation)
         if partial_channels == 1:
             self._check_shapes()
 
@@ -100,7 +103,7 @@ class RelaxedSupernet:
         return self._partial_channels == 1
 
     def discretise(self, k: int = 1) -> list[Sample]:
-        """The k best samples, best first: see `nas.oneshot.discretisation.discretise` for what is best.
+        """The k best samples, best first: see `nas.oneshot.relaxed.discretisation.discretise` for what is best.
 
         Raises:
             NasValueError: k below 1, or no sample that satisfies the constraint of the space was found.

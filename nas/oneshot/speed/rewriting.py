@@ -20,6 +20,7 @@ from nas.oneshot.speed.shared_work import SharedInput
 from nas.oneshot.speed.side_by_side import Place, SideBySide, chain_key
 from nas.oneshot.speed.speed import Speed
 from nas.oneshot.speed.whole_passes import apply_whole, cells
+from nas.space import is_zero
 
 Steps = tuple[nn.Module, ...]
 
@@ -164,8 +165,8 @@ def _linear(step: nn.Module) -> bool:
 
 
 def _is_zero(chain: Steps, x: Tensor) -> bool:
-    """Whether a candidate is the "none" of cells: it has no parameters, and yields zeros."""
-    if len(chain) != 1 or type(chain[0]).__name__ != "Zero" or list(chain[0].parameters()) or has_hooks(chain[0]):
+    """Whether a candidate is no connection that really yields zeros, and nothing is lost where it is not called."""
+    if len(chain) != 1 or not is_zero(chain[0]) or list(chain[0].parameters()) or has_hooks(chain[0]):
         return False
     with torch.no_grad():
         return not chain[0](x + 1).any()

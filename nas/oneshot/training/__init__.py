@@ -1,10 +1,12 @@
 """Training supernets: the LightningModule, the learners, checkpoints, batches, several devices."""
 
+from nas.oneshot.training.architecture_steps import ArchitectureSteps, ExtraLoss, MakeOptimizer
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.learner import Judge, Learner, Search
 from nas.oneshot.training.measures import Logged, measure, recalibrate, train_step
 from nas.oneshot.training.path_learner import Chooser, Distillation, PathLearner, soft_cross_entropy
-from nas.oneshot.training.relaxed_learner import ArchitectureSteps, RelaxedLearner
+from nas.oneshot.training.random_streams import RandomStream
+from nas.oneshot.training.relaxed_learner import RelaxedLearner, frozen
 from nas.oneshot.training.search_module import SearchModule
 from nas.oneshot.training.training import Training
 
@@ -12,14 +14,18 @@ __all__ = [
     "ArchitectureSteps",
     "Chooser",
     "Distillation",
+    "ExtraLoss",
     "Judge",
     "Learner",
     "Logged",
+    "MakeOptimizer",
     "PathLearner",
+    "RandomStream",
     "RelaxedLearner",
     "Search",
     "SearchModule",
     "Training",
+    "frozen",
     "gather",
     "measure",
     "recalibrate",

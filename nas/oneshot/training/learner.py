@@ -128,6 +128,10 @@ class Learner(nn.Module, ABC):
         """Whether the search has been ended early; part of the state that checkpoints hold."""
 
     @abstractmethod
+    def curvature(self, search: Search, batch: Any) -> float | None:
+        """The largest eigenvalue of the Hessian of a batch's loss in the architecture parameters; None without any."""
+
+    @abstractmethod
     def logged(self) -> dict[str, float]:
         """What is worth a curve: the entropy of each label, say."""
 

@@ -148,6 +148,9 @@ class PathLearner(Learner):
 
         self._chooser.learn(search, reward)
 
+    def curvature(self, search: Search, batch: Any) -> None:
+        """A path has no architecture parameters."""
+
     def logged(self) -> dict[str, float]:
         """The chooser's."""
         return self._chooser.logged()

@@ -3,76 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.errors import NasTypeError, explain
 from nas.oneshot.relaxed import (
     Architecture,
-    CostPenalty,
-    CurvatureStop,
     Mixer,
     Moment,
     RelaxedSupernet,
-    check_penalty,
-    is_number,
     largest_eigenvalue,
-    softmax,
 )
-from nas.oneshot.speed import RecordedForward, Report, Speed, compile_whole, optimise, uncompiled
+from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, uncompiled
+from nas.oneshot.training.architecture_steps import ArchitectureSteps
 from nas.oneshot.training.distributed import gather
-from nas.oneshot.training.frozen import frozen
 from nas.oneshot.training.learner import Judge, Learner, Search
 from nas.space import Sample
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class ArchitectureSteps:
-    """How architecture parameters are optimised: Adam, as in DARTS (arXiv 1806.09055, section 3.1.1)."""
-
-    learning_rate: float = 3e-4
-    weight_decay: float = 1e-3
-    betas: tuple[float, float] = (0.5, 0.999)
-    warmup_epochs: int = 0
-    """Epochs at first in which the weights alone are trained."""
-    unrolled: bool = False
-    """Whether the weights are taken one training step ahead (second order; equation 6)."""
-    penalty: CostPenalty | None = None
-    stop: CurvatureStop | None = None
-    speed: Speed = field(default_factory=Speed)
-    """How the mixtures are computed."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay"):
-            number = getattr(self, name)
-            if not is_number(number):
-                raise NasValueError(explain(f"{name} must be a number from 0 on", got=number))
-        if not isinstance(self.unrolled, bool):
-            raise NasTypeError(explain("unrolled is True or False", got=self.unrolled))
-        betas: object = self.betas
-        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b, most=1) for b in betas):
-            raise NasValueError(explain("betas are two numbers from 0 to below 1", got=betas))
-        check_penalty(self.penalty)
-        if self.stop is not None and not isinstance(self.stop, CurvatureStop):
-            raise NasTypeError(explain("stop ends a search early", got=self.stop, mend="CurvatureStop()"))
-        warmup = self.warmup_epochs
-        if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
-            raise NasValueError(explain("warmup_epochs must be an int from 0 on", got=warmup))
-        if self.unrolled and self.speed.checkpoint_cells:
-            raise NasValueError(
-                explain(
-                    "the second order replaces the weights for a while, so cells cannot be computed again later",
-                    got="unrolled=True with Speed(checkpoint_cells=True)",
-                    mend="drop one of the two",
-                )
-            )
 
 
 @final
@@ -101,9 +53,9 @@ class RelaxedLearner(Learner):
         self._supernet = (supernet,)
         self.architecture: Architecture = supernet.architecture
         self._mixer, self._steps = mixer, steps
-        self._optimizer: Optimizer = Adam(
-            self.architecture.parameters(), lr=steps.learning_rate, betas=steps.betas, weight_decay=steps.weight_decay
-        )
+        mixer.refuse(self.architecture)
+        self._optimizer = steps.make_optimizer(self.architecture.parameters())
+        self._check_extra_loss()
         self._history: dict[str, Any] = {"curvature": [], "snapshots": [], "stopped": False}
         self._validation: Any = None
         self.report = Report() if example is None else optimise(supernet, example, steps.speed)
@@ -163,27 +115,43 @@ class RelaxedLearner(Learner):
         self.architecture.mix(self._mixer.rule(_moment(search), "architecture"))
         if self._steps.unrolled:
             with uncompiled(self.model):
-                loss = unrolled_loss(search, train, validation) + self._penalty()
+                loss = unrolled_loss(search, train, validation) + self._extra()
                 scaled = search.scaled(loss)
                 gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         else:
             with frozen(search.weights):
-                loss = search.loss(validation) + self._penalty()
+                loss = search.loss(validation) + self._extra()
             search.backward_into(loss, inputs=parameters)
         search.step_architecture(self._optimizer, parameters)
         self._mixer.after_architecture_step(self.architecture)
         return loss.detach()
 
-    def _penalty(self) -> Tensor | float:
-        penalty = self._steps.penalty
-        return 0.0 if penalty is None else penalty.expected(self.architecture)
+    def _extra(self) -> Tensor | float:
+        """What the architecture costs by itself."""
+        penalty, extra_loss = self._steps.penalty, self._steps.extra_loss
+        costs = 0.0 if penalty is None else penalty.expected(self.architecture)
+        return costs if extra_loss is None else costs + extra_loss(self.architecture)
+
+    def _check_extra_loss(self) -> None:
+        if self._steps.extra_loss is None:
+            return
+        with torch.random.fork_rng(devices=[]):
+            found: object = self._steps.extra_loss(self.architecture)
+        if not isinstance(found, Tensor) or found.dim() or not found.requires_grad:
+            raise NasTypeError(
+                explain(
+                    "extra_loss must yield a scalar tensor that depends on the architecture",
+                    got=found,
+                    mend="lambda architecture: sum(architecture.entropy(label) for label in architecture.labels)",
+                )
+            )
 
     def show(self, search: Search) -> None:
-        """The mixture by the softmax."""
+        """The mixture by the probabilities."""
         with torch.no_grad():
-            self.architecture.mix(softmax)
+            self.architecture.mix()
 
     def begin_epoch(self, search: Search) -> None:
         """Compiles what is to be compiled: not before, as judging and checking compute other parts each time."""
@@ -251,6 +219,32 @@ class RelaxedLearner(Learner):
 
 def _moment(search: Search) -> Moment:
     return Moment(step=search.done, epoch=search.current_epoch, epochs=search.epochs)
+
+
+@contextmanager
+def frozen(parameters: Iterable[nn.Parameter], *, really: bool = True) -> Iterator[None]:
+    """Inside, these parameters need no gradient; afterwards those that did need one again.
+
+    What is computed for such gradients is neither computed nor kept.
+
+    Args:
+        parameters: of any module.
+        really: whether anything happens.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> with frozen(layer.parameters()):
+        ...     layer.weight.requires_grad
+        False
+    """
+    changed = [p for p in parameters if p.requires_grad] if really else []
+    for parameter in changed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(True)
 
 
 class _TrainingStep(nn.Module):

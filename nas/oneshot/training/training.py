@@ -22,7 +22,6 @@ from nas.oneshot.training.checkpoints import Checkpoints, read_checkpoint
 from nas.oneshot.training.distributed import Share, choose_strategy
 from nas.oneshot.training.learner import Learner
 from nas.oneshot.training.measures import Logged, to_device, train_step
-from nas.oneshot.training.relaxed_learner import RelaxedLearner
 from nas.oneshot.training.search_module import SearchModule, refuse_module
 from nas.protocols import OneShotTask
 from nas.random_state import derive_seed, seeded
@@ -115,13 +114,12 @@ class Training:
         return self.module.measured(self.batches("validation", None))
 
     def curvature(self) -> float | None:
-        """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, on one batch."""
-        learner = self.learner
-        if not isinstance(learner, RelaxedLearner):
-            return None
+        """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, on one batch.
+
+        None where there are no such parameters.
+        """
         self.module.to(self.device)
-        batch = next(iter(self.batches("validation", 1)))
-        return learner.curvature(self.module, batch)
+        return self.learner.curvature(self.module, next(iter(self.batches("validation", 1))))
 
     def _split(self) -> str:
         """Which data does what, in words."""

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import LayerChoice, ModelSpace, NasValueError, ValueChoice
-from nas.oneshot.paths.supernet import PathSupernet
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot import PathSupernet, RelaxedSupernet
 
 EXAMPLE = torch.randn(2, 5, 4)
 

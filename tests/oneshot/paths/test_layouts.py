@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, ValueChoice
+from nas.oneshot import PathSupernet
 from nas.oneshot.paths.alignment import Alignment, Segment, plain
-from nas.oneshot.paths.supernet import PathSupernet
 
 X = torch.rand(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
 

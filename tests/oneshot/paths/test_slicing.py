@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from nas import NasTypeError, NasValueError
-from nas.oneshot.paths.slicing import block, indexed, input_dimension, region, register_slicer
+from nas.oneshot import register_slicer
+from nas.oneshot.paths.slicing import block, indexed, input_dimension, region
 
 
 def sliced(small: nn.Module, large: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas import InputChoice, Integer, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, Sample, ValueChoice
 from nas.model_zoo import SPACES, list_spaces, space
-from nas.oneshot.paths.supernet import PathSupernet
+from nas.oneshot import PathSupernet
 
 
 def batch_for(name: str, size: int = 4) -> Tensor:

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, Sample, ValueChoice
+from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, Sample, ValueChoice, Zero
 from nas.model_zoo import space as zoo_space
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet
 
 
 def drawn(space: ModelSpace, seed: int = 0, *, edges: str = "sum") -> RelaxedSupernet:
@@ -31,7 +31,7 @@ def set_weights(net: RelaxedSupernet, label: str, weights: list[float]) -> None:
 
 def cells(*, none: bool = True) -> ModelSpace:
     names = ["skip", "conv", *(["none"] if none else [])]
-    operations = {name: lambda i: nn.Identity() for name in names}
+    operations = {name: lambda i, name=name: Zero() if name == "none" else nn.Identity() for name in names}
     return ModelSpace(lambda: Cell(operations, nodes=3, label="cell", distinct=True, output="all"))
 
 
@@ -77,19 +77,34 @@ def test_none_weakens_its_edge() -> None:
     assert net.discretise()[0]["cell/node1/inputs"] == [0, 2]
 
 
-def test_a_candidate_that_builds_zeros_is_none() -> None:
-    class Zero(nn.Module):
+def test_a_subclass_of_zero_is_no_edge() -> None:
+    class Nothing(Zero):
         pass
 
     def space(state: int) -> nn.Module:
-        return LayerChoice([Zero, nn.Identity], label=f"op{state}")
+        return LayerChoice([Nothing, nn.Identity], label=f"op{state}")
 
     net = RelaxedSupernet(ModelSpace(lambda: InputChoice(3, 2, replace=False, each=space, label="inputs")))
     assert all(sample[f"op{i}"] == 1 for sample in net.discretise(9) for i in sample["inputs"])
     only = RelaxedSupernet(
-        ModelSpace(lambda: InputChoice(3, 2, replace=False, each=lambda i: LayerChoice([Zero, Zero], label="op")))
+        ModelSpace(lambda: InputChoice(3, 2, replace=False, each=lambda i: LayerChoice([Zero, Nothing], label="op")))
     )
     assert only.discretise()[0]["op"] in (0, 1)  # nothing else is left
+
+
+@pytest.mark.parametrize("name", ["none", "zero", "skip"])
+def test_names_mean_nothing(name: str) -> None:
+    """A layer of a user's that is called Zero, under an answer that is called "none", is a layer like any other."""
+    kind = type("Zero", (nn.Linear,), {})
+    operations = {"plain": lambda i: nn.Identity(), name: lambda i: kind(3, 3)}
+    net = RelaxedSupernet(
+        ModelSpace(lambda: Cell(operations, nodes=1, label="cell", distinct=True, output="all"))  # type: ignore[arg-type]
+    )
+    for label in net.architecture.labels:
+        set_weights(net, label, [0.2, 0.8])
+    best = net.discretise()[0]
+    assert best == {"cell/node0/inputs": [0, 1], "cell/node0/op0": name, "cell/node0/op1": name}
+    assert sum(type(module) is kind for module in net.extract(best).modules()) == 2
 
 
 def test_none_elsewhere_is_an_answer_like_any_other() -> None:

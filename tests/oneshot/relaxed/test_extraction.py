@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat
+from nas.oneshot import RelaxedSupernet
 from nas.oneshot.relaxed.extraction import labels_at_fault
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
 
 
 class Net(nn.Module):

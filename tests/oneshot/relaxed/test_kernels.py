@@ -58,7 +58,7 @@ assert torch.equal(kernels.backward(x * torch.inf, [x], weights[1:2], [True, Fal
 ones = [torch.ones(5000, dtype=torch.bfloat16, device=device) for _ in range(3)]
 assert torch.equal(kernels.backward(ones[0], ones, weights, [True] * 4)[-1], torch.full((3,), 5000.0, device=device))
 # The operator takes them.
-from nas.oneshot.relaxed.operator import weighted_sum
+from nas.oneshot import weighted_sum
 leaves = [x[:, :4].detach().requires_grad_(), x[:, 4:8].detach().requires_grad_()]
 alphas = torch.rand(2, device=device, requires_grad=True)
 ours = torch.autograd.grad(weighted_sum(leaves, alphas).square().sum(), [*leaves, alphas])

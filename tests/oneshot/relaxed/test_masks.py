@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import Integer, LayerChoice, ModelSpace, NasValueError, Real, Repeat, ValueChoice
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet
 
 
 def relaxed(factory: Callable[[], nn.Module]) -> RelaxedSupernet:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat
-from nas.oneshot.relaxed.operator import weighted_sum
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet, weighted_sum
 
 
 def relaxed(factory: Callable[[], nn.Module]) -> RelaxedSupernet:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nas import NasTypeError, NasValueError
-from nas.oneshot.relaxed.operator import weighted_sum
+from nas.oneshot import weighted_sum
 
 
 def naive(outputs: list[Tensor], weights: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, Mutator, NasValueError, Repeat, ValueChoice, replace_module
 from nas.model_zoo import SPACES, TransformerRanges, space
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet
 
 ONE_WIDTH = TransformerRanges(widths=(16,), heads=(1, 2), mlp_ratios=(1, 2.5), depth=(1, 2), head_width=4)
 CLAIMS: dict[str, tuple[str, dict[str, Any]]] = {

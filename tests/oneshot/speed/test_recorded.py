@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, ValueChoice
 from nas.model_zoo import darts
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 from nas.oneshot.relaxed.architecture import Rule, softmax
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.rewriting import optimise
-from nas.oneshot.speed.speed import Speed
 from nas.oneshot.speed.whole_passes import compile_whole, uncompiled
 from nas.oneshot.training.frozen import frozen
 
@@ -84,7 +82,7 @@ def train(net: RelaxedSupernet, steps: int, *, bfloat16: bool = False) -> list[T
             with torch.set_grad_enabled(phase == "architecture"):
                 net.architecture.mix()
             autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
-            with frozen(net.model.parameters(), phase == "architecture"), autocast:
+            with frozen(net.model.parameters(), really=phase == "architecture"), autocast:
                 loss = nn.functional.cross_entropy(net.model(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 0.5)

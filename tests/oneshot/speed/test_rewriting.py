@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice
+from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice, Zero
 from nas.model_zoo import NASBench201, darts
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 from nas.oneshot.relaxed.architecture import Rule, softmax
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
 from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.rewriting import optimise
-from nas.oneshot.speed.speed import Speed
 
 EVERYTHING = Speed(merge=True, channels_last=True)
 NOTHING = Speed(fold=False, share=False, merge=False, channels_last=False)
@@ -33,8 +31,8 @@ def norm(kernel: int) -> nn.Module:
     return nn.Sequential(nn.ReLU(), conv(kernel, bias=False), nn.BatchNorm2d(4))
 
 
-class Zero(nn.Module):
-    """Zeros."""
+class Zeros(Zero):
+    """With a gradient of zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 0
@@ -79,7 +77,7 @@ SPACES: dict[str, Callable[[], nn.Module]] = {
         grouped=lambda: conv(3, 2),
         each=lambda: conv(5, 4),
         same=nn.Identity,
-        zero=Zero,
+        zero=Zeros,
         average=lambda: nn.AvgPool2d(3, 1, 1),
         text=lambda: nn.Conv2d(4, 4, 3, padding="same"),
     ),
@@ -108,7 +106,7 @@ SPACES: dict[str, Callable[[], nn.Module]] = {
             tanh=nn.Tanh,
         ),
     ),
-    "shared": lambda: Edges(norm=lambda: norm(3), pool=pool_norm, average=lambda: nn.AvgPool2d(3, 1, 1), zero=Zero),
+    "shared": lambda: Edges(norm=lambda: norm(3), pool=pool_norm, average=lambda: nn.AvgPool2d(3, 1, 1), zero=Zeros),
     "side by side": lambda: Edges(
         one=lambda: norm(1),
         three=lambda: norm(3),

@@ -6,10 +6,8 @@ from torch import nn
 
 from nas import LayerChoice, ModelSpace, NasValueError, ValueChoice
 from nas.model_zoo import darts
-from nas.oneshot.relaxed.supernet import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.rewriting import optimise
-from nas.oneshot.speed.speed import Speed
 from nas.oneshot.speed.whole_passes import cells, compile_whole
 from nas.oneshot.training.relaxed_learner import ArchitectureSteps
 

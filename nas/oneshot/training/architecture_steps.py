@@ -1,0 +1,102 @@
+"""How the architecture parameters of a relaxed supernet are optimised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias, final
+
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.oneshot.relaxed import Architecture, CostPenalty, CurvatureStop, check_penalty, is_number
+from nas.oneshot.speed import Speed
+
+MakeOptimizer: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
+"""Makes the optimizer of architecture parameters."""
+ExtraLoss: TypeAlias = Callable[[Architecture], Tensor]
+"""A scalar that is minimised beside the validation loss."""
+
+_OF_ADAM = ("learning_rate", "weight_decay", "betas")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureSteps:
+    """How architecture parameters are optimised: by Adam, as in DARTS (arXiv 1806.09055, section 3.1.1), or another."""
+
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.999)
+    warmup_epochs: int = 0
+    """Epochs at first in which the weights alone are trained."""
+    unrolled: bool = False
+    """Whether the weights are taken one training step ahead (second order; equation 6)."""
+    penalty: CostPenalty | None = None
+    optimizer: MakeOptimizer | None = None
+    """Makes another optimizer than Adam, which then has its own learning rate and weight decay."""
+    extra_loss: ExtraLoss | None = None
+    """Is added to the loss of the architecture: what keeps it near uniform, say."""
+    stop: CurvatureStop | None = None
+    speed: Speed = field(default_factory=Speed)
+    """How the mixtures are computed."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay"):
+            number = getattr(self, name)
+            if not is_number(number):
+                raise NasValueError(explain(f"{name} must be a number from 0 on", got=number))
+        if not isinstance(self.unrolled, bool):
+            raise NasTypeError(explain("unrolled is True or False", got=self.unrolled))
+        betas: object = self.betas
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b, most=1) for b in betas):
+            raise NasValueError(explain("betas are two numbers from 0 to below 1", got=betas))
+        check_penalty(self.penalty)
+        self._check_optimizer()
+        if self.extra_loss is not None and not callable(self.extra_loss):
+            raise NasTypeError(explain("extra_loss is a function of the architecture", got=self.extra_loss))
+        if self.stop is not None and not isinstance(self.stop, CurvatureStop):
+            raise NasTypeError(explain("stop ends a search early", got=self.stop, mend="CurvatureStop()"))
+        warmup = self.warmup_epochs
+        if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
+            raise NasValueError(explain("warmup_epochs must be an int from 0 on", got=warmup))
+        if self.unrolled and self.speed.checkpoint_cells:
+            raise NasValueError(
+                explain(
+                    "the second order replaces the weights for a while, so cells cannot be computed again later",
+                    got="unrolled=True with Speed(checkpoint_cells=True)",
+                    mend="drop one of the two",
+                )
+            )
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer is None:
+            return
+        if not callable(self.optimizer):
+            raise NasTypeError(
+                explain(
+                    "optimizer is a function that makes one of parameters",
+                    got=self.optimizer,
+                    mend="lambda parameters: torch.optim.SGD(parameters, lr=0.1)",
+                )
+            )
+        adam = {field.name: field.default for field in fields(self) if field.name in _OF_ADAM}
+        given = {name: getattr(self, name) for name, usual in adam.items() if getattr(self, name) != usual}
+        if given:
+            raise NasValueError(
+                explain("an optimizer of your own has its own settings", got=given, mend="give them to the optimizer")
+            )
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimizer of architecture parameters.
+
+        Raises:
+            NasTypeError: `optimizer` makes something else.
+        """
+        if self.optimizer is None:
+            return Adam(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        made: object = self.optimizer(list(parameters))
+        if not isinstance(made, Optimizer):
+            raise NasTypeError(explain("optimizer must make a torch optimizer", got=made))
+        return made

@@ -1,0 +1,57 @@
+"""What the strategy of an experiment trains before it proposes, loaded when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, final
+
+from torch import nn
+
+from nas.errors import ExperimentError, explain
+from nas.protocols import Evaluator, OneShotTask, SharedTraining, Strategy, Trial
+from nas.space import Sample
+
+
+@final
+class SharedWeights:
+    """The shared training of an experiment's strategy.
+
+    Args:
+        strategy: of the experiment.
+        task: what it works on.
+    """
+
+    def __init__(self, strategy: Strategy, task: OneShotTask) -> None:
+        self._strategy, self._task = strategy, task
+
+    def search(self, note: Callable[[str], None], end: float | None) -> Evaluator | None:
+        """Trains; see `SharedTraining.search`."""
+        return self._training.search(replace(self._task, note=note, deadline=end))
+
+    def inherit(self, sample: Sample) -> nn.Module:
+        """The architecture of a sample with the shared weights."""
+        return self._restored.inherit(sample)
+
+    def report(self, trials: list[Trial], k: int, **options: Any) -> Any:
+        """How far they can be trusted."""
+        return self._restored.report(trials, k=k, **options)
+
+    @property
+    def _restored(self) -> SharedTraining:
+        training = self._training
+        training.restore(self._task)
+        return training
+
+    @property
+    def _training(self) -> SharedTraining:
+        found = self._strategy.shared_training
+        if found is None:
+            raise ExperimentError(
+                explain(
+                    "only one-shot search has a supernet with shared weights",
+                    got=type(self._strategy).__name__,
+                    mend="take a strategy of nas.oneshot",
+                )
+            )
+        return found
