@@ -32,9 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas import LayerChoice, ModelSpace, ValueChoice
 from nas.model_zoo import NASBench201, darts
-from nas.oneshot import RelaxedSupernet, Speed, optimise
-from nas.oneshot.speed.whole_passes import compile_whole
-from nas.oneshot.training.frozen import frozen
+from nas.oneshot import RelaxedSupernet, Speed, compile_whole, frozen, optimise
 
 
 def loop(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:

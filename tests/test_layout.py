@@ -133,7 +133,7 @@ def read_modules(root: Path, folder: str, known: Iterable[str] | None = None) ->
 
 def read_rooms(text: str) -> Rooms:
     """The table of ARCHITECTURE.md: each room and those that it may import."""
-    rows = re.findall(r"^\| `([\w.]+)` \| [^|]+ \|([^|]*)\|$", text, re.M)
+    rows = re.findall(r"^\| `(base|nas[\w.]*)` \| [^|]+ \|([^|]*)\|$", text, re.M)
     return {room: frozenset(re.findall(r"`([\w.]+)`", below)) for room, below in rows}
 
 

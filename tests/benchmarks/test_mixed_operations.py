@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from nas import LayerChoice, ModelSpace
 from nas.model_zoo import darts
-from nas.oneshot import RelaxedSupernet, optimise, weighted_sum
-from nas.oneshot.training.frozen import frozen
+from nas.oneshot import RelaxedSupernet, frozen, optimise, weighted_sum
 
 
 def loop(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas import Skip, Zero
+from nas.space import Skip, Zero
 
 MakeOperation: TypeAlias = Callable[[int, int], nn.Module]
 """Builds an operation, given its channels (as many in as out) and its stride."""

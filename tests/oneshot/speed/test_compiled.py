@@ -13,8 +13,7 @@ from torch.utils.data import TensorDataset
 
 from nas import Experiment, InputChoice, LayerChoice, Sample
 from nas.evaluators import Classification
-from nas.oneshot import DARTS, PCDARTS, CurvatureStop, GumbelDARTS, ProxylessNAS, Speed
-from nas.oneshot.strategy import SupernetStrategy
+from nas.oneshot import DARTS, PCDARTS, CurvatureStop, GumbelDARTS, ProxylessNAS, Speed, SupernetStrategy
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # torch looks at it itself

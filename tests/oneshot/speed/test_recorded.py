@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, ValueChoice
 from nas.model_zoo import darts
-from nas.oneshot import RelaxedSupernet, Speed, optimise
-from nas.oneshot.relaxed.architecture import Rule, softmax
+from nas.oneshot import RelaxedSupernet, Rule, Speed, frozen, optimise, softmax
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.whole_passes import compile_whole, uncompiled
-from nas.oneshot.training.frozen import frozen
 
 
 class Block(nn.Module):

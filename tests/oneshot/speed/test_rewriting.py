@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice, Zero
 from nas.model_zoo import NASBench201, darts
-from nas.oneshot import RelaxedSupernet, Speed, optimise
-from nas.oneshot.relaxed.architecture import Rule, softmax
+from nas.oneshot import RelaxedSupernet, Rule, Speed, optimise, softmax
 from nas.oneshot.speed.report import Report
 
 EVERYTHING = Speed(merge=True, channels_last=True)
@@ -383,7 +382,7 @@ def test_nothing_is_kept_after_a_forward_pass() -> None:
 def test_weights_that_are_frozen_get_no_gradients_and_the_others_do() -> None:
     net, xs = make("a cell", torch.float32), inputs("a cell", torch.float32)
     optimise(net, xs)
-    from nas.oneshot.training.frozen import frozen
+    from nas.oneshot import frozen
 
     first = next(net.model.parameters())
     first.requires_grad_(False)

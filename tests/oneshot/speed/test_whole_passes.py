@@ -6,10 +6,9 @@ from torch import nn
 
 from nas import LayerChoice, ModelSpace, NasValueError, ValueChoice
 from nas.model_zoo import darts
-from nas.oneshot import RelaxedSupernet, Speed, optimise
+from nas.oneshot import ArchitectureSteps, RelaxedSupernet, Speed, optimise
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.whole_passes import cells, compile_whole
-from nas.oneshot.training.relaxed_learner import ArchitectureSteps
 
 
 class Block(nn.Module):

@@ -10,10 +10,15 @@ from torch.utils.data import TensorDataset
 
 from nas import LayerChoice, ModelSpace, ValueChoice
 from nas.evaluators import Regression
-from nas.oneshot import CostPenalty, CurvatureStop, RelaxedSupernet
-from nas.oneshot.relaxed.architecture import Architecture, softmax
-from nas.oneshot.relaxed.curvature import largest_eigenvalue
-from nas.oneshot.relaxed.mixers import SoftmaxMixer
+from nas.oneshot import (
+    Architecture,
+    CostPenalty,
+    CurvatureStop,
+    RelaxedSupernet,
+    SoftmaxMixer,
+    largest_eigenvalue,
+    softmax,
+)
 from nas.oneshot.training.relaxed_learner import ArchitectureSteps, RelaxedLearner, unrolled_loss
 from nas.oneshot.training.search_module import SearchModule
 from nas.profile import profile
