@@ -34,14 +34,16 @@ def ValueChoice(candidates: Real, *, label: str | None = None, default: float | 
 def ValueChoice(candidates: Sequence[T], *, label: str | None = None, default: T | None = None) -> T: ...
 @overload
 def ValueChoice(candidates: Categorical[T], *, label: str | None = None, default: T | None = None) -> T: ...
+@overload
+def ValueChoice(candidates: Domain, *, label: str | None = None, default: Answer = None) -> Answer: ...
 
 
 def ValueChoice(candidates: object, *, label: str | None = None, default: object = None) -> object:  # noqa: N802
     """One of several values: a plain int, float, str, ... from here on.
 
     Args:
-        candidates: a sequence of None, bool, int, float, str or tuples of these, all different; or a numeric domain,
-            `Integer(low, high)` or `Real(low, high)`.
+        candidates: a sequence of None, bool, int, float, str or tuples of these, all different; or a domain:
+            `Integer(low, high)`, `Real(low, high)`, or one of your own.
         label: the name of the choice; the same label anywhere in the space is the same choice.
         default: the answer of the base model; the first candidate where omitted.
 
