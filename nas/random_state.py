@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import SupportsIndex, TypeAlias
 
 import numpy
 import torch
+
+from nas.errors import NasTypeError, explain
+
+Rng: TypeAlias = int | random.Random
+
+
+def as_rng(seed: Rng) -> random.Random:
+    """A generator of its own for a seed; a generator is passed through.
+
+    Raises:
+        NasTypeError: neither an int nor a `random.Random`.
+    """
+    if isinstance(seed, random.Random):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
+        raise NasTypeError(explain("randomness is explicit: give an int or a random.Random", got=seed))
+    return random.Random(operator.index(seed))
 
 
 def derive_seed(*parts: int) -> int:

@@ -28,33 +28,12 @@ from rich.progress import track
 
 from nas import Categorical, Integer, ModelSpace, Sample, Strategy, Task, Trial, TrialState
 from nas.evaluators import Run, Tabular
-from nas.strategies import (
-    BANANAS,
-    PPO,
-    TPE,
-    Anneal,
-    GaussianProcess,
-    GridSearch,
-    LocalSearch,
-    Random,
-    RegularizedEvolution,
-)
-from nas.testing import Table, play, synthetic_table, table_of
+from nas.testing import STRATEGIES, Table, play, synthetic_table, table_of
 
 HERE = Path(__file__).parent
 MARKS = (50, 150, 500)
 TABLES = ("flat", "conditional", "deceptive", "digits")
-OURS: dict[str, Callable[[], Strategy]] = {
-    "Random": Random,
-    "GridSearch": GridSearch,
-    "RegularizedEvolution": RegularizedEvolution,
-    "LocalSearch": LocalSearch,
-    "Anneal": Anneal,
-    "TPE": TPE,
-    "GaussianProcess": GaussianProcess,
-    "BANANAS": BANANAS,
-    "PPO": PPO,
-}
+OURS = {name: listed.usual for name, listed in STRATEGIES.items() if listed.usual is not None}
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "Optuna Random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "Optuna TPE": lambda seed: optuna.samplers.TPESampler(seed=seed),

@@ -205,24 +205,13 @@ def evolve(
             if born >= population:
                 break
             if number % 2:
-                child = cross(space, rng.choice(parents), rng.choice(parents), rng)
+                child = space.search_space.cross(rng.choice(parents), rng.choice(parents), rng)
             else:
                 child = space.mutate(rng.choice(parents), rng, 0.1)
-            born += child is not None and add(child)
+            born += space.search_space.allows(child) and add(child)
         if not born:
             break  # everything near is known
     return list(found.values())
-
-
-def cross(space: ModelSpace, mother: Sample, father: Sample, rng: random.Random) -> Sample | None:
-    """A child that has each answer of one of its parents; None where the constraint of the space forbids it."""
-
-    def answer(choice: Choice) -> Answer:
-        known = [parent[choice.label] for parent in (mother, father) if choice.label in parent]
-        return rng.choice(known) if known else choice.domain.sample(rng)
-
-    child = space.search_space.walk(answer)
-    return child if space.contains(child) else None
 
 
 def ask_and_tell(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
 from nas.space import Answer, Branch, Choice, Sample, SearchSpace, Subset, as_key, chosen_items, count
@@ -93,18 +93,10 @@ class Structure:
             self._counts[labels] = count(_pruned(self.space.choices, labels))
         return self._counts[labels]
 
-    def walk(self, answer: Callable[[str], Answer], rng: random.Random) -> Sample:
-        """A sample with the given answers; where `answer` says ABSENT, a draw."""
-
-        def decide(choice: Choice) -> Answer:
-            given = answer(choice.label)
-            return choice.domain.sample(rng) if given is ABSENT else given
-
-        return self.space.walk(decide)
-
     def extend(self, given: Mapping[str, Answer], rng: random.Random) -> Sample:
-        """A sample with the given answers, all others drawn."""
-        return self.walk(lambda label: given.get(label, ABSENT), rng)
+        """A sample with the given answers; all others drawn, and those given as ABSENT."""
+        known = {n: answer for n, answer in given.items() if answer is not ABSENT and n in self.domains}
+        return self.space.extend(known, rng)
 
     def sample_with(self, label: str, rng: random.Random) -> Sample:
         """A sample that asks a label."""

@@ -134,7 +134,7 @@ class Cost:
     def _chance(self, sample: Sample) -> tuple[float, bool]:
         """How likely `space.sample` draws this one, and whether its domains are drawn from uniformly."""
         domains = [self._tables.structure.domains[label] for label in sample]
-        return 1 / math.prod(domain.size for domain in domains), not any(getattr(d, "log", False) for d in domains)
+        return 1 / math.prod(domain.size for domain in domains), all(domain.uniform for domain in domains)
 
     def _estimated(self, constraint: Constraint) -> tuple[float, float]:
         rng = random.Random(0)

@@ -3,7 +3,7 @@
 from nas.records.history import History
 from nas.records.identity import describe_experiment
 from nas.records.ledger import Ledger
-from nas.records.optuna_parameters import from_scalar, to_optuna
+from nas.records.optuna_parameters import suggest, to_optuna
 from nas.records.session import Session
 from nas.records.storage import open_storage, quiet_optuna
 from nas.records.trial_folder import folder_of, write_outcome, write_sample
@@ -14,9 +14,9 @@ __all__ = [
     "Session",
     "describe_experiment",
     "folder_of",
-    "from_scalar",
     "open_storage",
     "quiet_optuna",
+    "suggest",
     "to_optuna",
     "write_outcome",
     "write_sample",

@@ -6,52 +6,68 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nas.space import Answer, Categorical, Domain, Integer, Real, Subset
+from nas.space import Answer, Domain, Integer, Real
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.distributions import BaseDistribution
 
 
 def to_optuna(
     sample: Mapping[str, Answer], domains: Mapping[str, Domain]
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """A sample as Optuna's parameters and distributions.
+    """A sample as Optuna's parameters and distributions, as its domains say (`Domain.parameters`).
 
-    Tuples become JSON text; a subset becomes one parameter for each item (taken or not) or each place (which item).
+    A subset, say, becomes one parameter for each item (taken or not) or each place (which item). Left out are labels
+    met only through the value of another choice, whose domain is not in the tree, and domains that know no parameters.
     """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
     parameters: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     for label, answer in sample.items():
-        match domains.get(label):
-            case Categorical(candidates=candidates):
-                parameters[label] = _scalar(answer)
-                distributions[label] = CategoricalDistribution(tuple(_scalar(c) for c in candidates))
-            case Integer(low=low, high=high, step=step, log=log):
-                parameters[label] = answer
-                distributions[label] = IntDistribution(low, high, step=step, log=log)
-            case Real(low=low, high=high, step=interval, log=log):
-                parameters[label] = answer
-                distributions[label] = FloatDistribution(low, high, step=interval, log=log)
-            case Subset(n=n, k=None):
-                for item in range(n):
-                    parameters[f"{label}[{item}]"] = item in answer
-                    distributions[f"{label}[{item}]"] = CategoricalDistribution((False, True))
-            case Subset(n=n):
-                for place, item in enumerate(answer):
-                    parameters[f"{label}[{place}]"] = item
-                    distributions[f"{label}[{place}]"] = CategoricalDistribution(tuple(range(n)))
-            case _:
-                # A label met only through the value of another choice: its domain is not in the tree.
-                continue
+        if label in domains:
+            answers = domains[label].to_parameters(answer)
+            for part, simple in domains[label].parameters().items():
+                distributions[label + part] = _distribution(simple)
+                parameters[label + part] = _stored(answers[part], simple)
     return parameters, distributions
 
 
-def _scalar(value: Answer) -> Any:
-    return json.dumps(value) if isinstance(value, tuple) else value
+def suggest(trial: optuna.Trial, label: str, domain: Domain) -> Answer:
+    """The answer that Optuna suggests, under the names and distributions that `to_optuna` writes."""
+    return domain.from_parameters({part: _suggest(trial, label + part, d) for part, d in domain.parameters().items()})
 
 
-def from_scalar(value: Any, domain: Categorical[Any]) -> Answer:
-    """The candidate that Optuna holds as this value."""
-    return next(candidate for candidate in domain.candidates if _scalar(candidate) == value)
+def _distribution(domain: Domain) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    match domain:
+        case Integer(low=low, high=high, step=step, log=log):
+            return IntDistribution(low, high, step=step, log=log)
+        case Real(low=low, high=high, step=interval, log=log):
+            return FloatDistribution(low, high, step=interval, log=log)
+    return CategoricalDistribution(_names(domain))
+
+
+def _stored(answer: Answer, domain: Domain) -> Any:
+    return answer if isinstance(domain, Integer | Real) else _names(domain)[domain.index(answer)]
+
+
+def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Answer:
+    match domain:
+        case Integer(low=low, high=high, step=step, log=log):
+            return trial.suggest_int(name, low, high, step=step, log=log)
+        case Real(low=low, high=high, step=interval, log=log):
+            return trial.suggest_float(name, low, high, step=interval, log=log)
+    names = _names(domain)
+    return domain.at(names.index(trial.suggest_categorical(name, names)))
+
+
+def _names(domain: Domain) -> tuple[Any, ...]:
+    """The answers as values that Optuna takes, all different: tuples and lists as JSON text."""
+    found: dict[Any, None] = {}
+    for answer in domain.values():
+        name = json.dumps(answer) if isinstance(answer, tuple | list) else answer
+        while name in found:  # a text that reads as the JSON of another answer
+            name = f"{name}'"
+        found[name] = None
+    return tuple(found)

@@ -1,10 +1,10 @@
 """The program with choices and what it spans: domains, choices, the search tree, samples, builds."""
 
 from nas.space.cell import Cell, CellModule, Sum
-from nas.space.choice_tree import Branch, Choice, as_key
+from nas.space.choice_tree import Branch, Choice, count
 from nas.space.constraints import Constraint, Where, as_constraint
-from nas.space.counting import count
-from nas.space.domains import Answer, Categorical, Domain, Subset
+from nas.space.domains import Answer, Choose, Domain, as_key
+from nas.space.listed_domains import Categorical, Subset
 from nas.space.markers import Skip, Zero, is_skip, is_zero
 from nas.space.mutables import Candidate, ChosenInputs, ChosenInt, InputChoice, LayerChoice, Repeat, ValueChoice
 from nas.space.mutators import Mutator, replace_module
@@ -24,6 +24,7 @@ __all__ = [
     "Cell",
     "CellModule",
     "Choice",
+    "Choose",
     "ChosenInputs",
     "ChosenInt",
     "Constraint",

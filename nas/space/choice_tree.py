@@ -1,14 +1,15 @@
-"""The nodes of a search space: choices, and what their answers make active."""
+"""The nodes of a search space: choices, what their answers make active, and ways through all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import TypeAlias, final
 
-from nas.space.domains import Answer, Domain
+from nas.space.domains import Answer, Domain, as_key
 from nas.space.questions import Kind
+from nas.space.samples import Sample
 
 
 @final
@@ -49,11 +50,6 @@ class Choice:
         return frozenset({self.label}.union(*(c.labels for branch in self.branches for c in branch.choices)))
 
 
-def as_key(answer: Answer) -> Answer:
-    """The answer as something that can be hashed: a subset as a tuple."""
-    return tuple(answer) if isinstance(answer, list) else answer
-
-
 def conditions(choices: tuple[Choice, ...], label: str, path: tuple[str, ...]) -> Iterator[str]:
     """For each place of a label in the tree, the condition under which it is asked there."""
     for choice in choices:
@@ -82,3 +78,127 @@ def _common(choice: Choice, branch: Branch) -> int:
     """The input that all answers of a branch take."""
     taken = (set(a) if isinstance(a, tuple) else {a} for a in branch.answers)
     return int(min(set.intersection(*taken)))
+
+
+def walk(choices: tuple[Choice, ...], sample: Sample, decide: Callable[[Choice], Answer]) -> None:
+    """Fills a sample with what `decide` says, asked once for each active label, in the order of the tree."""
+    for choice in choices:
+        label = choice.label
+        if label in sample:
+            answer = sample[label]
+        else:
+            sample[label] = answer = decide(choice)
+        if choice.branches:
+            walk(choice.after(answer), sample, decide)
+
+
+_Agenda: TypeAlias = "tuple[tuple[Choice, ...], int, _Agenda] | None"
+_END = object()
+
+
+def grid(choices: tuple[Choice, ...]) -> Iterator[Sample]:
+    """Every sample once, lazily, in product order: the last choice of the tree changes fastest."""
+    sample: Sample = {}
+    decided: list[tuple[Choice, Iterator[Answer], _Agenda]] = []
+    agenda: _Agenda = (choices, 0, None)
+    while True:
+        following = _next_open(agenda, sample)
+        if following is not None:
+            choice, agenda = following
+            decided.append((choice, choice.domain.values(), agenda))
+        else:
+            yield {label: list(a) if isinstance(a, list) else a for label, a in sample.items()}
+        while decided:
+            choice, answers, agenda = decided[-1]
+            sample.pop(choice.label, None)
+            answer = next(answers, _END)
+            if answer is not _END:
+                sample[choice.label] = answer
+                agenda = (choice.after(answer), 0, agenda)
+                break
+            decided.pop()
+        else:
+            return
+
+
+def _next_open(agenda: _Agenda, sample: Sample) -> tuple[Choice, _Agenda] | None:
+    while agenda is not None:
+        choices, position, rest = agenda
+        if position == len(choices):
+            agenda = rest
+            continue
+        choice, agenda = choices[position], (choices, position + 1, rest)
+        if choice.label not in sample:
+            return choice, agenda
+        agenda = (choice.after(sample[choice.label]), 0, agenda)
+    return None
+
+
+Number = int | float
+
+
+def count(choices: tuple[Choice, ...]) -> Number:
+    """The number of different samples; `math.inf` where a domain is an interval of reals."""
+    return _count(choices, {}, {})
+
+
+def _count(choices: tuple[Choice, ...], known: Mapping[str, Answer], memo: dict[tuple[object, ...], Number]) -> Number:
+    """Independent groups of choices multiply; within a group, the first choice is split by what its answers lead to."""
+    total: Number = 1
+    for group in _independent(_open(choices, known), known):
+        relevant = frozenset().union(*(c.labels for c in group))
+        key = (*(id(c) for c in group), *((n, repr(known[n])) for n in sorted(relevant & known.keys())))
+        if key not in memo:
+            first = group[0]
+            memo[key] = sum(
+                number * _count(group, {**known, first.label: answer}, memo)
+                for answer, number in _classes(first, group)
+            )
+        total *= memo[key]
+    return total
+
+
+def _open(choices: Iterable[Choice], known: Mapping[str, Answer]) -> list[Choice]:
+    """The undecided choices, those behind decided ones unfolded."""
+    found: list[Choice] = []
+    for choice in choices:
+        if choice.label in known:
+            found += _open(choice.after(known[choice.label]), known)
+        else:
+            found.append(choice)
+    return found
+
+
+def _independent(choices: list[Choice], known: Mapping[str, Answer]) -> list[tuple[Choice, ...]]:
+    """Groups that share no undecided label with each other."""
+    groups: list[tuple[frozenset[str], list[Choice]]] = []
+    for choice in choices:
+        labels, members = choice.labels - known.keys(), [choice]
+        apart = []
+        for other_labels, others in groups:
+            if labels & other_labels:
+                labels, members = labels | other_labels, others + members
+            else:
+                apart.append((other_labels, others))
+        groups = [*apart, (labels, members)]
+    return [tuple(members) for _, members in groups]
+
+
+def _classes(choice: Choice, group: tuple[Choice, ...]) -> list[tuple[Answer, Number]]:
+    """Answers that lead to the same choices everywhere in the group: a representative and how many there are."""
+    places = [c for c in _everywhere(group) if c.label == choice.label and c.branches]
+    if not places:
+        return [(choice.domain.first, choice.domain.size)]
+    classes: dict[tuple[tuple[int, ...], ...], tuple[Answer, int]] = {}
+    for answer in choice.domain.values():
+        key = tuple(tuple(id(c) for c in place.after(answer)) for place in places)
+        representative, number = classes.get(key, (answer, 0))
+        classes[key] = (representative, number + 1)
+    return list(classes.values())
+
+
+def _everywhere(choices: Iterable[Choice]) -> Iterable[Choice]:
+    for choice in choices:
+        yield choice
+        for branch in choice.branches:
+            yield from _everywhere(branch.choices)

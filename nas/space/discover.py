@@ -9,8 +9,8 @@ from typing import TypeAlias, final
 
 from torch import nn
 
-from nas.space.choice_tree import Branch, Choice, as_key
-from nas.space.domains import Answer
+from nas.space.choice_tree import Branch, Choice
+from nas.space.domains import Answer, as_key
 from nas.space.mutables import ChosenInt
 from nas.space.questions import Handler, Question, Select, check_same, chosen_items
 from nas.space.search_space import SearchSpace

@@ -1,32 +1,79 @@
-"""What a choice may answer: the domain protocol, Categorical and Subset."""
+"""What a choice may answer: the protocol of domains, of whatever kind."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
-from types import NoneType
-from typing import Any, Generic, TypeAlias, TypeVar, final
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias, final
 
 from nas.errors import NasTypeError, NasValueError, explain
-
-T = TypeVar("T")
 
 Answer: TypeAlias = Any
 """One answer: None, bool, int, float, str, a tuple of these, or (for a Subset) a list of ints."""
 
+Choose: TypeAlias = Callable[[int, tuple[int, ...]], int]
+"""Given which decision of a domain is to be taken and the options that are left there, the option that is taken."""
+
+_LISTED = 1000
+"""A domain with more answers than this is not gone through answer by answer, unless it was given as a list."""
+_FEW = 16
+"""In a domain of at most so many answers each is as near as any other, and each number has a feature of its own."""
+_DRAWN = 4
+"""So many answers stand for the neighbours in a domain that has too many."""
+_STEP = 0.15
+"""Standard deviation of a step to a near number, as a share of the range."""
+_DECIDED = 64
+"""A domain of more numbers than this is decided by intervals."""
+_INTERVALS = 16
+
+
+def as_key(answer: Answer) -> Answer:
+    """The answer as something that can be hashed: a list as a tuple."""
+    return tuple(answer) if isinstance(answer, list) else answer
+
 
 class Domain(ABC):
-    """The set of answers that one choice allows. Domains are immutable values: equal when they allow the same."""
+    """The set of answers that one choice allows. Domains are immutable values: equal when they allow the same.
+
+    A kind of domain says what its answers are by the six abstract methods. Whatever searches or models answers asks the
+    rest of this class: near answers, numbers between 0 and 1, features, decisions, parameters. A domain of at most
+    1,000 answers has all of that at once, by its list; a larger one, or one whose answers have more to them than their
+    number, overrides a group of methods (each group says which). Where neither is so, `feature_width` is 0 and
+    `decisions` and `parameters` are empty: a strategy that needs them refuses the domain when it is started.
+
+    `nas.testing.DomainContract` checks any domain.
+
+    Example: the orders of n things.
+        >>> import itertools, math
+        >>> class Order(Domain):
+        ...     def __init__(self, n):
+        ...         self.n = n
+        ...     size = property(lambda self: math.factorial(self.n))
+        ...     first = property(lambda self: tuple(range(self.n)))
+        ...     def canonical(self, answer):
+        ...         if isinstance(answer, list | tuple) and sorted(answer) == list(range(self.n)):
+        ...             return tuple(answer)
+        ...         raise self.outside(answer)
+        ...     def sample(self, rng):
+        ...         return tuple(rng.sample(range(self.n), self.n))
+        ...     def values(self):
+        ...         return itertools.permutations(range(self.n))
+        ...     def identity(self):
+        ...         return ("order", self.n)
+        >>> Order(3), Order(3).features((1, 0, 2)), Order(3).decisions
+        (order(3), [0.0, 0.0, 1.0, 0.0, 0.0, 0.0], (6,))
+    """
 
     __slots__ = ()
+
+    # What the answers are.
 
     @property
     @abstractmethod
     def size(self) -> int | float:
-        """How many answers there are: an int, or `math.inf` for an interval of reals."""
+        """How many answers there are: an int, or `math.inf` where they cannot be listed."""
 
     @property
     @abstractmethod
@@ -38,7 +85,7 @@ class Domain(ABC):
         """The answer as this domain writes it (a list becomes the tuple it stands for, a subset is sorted).
 
         Raises:
-            NasValueError: the answer is not in the domain.
+            NasValueError: the answer is not in the domain; `raise self.outside(answer)` says so.
         """
 
     @abstractmethod
@@ -47,11 +94,38 @@ class Domain(ABC):
 
     @abstractmethod
     def values(self) -> Iterator[Answer]:
-        """All answers in order, lazily; raises NasValueError for an interval of reals."""
+        """All answers in order, lazily.
+
+        Raises:
+            NasValueError: there are infinitely many.
+        """
 
     @abstractmethod
     def identity(self) -> tuple[Hashable, ...]:
-        """What two equal domains have in common."""
+        """What two equal domains have in common: the name of their kind, and what they were made of."""
+
+    def __repr__(self) -> str:
+        """What people read, and what a resumed search compares."""
+        kind, *parts = self.identity()
+        return f"{kind}({', '.join(map(repr, parts))})"
+
+    @property
+    def uniform(self) -> bool:
+        """Whether `sample` draws each answer as often as any other."""
+        return True
+
+    @property
+    def listable(self) -> bool:
+        """Whether the answers are few enough to be gone through one by one."""
+        return self.size <= _LISTED
+
+    def index(self, answer: Answer) -> int:
+        """Which of `values()` an answer is; for listable domains."""
+        return _listing(self)[1][as_key(answer)]
+
+    def at(self, index: int) -> Answer:
+        """The answer of this index among `values()`; for listable domains."""
+        return _listing(self)[0][index]
 
     @final
     def contains(self, answer: object) -> bool:
@@ -61,6 +135,8 @@ class Domain(ABC):
         except NasValueError:
             return False
         return True
+
+    # Other answers: for strategies that go from sample to sample.
 
     @final
     def mutate(self, answer: Answer, rng: random.Random) -> Answer:
@@ -72,6 +148,136 @@ class Domain(ABC):
             if other != answer:
                 return other
 
+    def near(self, answer: Answer, rng: random.Random) -> Answer:
+        """Another answer, a near one where that means something: a small step among many numbers.
+
+        Override it where answers are near to each other in another way: two of an order exchanged.
+        """
+        if self.size <= _FEW or not self.numeric:
+            return self.mutate(answer, rng)
+        position = self.to_unit(answer)
+        for _ in range(100):
+            other = self.from_unit(min(1.0, max(0.0, rng.gauss(position, _STEP))))
+            if other != answer:
+                return other
+        return self.mutate(answer, rng)
+
+    @final
+    def neighbours(self, answer: Answer, rng: random.Random) -> list[Answer]:
+        """All other answers where they are few, else some that are near.
+
+        Example:
+            >>> from nas import Categorical
+            >>> Categorical(["relu", "gelu", "silu"]).neighbours("relu", random.Random(0))
+            ['gelu', 'silu']
+        """
+        if self.size <= _FEW:
+            return [other for other in self.values() if other != answer]
+        return [self.near(answer, rng) for _ in range(_DRAWN)]
+
+    # Numbers: for what goes by the order and the distance of answers. Override all three, or none.
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the answers are numbers, of which one that lies between two others is like both."""
+        return False
+
+    def to_unit(self, answer: Answer) -> float:
+        """Where an answer lies between the least and the greatest, from 0 to 1, on the scale on which they are drawn.
+
+        Raises:
+            NasTypeError: the answers are no numbers.
+        """
+        raise self._no_numbers()
+
+    def from_unit(self, position: float) -> Answer:
+        """The answer nearest to a position from 0 (the least) to 1 (the greatest).
+
+        Raises:
+            NasTypeError: the answers are no numbers.
+        """
+        raise self._no_numbers()
+
+    # Features: for predictors. Override both, or none.
+
+    @property
+    def feature_width(self) -> int:
+        """How many features an answer has; 0 where the domain knows none."""
+        if self.numeric:
+            return int(self.size) + 1 if self.size <= _FEW else 2
+        return int(self.size) if self.listable else 0
+
+    def features(self, answer: Answer) -> list[float]:
+        """What a predictor knows of an answer, as `feature_width` numbers that are not all 0 for a listed one.
+
+        One for each answer, 1 for this one. Numbers have one more, where they lie between the bounds; where they are
+        many, that and a 1, for the choice is made.
+        """
+        position = [self.to_unit(answer)] if self.numeric else []
+        if self.numeric and self.size > _FEW:
+            return [1.0, *position]
+        ones = [0.0] * int(self.size)
+        ones[self.index(answer)] = 1.0
+        return ones + position
+
+    # Decisions: for controllers, which take one after the other. Override all three, or none.
+
+    @property
+    def decisions(self) -> tuple[int, ...]:
+        """How many options there are at each of the decisions that make an answer; empty where the domain knows none.
+
+        One among the answers; among so many numbers, one among 16 intervals, in which the answer is drawn.
+        """
+        if self.numeric and self.size > _DECIDED:
+            return (_INTERVALS,)
+        return (int(self.size),) if self.listable else ()
+
+    def decide(self, choose: Choose, rng: random.Random) -> Answer:
+        """The answer that decisions lead to.
+
+        Args:
+            choose: is asked for each decision, in order, with the options (from 0 on) that are left to it.
+            rng: draws what the decisions leave open.
+        """
+        (number,) = self.decisions
+        option = choose(0, tuple(range(number)))
+        if self.numeric and self.size > _DECIDED:
+            return self.from_unit((option + rng.random()) / _INTERVALS)
+        return self.at(option)
+
+    def decided(self, answer: Answer) -> list[int]:
+        """The options by which `decide` comes to an answer, or to one like it."""
+        if self.numeric and self.size > _DECIDED:
+            return [min(_INTERVALS - 1, int(self.to_unit(answer) * _INTERVALS))]
+        return [self.index(answer)]
+
+    # Parameters: for optimisers that know names and numbers alone, and for the ledger. Override all three, or none.
+
+    def parameters(self) -> Mapping[str, Domain]:
+        """This domain as independent ones of the simplest kinds; empty where the domain knows no way.
+
+        The keys stand behind the label: "", or something in brackets. The values are Integer, Real, or anything that
+        is listable, the same each time: what is stored is read by them.
+        """
+        return {"": self} if self.listable else {}
+
+    def to_parameters(self, answer: Answer) -> dict[str, Answer]:
+        """An answer in these parameters: one for each."""
+        return {"": answer} if self.listable else {}
+
+    def from_parameters(self, values: Mapping[str, Answer]) -> Answer:
+        """The answer that answers of the parameters stand for, whatever they are."""
+        return self.canonical(values[""])
+
+    @final
+    def outside(self, answer: object) -> NasValueError:
+        """The error of `canonical`."""
+        return NasValueError(explain(f"the answer must be {self!r}", got=answer))
+
+    @final
+    def _no_numbers(self) -> NasTypeError:
+        return NasTypeError(explain("these answers are no numbers; see `Domain.numeric`", got=self))
+
     @final
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Domain) and self.identity() == other.identity()
@@ -80,208 +286,9 @@ class Domain(ABC):
     def __hash__(self) -> int:
         return hash(self.identity())
 
-    @final
-    def _outside(self, answer: object) -> NasValueError:
-        return NasValueError(explain(f"the answer must be {self!r}", got=answer))
 
-
-_SIMPLE = frozenset({str, int, bool, NoneType})
-
-
-def _is_plain(value: object) -> bool:
-    if type(value) in _SIMPLE:
-        return True
-    if isinstance(value, tuple):
-        return all(_is_plain(item) for item in value)
-    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int)
-
-
-def _with_tuples(value: object) -> object:
-    """JSON knows no tuples: a list stands for the tuple of its items."""
-    return tuple(_with_tuples(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def _same_kind(left: object, right: object) -> bool:
-    """Python holds True == 1; a sample that says True has not answered 1."""
-    if isinstance(left, tuple) and isinstance(right, tuple):
-        return len(left) == len(right) and all(map(_same_kind, left, right))
-    return isinstance(left, bool) == isinstance(right, bool)
-
-
-@final
-class Categorical(Domain, Generic[T]):
-    """One of the given candidates.
-
-    Args:
-        candidates: at least one value, all different; None, bool, int, finite float, str, or tuples of these.
-
-    Raises:
-        NasValueError: no candidates, duplicates, or a candidate that JSON cannot hold.
-
-    Example:
-        >>> Categorical([16, 32, 64]).size
-        3
-    """
-
-    __slots__ = ("_index", "candidates")
-
-    def __init__(self, candidates: Sequence[T]) -> None:
-        self.candidates = _check_candidates(candidates)
-        self._index = {candidate: position for position, candidate in enumerate(self.candidates)}
-
-    @property
-    def size(self) -> int:
-        """The number of candidates."""
-        return len(self.candidates)
-
-    @property
-    def first(self) -> T:
-        """The first candidate."""
-        return self.candidates[0]
-
-    def canonical(self, answer: object) -> T:
-        """The candidate that equals the answer."""
-        value = _with_tuples(answer)
-        if _is_plain(value) and value in self._index:
-            candidate = self.candidates[self._index[value]]
-            if _same_kind(candidate, value):
-                return candidate
-        raise self._outside(answer)
-
-    def sample(self, rng: random.Random) -> T:
-        """A candidate, uniformly."""
-        return self.candidates[int(rng.random() * len(self.candidates))]
-
-    def values(self) -> Iterator[T]:
-        """The candidates in the given order."""
-        return iter(self.candidates)
-
-    def identity(self) -> tuple[Hashable, ...]:
-        """The candidates and their types."""
-        return ("categorical", self.candidates, tuple(map(type, self.candidates)))
-
-    def __repr__(self) -> str:
-        return "one of " + ", ".join(repr(c) for c in self.candidates)
-
-
-def _check_candidates(candidates: Sequence[T]) -> tuple[T, ...]:
-    if isinstance(candidates, str | bytes) or not isinstance(candidates, Sequence | range):
-        raise NasTypeError(
-            explain("candidates must be a list or tuple of values", got=candidates, mend="write [16, 32, 64]")
-        )
-    found = tuple(candidates)
-    if not found:
-        raise NasValueError(explain("a choice needs at least one candidate", got=candidates, mend="name the answers"))
-    if not _SIMPLE.issuperset(map(type, found)) and not all(map(_is_plain, found)):
-        odd = [c for c in found if not _is_plain(c)]
-        raise NasValueError(
-            explain(
-                "every candidate must be a value that JSON can hold: None, bool, int, finite float, str or a tuple of "
-                f"these; {', '.join(repr(c) for c in odd)} is not",
-                got=candidates,
-                mend="choose among names or numbers, and look the object up by them; for layers use LayerChoice",
-            )
-        )
-    if len(set(found)) < len(found):
-        twice = sorted({repr(c) for i, c in enumerate(found) if c in found[:i]})
-        raise NasValueError(
-            explain(
-                f"candidates must differ, but {', '.join(twice)} stands there twice (Python holds True == 1 == 1.0)",
-                got=candidates,
-                mend="drop the repeated ones",
-            )
-        )
-    return found
-
-
-@final
-class Subset(Domain):
-    """Several of `n` items by their positions; the answers of an InputChoice, as lists of ints.
-
-    Args:
-        n: how many items there are.
-        k: how many are taken; None for any number of them, none included.
-        replace: whether one item may be taken several times (only with a fixed `k`).
-        ordered: whether [0, 1] and [1, 0] are different answers (only with a fixed `k`).
-
-    Example:
-        >>> Subset(3, 2, replace=True).size, list(Subset(3, None).values())[:4]
-        (6, [[], [0], [1], [0, 1]])
-    """
-
-    __slots__ = ("k", "n", "ordered", "replace")
-
-    def __init__(self, n: int, k: int | None, *, replace: bool = False, ordered: bool = False) -> None:
-        for number in (n, k):
-            if isinstance(number, bool) or not isinstance(number, int | None):
-                raise NasTypeError(explain("the number of items must be an int", got=number))
-        if n < 1:
-            raise NasValueError(explain("a choice needs at least one candidate", got=n))
-        if k is not None and (k < 0 or (k > n and not replace)):
-            raise NasValueError(
-                explain(f"between 0 and {n} of {n} can be chosen without repeating one", got=k, mend="replace=True")
-            )
-        fixed = k is not None
-        self.n, self.k, self.replace, self.ordered = n, k, replace and fixed, ordered and fixed
-
-    @property
-    def size(self) -> int:
-        """Exact, in closed form."""
-        if self.k is None:
-            return int(2**self.n)
-        if self.ordered:
-            return int(self.n**self.k) if self.replace else math.perm(self.n, self.k)
-        return math.comb(self.n + self.k - 1, self.k) if self.replace else math.comb(self.n, self.k)
-
-    @property
-    def first(self) -> list[int]:
-        """The first k items: all of them different while there are enough; for any subset, the first item."""
-        if self.k is None:
-            return [0]
-        return [i % self.n for i in range(self.k)] if self.ordered else sorted(i % self.n for i in range(self.k))
-
-    def canonical(self, answer: object) -> list[int]:
-        """A list of ints, sorted where order does not count."""
-        if not isinstance(answer, list | tuple) or any(isinstance(i, bool) or not isinstance(i, int) for i in answer):
-            raise self._outside(answer)
-        chosen = list(answer) if self.ordered else sorted(answer)
-        fits = all(0 <= i < self.n for i in chosen) and (self.k is None or len(chosen) == self.k)
-        if not fits or (not self.replace and len(set(chosen)) != len(chosen)):
-            raise self._outside(answer)
-        return chosen
-
-    def sample(self, rng: random.Random) -> list[int]:
-        """Uniform over the answers."""
-        if self.k is None:
-            return [i for i in range(self.n) if rng.random() < 0.5]
-        if self.ordered:
-            return [rng.randrange(self.n) for _ in range(self.k)] if self.replace else rng.sample(range(self.n), self.k)
-        if not self.replace:
-            return sorted(rng.sample(range(self.n), self.k))
-        bars = sorted(rng.sample(range(self.n + self.k - 1), self.k))  # stars and bars: uniform over multisets
-        return [bar - i for i, bar in enumerate(bars)]
-
-    def values(self) -> Iterator[list[int]]:
-        """All answers; any subset counts in binary, the first item the lowest digit."""
-        items = range(self.n)
-        if self.k is None:
-            return ([i for i in items if number >> i & 1] for number in range(self.size))
-        if self.ordered:
-            found: Iterator[tuple[int, ...]] = (
-                itertools.product(items, repeat=self.k) if self.replace else itertools.permutations(items, self.k)
-            )
-        elif self.replace:
-            found = itertools.combinations_with_replacement(items, self.k)
-        else:
-            found = itertools.combinations(items, self.k)
-        return map(list, found)
-
-    def identity(self) -> tuple[Hashable, ...]:
-        """The four parameters."""
-        return ("subset", self.n, self.k, self.replace, self.ordered)
-
-    def __repr__(self) -> str:
-        if self.k is None:
-            return f"any of the positions 0 to {self.n - 1}"
-        notes = [note for note, on in (("repeats allowed", self.replace), ("order counts", self.ordered)) if on]
-        return f"{self.k} of the positions 0 to {self.n - 1}" + (f" ({', '.join(notes)})" if notes else "")
+@lru_cache(maxsize=256)
+def _listing(domain: Domain) -> tuple[tuple[Answer, ...], dict[Answer, int]]:
+    """All answers, and the index of each."""
+    answers = tuple(domain.values())
+    return answers, {as_key(answer): index for index, answer in enumerate(answers)}

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.domains import Answer, Categorical, Domain, Subset
+from nas.space.domains import Answer, Domain
+from nas.space.listed_domains import Categorical, Subset
 from nas.space.numeric_domains import Integer, Real
 from nas.space.questions import Question, ask, chosen_items, current_handler, label_scope
 
@@ -33,14 +34,16 @@ def ValueChoice(candidates: Real, *, label: str | None = None, default: float | 
 def ValueChoice(candidates: Sequence[T], *, label: str | None = None, default: T | None = None) -> T: ...
 @overload
 def ValueChoice(candidates: Categorical[T], *, label: str | None = None, default: T | None = None) -> T: ...
+@overload
+def ValueChoice(candidates: Domain, *, label: str | None = None, default: Answer = None) -> Answer: ...
 
 
 def ValueChoice(candidates: object, *, label: str | None = None, default: object = None) -> object:  # noqa: N802
     """One of several values: a plain int, float, str, ... from here on.
 
     Args:
-        candidates: a sequence of None, bool, int, float, str or tuples of these, all different; or a numeric domain,
-            `Integer(low, high)` or `Real(low, high)`.
+        candidates: a sequence of None, bool, int, float, str or tuples of these, all different; or a domain:
+            `Integer(low, high)`, `Real(low, high)`, or one of your own.
         label: the name of the choice; the same label anywhere in the space is the same choice.
         default: the answer of the base model; the first candidate where omitted.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import final
 
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.domains import Domain
+from nas.space.domains import Answer, Domain
 
 
 def _check_bounds(name: str, low: float, high: float, step: float | None, log: bool) -> None:
@@ -32,18 +32,55 @@ def _check_bounds(name: str, low: float, high: float, step: float | None, log: b
         )
 
 
-def _to_unit(answer: float, low: float, high: float, *, log: bool) -> float:
-    if low == high:
-        return 0.0
-    return math.log(answer / low) / math.log(high / low) if log else (answer - low) / (high - low)
+class _Interval(Domain):
+    """Numbers between two bounds, evenly spread or on a log scale."""
 
+    __slots__ = ("high", "log", "low")
 
-def _from_unit(position: float, low: float, high: float, *, log: bool) -> float:
-    return low * (high / low) ** position if log else low + (high - low) * position
+    low: float
+    high: float
+    log: bool
+
+    @final
+    @property
+    def uniform(self) -> bool:
+        """Not on a log scale."""
+        return not self.log
+
+    @final
+    @property
+    def numeric(self) -> bool:
+        """They are numbers."""
+        return True
+
+    @final
+    def to_unit(self, answer: float) -> float:
+        """Where an answer lies between the bounds, from 0 to 1; on a log scale where the domain says so."""
+        low, high = self.low, self.high
+        if low == high:
+            return 0.0
+        return math.log(answer / low) / math.log(high / low) if self.log else (answer - low) / (high - low)
+
+    @final
+    def _number_at(self, position: float) -> float:
+        low, high = self.low, self.high
+        if position == 1:
+            return high
+        return low * (high / low) ** position if self.log else low + (high - low) * position
+
+    @final
+    def parameters(self) -> Mapping[str, Domain]:
+        """Itself, also where it cannot be listed."""
+        return {"": self}
+
+    @final
+    def to_parameters(self, answer: float) -> dict[str, Answer]:
+        """The number."""
+        return {"": answer}
 
 
 @final
-class Integer(Domain):
+class Integer(_Interval):
     """The whole numbers from `low` to `high`, both included.
 
     Args:
@@ -59,7 +96,10 @@ class Integer(Domain):
         [16, 32, 48, 64]
     """
 
-    __slots__ = ("high", "log", "low", "step")
+    __slots__ = ("step",)
+
+    low: int
+    high: int
 
     def __init__(self, low: int, high: int, *, step: int = 1, log: bool = False) -> None:
         _check_bounds("Integer", low, high, step, log)
@@ -85,7 +125,7 @@ class Integer(Domain):
             or not self.low <= answer <= self.high
             or (answer - self.low) % self.step
         ):
-            raise self._outside(answer)
+            raise self.outside(answer)
         return int(answer)
 
     def sample(self, rng: random.Random) -> int:
@@ -95,13 +135,9 @@ class Integer(Domain):
         value = math.exp(rng.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
         return min(self.high, max(self.low, round(value)))
 
-    def to_unit(self, answer: float) -> float:
-        """Where an answer lies between the bounds, from 0 to 1; on a log scale where the domain says so."""
-        return _to_unit(answer, self.low, self.high, log=self.log)
-
     def from_unit(self, position: float) -> int:
         """The answer nearest to a position between 0 and 1."""
-        value = _from_unit(position, self.low, self.high, log=self.log)
+        value = self._number_at(position)
         return min(self.high, max(self.low, self.low + round((value - self.low) / self.step) * self.step))
 
     def values(self) -> Iterator[int]:
@@ -118,7 +154,7 @@ class Integer(Domain):
 
 
 @final
-class Real(Domain):
+class Real(_Interval):
     """The numbers from `low` to `high`, both included; with a `step`, those that it reaches.
 
     Args:
@@ -134,7 +170,7 @@ class Real(Domain):
         True
     """
 
-    __slots__ = ("high", "log", "low", "step")
+    __slots__ = ("step",)
 
     def __init__(self, low: float, high: float, *, step: float | None = None, log: bool = False) -> None:
         _check_bounds("Real", low, high, step, log)
@@ -162,12 +198,12 @@ class Real(Domain):
     def canonical(self, answer: object) -> float:
         """The answer as a float, on the step it is nearest to."""
         if isinstance(answer, bool) or not isinstance(answer, int | float) or not self.low <= answer <= self.high:
-            raise self._outside(answer)
+            raise self.outside(answer)
         if self.step is None:
             return float(answer)
         nearest = self._at(round((answer - self.low) / self.step))
         if not math.isclose(nearest, answer, rel_tol=1e-9, abs_tol=self.step * 1e-6):
-            raise self._outside(answer)
+            raise self.outside(answer)
         return nearest
 
     def sample(self, rng: random.Random) -> float:
@@ -179,13 +215,9 @@ class Real(Domain):
             return min(self.high, max(self.low, value))
         return rng.uniform(self.low, self.high)
 
-    def to_unit(self, answer: float) -> float:
-        """Where an answer lies between the bounds, from 0 to 1; on a log scale where the domain says so."""
-        return _to_unit(answer, self.low, self.high, log=self.log)
-
     def from_unit(self, position: float) -> float:
         """The answer at a position between 0 and 1, or the step nearest to it."""
-        value = min(self.high, max(self.low, _from_unit(position, self.low, self.high, log=self.log)))
+        value = min(self.high, max(self.low, self._number_at(position)))
         return value if self.step is None else self._at(round((value - self.low) / self.step))
 
     def values(self) -> Iterator[float]:

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import SupportsIndex, TypeAlias, final
+from typing import final
 
 from nas.errors import NasTypeError, NasValueError, close_names, explain
-from nas.space.choice_tree import Choice, conditions
+from nas.random_state import Rng, as_rng
+from nas.space.choice_tree import Choice, conditions, count, grid, walk
 from nas.space.constraints import Constraint, Where, as_constraint
-from nas.space.counting import count
 from nas.space.domains import Answer, Domain
 from nas.space.samples import Sample
-
-Rng: TypeAlias = int | random.Random
-
-
-def as_rng(seed: Rng) -> random.Random:
-    """A generator of its own for a seed; a generator is passed through.
-
-    Raises:
-        NasTypeError: neither an int nor a `random.Random`.
-    """
-    if isinstance(seed, random.Random):
-        return seed
-    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
-        raise NasTypeError(explain("randomness is explicit: give an int or a random.Random", got=seed))
-    return random.Random(operator.index(seed))
 
 
 @final
@@ -133,7 +117,7 @@ class SearchSpace:
     def walk(self, decide: Callable[[Choice], Answer]) -> Sample:
         """The sample that `decide` leads to, asked once for each active label, in the order of the tree."""
         sample: Sample = {}
-        _walk(self.choices, sample, decide)
+        walk(self.choices, sample, decide)
         return sample
 
     def default(self) -> Sample:
@@ -164,30 +148,8 @@ class SearchSpace:
         Raises:
             NasValueError: an interval of reals among the domains.
         """
-        return self._all() if self.constraint is None else filter(self.constraint.allows, self._all())
-
-    def _all(self) -> Iterator[Sample]:
-        sample: Sample = {}
-        decided: list[tuple[Choice, Iterator[Answer], _Agenda]] = []
-        agenda: _Agenda = (self.choices, 0, None)
-        while True:
-            following = _next_open(agenda, sample)
-            if following is not None:
-                choice, agenda = following
-                decided.append((choice, choice.domain.values(), agenda))
-            else:
-                yield {label: list(a) if isinstance(a, list) else a for label, a in sample.items()}
-            while decided:
-                choice, answers, agenda = decided[-1]
-                sample.pop(choice.label, None)
-                answer = next(answers, _END)
-                if answer is not _END:
-                    sample[choice.label] = answer
-                    agenda = (choice.after(answer), 0, agenda)
-                    break
-                decided.pop()
-            else:
-                return
+        every = grid(self.choices)
+        return every if self.constraint is None else filter(self.constraint.allows, every)
 
     def problems(self, sample: Mapping[str, Answer]) -> tuple[Sample, list[str], set[str]]:
         """The sample in canonical form, what is wrong with it, and the labels that this tree does not know."""
@@ -201,9 +163,9 @@ class SearchSpace:
                 )
             else:
                 try:
-                    return choice.domain.canonical(sample[choice.label])
+                    return self._canonical(choice.label, sample[choice.label])
                 except NasValueError as error:
-                    wrong.append(f"label {choice.label!r}: {error}")
+                    wrong.append(str(error))
             failed.add(choice.label)
             return _NOTHING
 
@@ -211,14 +173,7 @@ class SearchSpace:
         extra = [label for label in sample if label not in found]
         for label in extra:
             if label in self.domains and not failed:
-                wrong.append(
-                    explain(
-                        f"the choice is not asked under these answers; it needs {self.condition(label)}",
-                        got=sample[label],
-                        where=f"label {label!r}",
-                        mend="leave it out",
-                    )
-                )
+                wrong.append(_not_asked(self, label, sample[label]))
         unknown = {label for label in extra if label not in self.domains}
         return {label: answer for label, answer in found.items() if label not in failed}, wrong, unknown
 
@@ -271,7 +226,7 @@ class SearchSpace:
         return self.sample(rng)
 
     def _mutant(self, sample: Mapping[str, Answer], rng: random.Random, probability: float | None) -> Sample:
-        extra = [label for label in sample if label not in self.domains]
+        extra = list(self._foreign(sample))
         changed: str | None = None
         if probability is None:
             mutable = [label for label in self._open if label in sample] + extra
@@ -292,6 +247,118 @@ class SearchSpace:
                 child[label] = sample[label]
         return child
 
+    def cross(self, one: Mapping[str, Answer], other: Mapping[str, Answer], rng: Rng) -> Sample:
+        """A child of two samples: each choice is answered as by one of them that answers it, and drawn where none does.
+
+        Conditions hold; whether the constraint does is for the caller to ask: `allows(child)`.
+
+        Args:
+            one, other: valid samples. The answers of `one` to labels that the tree does not know are carried along.
+            rng: an int or a `random.Random`.
+
+        Example:
+            >>> from nas import Categorical
+            >>> space = SearchSpace.of({"width": Categorical([16, 32]), "kernel": Categorical([3, 5])})
+            >>> space.cross({"width": 16, "kernel": 3}, {"width": 32, "kernel": 3}, 1)
+            {'width': 16, 'kernel': 3}
+        """
+        rng = as_rng(rng)
+
+        def decide(choice: Choice) -> Answer:
+            answers = [parent[choice.label] for parent in (one, other) if choice.label in parent]
+            return rng.choice(answers) if answers else choice.domain.sample(rng)
+
+        return self.walk(decide) | self._foreign(one)
+
+    def replace(self, sample: Mapping[str, Answer], label: str, answer: Answer, rng: Rng) -> Sample:
+        """A sample with one choice answered otherwise: choices that become active are drawn, inactive ones dropped.
+
+        Whether the constraint holds is for the caller to ask: `allows(child)`.
+
+        Args:
+            sample: a valid sample. Its answers to labels that the tree does not know are carried along.
+            label: of the choice.
+            answer: one of its domain.
+            rng: an int or a `random.Random`.
+
+        Raises:
+            NasValueError: an unknown label, one that is not asked in this sample, or an answer outside its domain.
+
+        Example:
+            >>> from nas import Categorical
+            >>> space = SearchSpace.of({"width": Categorical([16, 32]), "kernel": Categorical([3, 5])})
+            >>> space.replace({"width": 16, "kernel": 3}, "width", 32, 0)
+            {'width': 32, 'kernel': 3}
+        """
+        if label not in self.domains:
+            raise NasValueError(unknown_label(label, self.domains))
+        if label not in sample:
+            raise NasValueError(_not_asked(self, label, answer))
+        child = {**sample, label: self._canonical(label, answer)}
+        # Behind a leaf no other choice becomes active, and none inactive.
+        return child if label in self._leaves else self.extend(child, rng)
+
+    def extend(self, given: Mapping[str, Answer], rng: Rng | None = None) -> Sample:
+        """A whole sample with the given answers; the others take their defaults, or are drawn where there is an `rng`.
+
+        Whether the constraint holds is for the caller to ask: `allows(sample)`.
+
+        Args:
+            given: answers to some of the choices. Those to choices that are then not asked are left out, and those to
+                labels that the tree does not know carried along.
+            rng: an int or a `random.Random`.
+
+        Raises:
+            NasValueError: an answer outside its domain.
+
+        Example:
+            >>> from nas import Categorical
+            >>> space = SearchSpace.of({"width": Categorical([16, 32]), "kernel": Categorical([3, 5])})
+            >>> space.extend({"width": 32})
+            {'width': 32, 'kernel': 3}
+        """
+        drawn = None if rng is None else as_rng(rng)
+
+        def decide(choice: Choice) -> Answer:
+            if choice.label in given:
+                return self._canonical(choice.label, given[choice.label])
+            return choice.default if drawn is None else choice.domain.sample(drawn)
+
+        return self.walk(decide) | self._foreign(given)
+
+    def _canonical(self, label: str, answer: Answer) -> Answer:
+        try:
+            return self.domains[label].canonical(answer)
+        except NasValueError as error:
+            raise NasValueError(f"label {label!r}: {error}") from error
+
+    def _foreign(self, sample: Mapping[str, Answer]) -> Sample:
+        """The answers to labels that the tree does not know."""
+        return {label: answer for label, answer in sample.items() if label not in self.domains}
+
+    def require(self, able: Callable[[Domain], bool], rule: str, mend: str) -> None:
+        """Refuses the domains of this space that something cannot deal with; one answer alone is no difficulty.
+
+        Args:
+            able: whether it can deal with a domain.
+            rule: what it needs, in words.
+            mend: how to mend it.
+
+        Raises:
+            NasValueError: there are such domains; their labels are named.
+
+        Example:
+            >>> from nas import Real
+            >>> SearchSpace.of({"rate": Real(0, 1)}).require(lambda d: d.listable, "needs lists", "give it a step")
+            Traceback (most recent call last):
+            ...
+            nas.errors.NasValueError: label 'rate': needs lists; received a number from 0 to 1. To mend: give it a step.
+        """
+        unable = {label: self.domains[label] for label in self._open if not able(self.domains[label])}
+        if unable:
+            listed = [explain(rule, got=domain, where=f"label {n!r}", mend=mend) for n, domain in unable.items()]
+            raise NasValueError(_listed(listed))
+
     def condition(self, label: str) -> str:
         """When a label is asked, in words; "always" for an unconditional one."""
         ways = list(conditions(self.choices, label, ()))
@@ -305,35 +372,9 @@ class SearchSpace:
         }
 
 
-_Agenda: TypeAlias = "tuple[tuple[Choice, ...], int, _Agenda] | None"
-_END = object()
 _NOTHING = object()
 _DRAWS = 100_000
 _MUTANTS = 100
-
-
-def _walk(choices: tuple[Choice, ...], sample: Sample, decide: Callable[[Choice], Answer]) -> None:
-    for choice in choices:
-        label = choice.label
-        if label in sample:
-            answer = sample[label]
-        else:
-            sample[label] = answer = decide(choice)
-        if choice.branches:
-            _walk(choice.after(answer), sample, decide)
-
-
-def _next_open(agenda: _Agenda, sample: Sample) -> tuple[Choice, _Agenda] | None:
-    while agenda is not None:
-        choices, position, rest = agenda
-        if position == len(choices):
-            agenda = rest
-            continue
-        choice, agenda = choices[position], (choices, position + 1, rest)
-        if choice.label not in sample:
-            return choice, agenda
-        agenda = (choice.after(sample[choice.label]), 0, agenda)
-    return None
 
 
 def unknown_label(label: str, known: Mapping[str, Domain]) -> str:
@@ -342,6 +383,15 @@ def unknown_label(label: str, known: Mapping[str, Domain]) -> str:
         f"no choice of this space has this label; {close_names(label, known)}",
         where=f"label {label!r}",
         mend="drop it; a hyperparameter of the evaluator belongs to the experiment's space, `experiment.space`",
+    )
+
+
+def _not_asked(space: SearchSpace, label: str, answer: Answer) -> str:
+    return explain(
+        f"the choice is not asked under these answers; it needs {space.condition(label)}",
+        got=answer,
+        where=f"label {label!r}",
+        mend="leave it out",
     )
 
 

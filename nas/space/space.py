@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from nas.errors import NasError, NasTypeError, NasValueError, explain
+from nas.random_state import Rng, as_rng
 from nas.space.constraints import Where
 from nas.space.discover import Discover
 from nas.space.domains import Answer, Domain
@@ -21,7 +22,7 @@ from nas.space.drawing import draw_html, draw_text, size_text
 from nas.space.mutators import Mutator
 from nas.space.questions import Answering, Handler, Question, default_answer, handling, is_handled, label_scope
 from nas.space.samples import Sample
-from nas.space.search_space import Rng, as_rng, unknown_label
+from nas.space.search_space import unknown_label
 
 M = TypeVar("M", bound=nn.Module)
 Device = torch.device | str | int | None

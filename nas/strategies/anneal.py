@@ -11,7 +11,6 @@ from typing import final
 from nas.protocols import Strategy, Task, Trial
 from nas.space import Sample
 from nas.strategies.checks import check_count, check_number, check_single
-from nas.strategies.neighbours import near, with_answer
 from nas.strategies.novelty import Novelty
 
 _TRIES = 20
@@ -87,5 +86,5 @@ class Anneal(Strategy):
             if not labels:
                 return
             label = rng.choice(labels)
-            sample = with_answer(space, sample, label, near(space.domains[label], sample[label], rng), rng)
+            sample = space.replace(sample, label, space.domains[label].near(sample[label], rng), rng)
             yield sample

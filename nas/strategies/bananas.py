@@ -12,7 +12,6 @@ from torch import Tensor
 from nas.protocols import Strategy, Task, Trial
 from nas.random_state import derive_seed, one_thread
 from nas.space import Sample
-from nas.strategies.candidates import mutants
 from nas.strategies.checks import check_count, check_single
 from nas.strategies.encoding import PathEncoding
 from nas.strategies.novelty import Novelty
@@ -91,7 +90,7 @@ class BANANAS(Strategy):
     def _promising(self, rng: random.Random) -> list[Sample]:
         best = sorted(range(len(self._losses)), key=lambda i: self._losses[i])[:_PARENTS]
         parents = [self._samples[i] for i in best]
-        found = mutants(self._task.space, parents, self.candidates, novelty=self._novelty, rng=rng)
+        found = self._novelty.mutants(parents, self.candidates, rng)
         if not found:
             return []
         mean, deviation = self._ensemble.predict(torch.tensor([self._encode(sample) for sample in found]))

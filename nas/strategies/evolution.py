@@ -9,7 +9,7 @@ from typing import Literal, final
 
 from nas.errors import NasValueError, explain
 from nas.protocols import Strategy, Task, Trial, crowding, fronts
-from nas.space import Choice, Sample, SearchSpace
+from nas.space import Sample
 from nas.strategies.checks import check_count, check_number
 from nas.strategies.novelty import Novelty
 
@@ -37,7 +37,7 @@ class RegularizedEvolution(Strategy):
         NasValueError, NasTypeError: an argument that makes no sense.
 
     Example:
-        >>> from nas import Categorical
+        >>> from nas import Categorical, SearchSpace
         >>> space = SearchSpace.of({"width": Categorical(range(100))})
         >>> strategy = RegularizedEvolution(population_size=10, sample_size=3)
         >>> strategy.start(Task(space=space))
@@ -103,7 +103,7 @@ class RegularizedEvolution(Strategy):
         space, probability = self._task.space, self.mutation_probability
         child = self._parent(rng).sample
         if self.crossover:
-            child = _cross(space, child, self._parent(rng).sample, rng)
+            child = space.cross(child, self._parent(rng).sample, rng)
         for _ in range(_CHILDREN):
             child = space.mutate(child, rng, probability)
             yield child
@@ -124,14 +124,3 @@ class RegularizedEvolution(Strategy):
             for i, room in zip(members, crowding([points[i] for i in members]), strict=True):
                 lonely[i] = room
         return sorted(range(len(trials)), key=lambda i: (numbers[i], -lonely[i], -trials[i].number))
-
-
-def _cross(space: SearchSpace, mother: Sample, father: Sample, rng: random.Random) -> Sample:
-    """Each choice from one of the two, where that one made it; conditions hold, for the tree is walked."""
-
-    def decide(choice: Choice) -> object:
-        answers = [parent[choice.label] for parent in (mother, father) if choice.label in parent]
-        return rng.choice(answers) if answers else choice.domain.sample(rng)
-
-    child = space.walk(decide)
-    return child | {label: answer for label, answer in mother.items() if label not in space.domains}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import final
 
@@ -14,6 +15,9 @@ from nas.space import Sample, sample_key
 class GridSearch(Strategy):
     """Goes through the whole space, the last choice changing fastest; starts at once, however large the space.
 
+    Raises:
+        NasValueError: from `start`, a domain with infinitely many answers.
+
     Example:
         >>> from nas import Categorical, SearchSpace
         >>> strategy = GridSearch()
@@ -24,6 +28,11 @@ class GridSearch(Strategy):
 
     def start(self, task: Task) -> None:
         """Back to the first sample."""
+        task.space.require(
+            lambda domain: domain.size != math.inf,
+            "a grid needs domains that can be listed",
+            "give it a step, as in Real(low, high, step=), or list the candidates",
+        )
         self._grid: Iterator[Sample] = task.space.grid()
         self._number = task.space.size if task.space.constraint is None else "allowed"
         self._upcoming: Sample | None = None

@@ -9,7 +9,6 @@ from nas.errors import NasValueError, explain
 from nas.protocols import Strategy, Task, Trial
 from nas.space import Answer, Sample
 from nas.strategies.checks import check_count, check_single
-from nas.strategies.neighbours import other_answers, with_answer
 from nas.strategies.novelty import Novelty
 
 
@@ -98,7 +97,7 @@ class LocalSearch(Strategy):
         self._centre = trial
         rng, domains = self._rng("moves"), self._task.space.domains
         labels = [label for label in trial.sample if label in domains]
-        self._moves = [(n, a) for n in labels for a in other_answers(domains[n], trial.sample[n], rng)]
+        self._moves = [(n, a) for n in labels for a in domains[n].neighbours(trial.sample[n], rng)]
         rng.shuffle(self._moves)
 
     def _arrived(self) -> bool:
@@ -112,7 +111,7 @@ class LocalSearch(Strategy):
     def _moved(self, label: str, answer: Answer) -> Sample:
         assert self._centre is not None
         rng = self._rng(f"{label}={answer!r}")
-        return with_answer(self._task.space, self._centre.sample, label, answer, rng)
+        return self._task.space.replace(self._centre.sample, label, answer, rng)
 
     def _rng(self, purpose: str) -> random.Random:
         assert self._centre is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import final
 
@@ -66,12 +67,24 @@ class Novelty:
             sample = self._space.sample(rng)
             if self.admits(sample):
                 return sample
-        if self._space.constraint is not None and size > _LISTED:
+        if size == math.inf or (self._space.constraint is not None and size > _LISTED):
+            kept = "" if self._space.constraint is None else " that satisfy the constraint"
             raise SearchSpaceExhausted(
-                f"none of {_DRAWS} more draws that satisfy the constraint is new, and the space is too large to look "
-                "through: the search space is as good as exhausted"
+                f"none of {_DRAWS} more draws{kept} is new, and the space is too large to look through: the search "
+                "space is as good as exhausted"
             )
         left = list(islice(filter(self.admits, self._space.grid()), _DRAWS))
         if not left:
             raise SearchSpaceExhausted("the search space is exhausted: every sample has been tried")
         return rng.choice(left)
+
+    def mutants(self, parents: Sequence[Sample], number: int, rng: random.Random) -> list[Sample]:
+        """Up to `number` new samples, each a parent with one or two choices changed; the parents take turns."""
+        found = []
+        for i in range(number):
+            child = self._space.mutate(parents[i % len(parents)], rng)
+            if rng.random() < 0.5:
+                child = self._space.mutate(child, rng)
+            if self.admits(child):
+                found.append(child)
+        return found

@@ -1,4 +1,4 @@
-"""The controller: a recurrent network that takes the decisions of a search tree one after the other."""
+"""The controller: the decisions that make a sample, and a recurrent network that takes one after the other."""
 
 from __future__ import annotations
 
@@ -9,11 +9,88 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from nas.space import Sample, SearchSpace
-from nas.strategies.decisions import Decision, Decisions
+from nas.space import Answer, Choice, Choose, Sample, SearchSpace
 
 IMPOSSIBLE = -1e9
 """The score of an option that cannot be taken."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One decision that was taken."""
+
+    place: int
+    """Which of the space's decisions it was."""
+    options: tuple[int, ...]
+    """What was possible."""
+    option: int
+    """What was taken."""
+
+
+@final
+class Decisions:
+    """The decisions of a space, as its domains say: a choice is one among its answers, or several.
+
+    Args:
+        space: of the samples.
+
+    Raises:
+        NasValueError: a domain that knows no decisions; its label is named.
+
+    Example:
+        >>> from nas import Categorical, Subset
+        >>> decisions = Decisions(SearchSpace.of({"act": Categorical(["relu", "gelu"]), "inputs": Subset(3, 2)}))
+        >>> decisions.arity
+        [2, 3, 3]
+        >>> decisions.walk(lambda place, options: options[-1], random.Random(0))
+        {'act': 'gelu', 'inputs': [1, 2]}
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        space.require(
+            lambda domain: bool(domain.decisions),
+            "a controller takes decisions among few options, and this domain knows none",
+            "list the candidates, or give the domain the methods `decisions`, `decide` and `decided`",
+        )
+        self._space = space
+        self.arity: list[int] = []
+        """The number of options of each decision."""
+        self._first: dict[str, int] = {}
+        for label, domain in space.domains.items():
+            self._first[label] = len(self.arity)
+            self.arity += domain.decisions
+
+    def walk(self, decide: Choose, rng: random.Random) -> Sample:
+        """The sample that `decide` leads to; active choices alone are decided.
+
+        Args:
+            decide: is asked in the order of the tree.
+            rng: draws what the decisions leave open: a number inside an interval.
+        """
+        return self._space.walk(lambda choice: self._answer(choice, decide, rng))
+
+    def of(self, sample: Sample) -> list[Decision]:
+        """The decisions that lead to a sample."""
+        found: list[Decision] = []
+
+        def recall(choice: Choice) -> Answer:
+            answer = sample[choice.label]
+            wanted = iter(choice.domain.decided(answer))
+
+            def decide(place: int, options: tuple[int, ...]) -> int:
+                found.append(Decision(place=place, options=options, option=next(wanted)))
+                return found[-1].option
+
+            self._answer(choice, decide, random.Random(0))
+            return answer
+
+        self._space.walk(recall)
+        return found
+
+    def _answer(self, choice: Choice, decide: Choose, rng: random.Random) -> Answer:
+        first = self._first[choice.label]
+        return choice.domain.decide(lambda place, options: decide(first + place, options), rng)
 
 
 @final

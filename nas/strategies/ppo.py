@@ -16,7 +16,7 @@ from nas.strategies.checks import check_count, check_number, check_single
 from nas.strategies.novelty import Novelty
 
 if TYPE_CHECKING:
-    from nas.strategies.ppo_learner import Episode
+    from nas.strategies.ppo_updates import Episode
 
 _DRAWS = 5
 _MUTANTS = 20
@@ -79,10 +79,10 @@ class PPO(Strategy):
         check_single(task, "PPO")
         if importlib.util.find_spec("tianshou") is None:
             raise MissingDependency("tianshou", purpose="PPO", extra="rl")
-        from nas.strategies.ppo_learner import Learner
+        from nas.strategies.ppo_updates import PPOUpdates
 
         self._task, self._novelty = task, Novelty(task.space)
-        self._learner = Learner(
+        self._controller = PPOUpdates(
             task.space,
             learning_rate=self.learning_rate,
             entropy_weight=self.entropy_weight,
@@ -104,19 +104,19 @@ class PPO(Strategy):
         self._novelty.tell(trial)
         if not trial.state.is_finished:
             with one_thread():
-                self._running[trial.number] = self._learner.episode(trial.sample)
+                self._running[trial.number] = self._controller.episode(trial.sample)
             return
         value = None if trial.values is None else -self._task.losses(trial)[0]
         self._finished.append((self._running.pop(trial.number), value))
         if len(self._finished) >= self.trials_per_update:
             episodes = [episode for episode, _ in self._finished]
             with one_thread():
-                self._learner.learn(episodes, self._rewards([value for _, value in self._finished]), self.updates)
+                self._controller.learn(episodes, self._rewards([value for _, value in self._finished]), self.updates)
             self._finished = []
 
     def _drawn(self, rng: random.Random) -> Iterator[Sample]:
         for _ in range(_DRAWS):
-            sample = self._learner.policy.sample(rng)
+            sample = self._controller.policy.sample(rng)
             yield sample
         for _ in range(_MUTANTS):
             sample = self._task.space.mutate(sample, rng)

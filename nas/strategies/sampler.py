@@ -13,8 +13,8 @@ from nas._compat.optuna_internals import id_in_storage, reseed
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.protocols import Strategy, Task, Trial, TrialState
 from nas.random_state import derive_seed
-from nas.records import from_scalar, quiet_optuna, to_optuna
-from nas.space import Answer, Categorical, Choice, Domain, Integer, Real, Sample, SearchSpace, Subset
+from nas.records import quiet_optuna, suggest, to_optuna
+from nas.space import Sample, SearchSpace
 from nas.strategies.novelty import Novelty
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _NEIGHBOURS = 20
 class OptunaStrategy(Strategy):
     """Asks an Optuna sampler: `GPSampler`, `NSGAIISampler`, `CmaEsSampler`, `QMCSampler`, or one of your own.
 
-    All domains are supported: a tuple becomes a categorical value, a subset one parameter for each item or place. The
+    Domains say themselves which parameters they are to a sampler: a subset is one for each item or place. The
     sampler is copied, and seeded anew for each proposal, so that a resumed search goes on as it would have. Where it
     proposes a sample that was tried, the strategy takes a neighbour that was not. Takes as many objectives as the
     sampler does.
@@ -38,7 +38,7 @@ class OptunaStrategy(Strategy):
 
     Raises:
         NasTypeError: it is no Optuna sampler.
-        NasValueError: from `start`, when the sampler refuses several objectives.
+        NasValueError: from `start`, when the sampler refuses several objectives, or a domain knows no parameters.
 
     Example:
         >>> import optuna
@@ -60,6 +60,11 @@ class OptunaStrategy(Strategy):
 
     def start(self, task: Task) -> None:
         """An empty study."""
+        task.space.require(
+            lambda domain: bool(domain.parameters()),
+            "an Optuna sampler knows names and numbers, and this domain does not say how to be made of them",
+            "list the candidates, or give the domain the methods `parameters`, `to_parameters` and `from_parameters`",
+        )
         self._task, self._novelty = task, Novelty(task.space)
         if len(task.directions) > 1:
             try:
@@ -111,7 +116,8 @@ class MemoryStudy:
             self._study.sampler = _seeded(self._pristine, derive_seed(self._task.seed, number, 1))
             with _no_warnings():
                 trial = self._study.ask()
-                self._pending = number, trial, self._task.space.walk(lambda choice: _suggest(trial, choice))
+                sample = self._task.space.walk(lambda choice: suggest(trial, choice.label, choice.domain))
+                self._pending = number, trial, sample
         return dict(self._pending[2])
 
     def tell(self, trial: Trial) -> None:
@@ -173,34 +179,6 @@ def _around(space: SearchSpace, sample: Sample, rng: random.Random) -> Iterator[
     for _ in range(_NEIGHBOURS):
         sample = space.mutate(sample, rng)
         yield sample
-
-
-def _suggest(trial: optuna.Trial, choice: Choice) -> Answer:
-    """Asks for an answer under the names and distributions that `nas.optuna_parameters.to_optuna` writes."""
-    label, domain = choice.label, choice.domain
-    match domain:
-        case Categorical():
-            return from_scalar(trial.suggest_categorical(label, _distribution(domain, label)), domain)
-        case Integer(low=low, high=high, step=step, log=log):
-            return trial.suggest_int(label, low, high, step=step, log=log)
-        case Real(low=low, high=high, step=interval, log=log):
-            return domain.canonical(trial.suggest_float(label, low, high, step=interval, log=log))
-        case Subset(n=n, k=None):
-            return [i for i in range(n) if trial.suggest_categorical(f"{label}[{i}]", (False, True))]
-        case Subset(n=n, k=int(k)):
-            taken: list[int] = []
-            for place in range(k):
-                item = trial.suggest_categorical(f"{label}[{place}]", tuple(range(n)))
-                while not domain.replace and item in taken:
-                    item = (item + 1) % n
-                taken.append(item)
-            return domain.canonical(taken)
-    raise NasTypeError(explain("an Optuna sampler knows no such domain", got=domain, where=f"label {label!r}"))
-
-
-def _distribution(domain: Domain, label: str) -> Any:
-    _, distributions = to_optuna({label: domain.first}, {label: domain})
-    return distributions[label].choices  # type: ignore[attr-defined]
 
 
 def _seeded(pristine: BaseSampler, seed: int) -> BaseSampler:

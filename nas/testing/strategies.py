@@ -6,10 +6,12 @@ import math
 import random
 import statistics
 from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator
+from typing import final
 
 from torch import nn
 
-from nas.errors import NasError, SearchSpaceExhausted
+from nas.errors import NasError, NasValueError, SearchSpaceExhausted, explain
 from nas.protocols import Direction, Strategy, Task, Trial, TrialState
 from nas.space import (
     Categorical,
@@ -26,6 +28,7 @@ from nas.space import (
     ValueChoice,
     sample_key,
 )
+from nas.testing.comparison import refused
 
 _BOTH: tuple[Direction, ...] = ("maximize", "minimize")
 
@@ -36,6 +39,42 @@ def _conditional() -> nn.Module:
     )
     blocks = Repeat(lambda i: LayerChoice([nn.ReLU, nn.Tanh]), (0, 3), label="depth")
     return nn.Sequential(wide, blocks, InputChoice(3, 2, label="inputs"))
+
+
+def _conditional_and_small() -> nn.Module:
+    """63 samples."""
+    wide = LayerChoice(
+        {"plain": nn.Identity, "wide": lambda: nn.Linear(4, ValueChoice([4, 8], label="width"))}, label="layer"
+    )
+    blocks = Repeat(lambda i: LayerChoice([nn.ReLU, nn.Tanh]), (0, 2), label="depth")
+    return nn.Sequential(wide, blocks, InputChoice(3, 2, replace=False, label="inputs"))
+
+
+@final
+class _Words(Domain):
+    """Words of the letters a to d, none of which says more than that it is one."""
+
+    @property
+    def size(self) -> float:
+        return math.inf
+
+    @property
+    def first(self) -> str:
+        return "a"
+
+    def canonical(self, answer: object) -> str:
+        if isinstance(answer, str) and answer and set(answer) <= set("abcd"):
+            return answer
+        raise self.outside(answer)
+
+    def sample(self, rng: random.Random) -> str:
+        return "".join(rng.choice("abcd") for _ in range(rng.randint(1, 12)))
+
+    def values(self) -> Iterator[str]:
+        raise NasValueError(explain("words of any length cannot be listed", got=self))
+
+    def identity(self) -> tuple[Hashable, ...]:
+        return ("words",)
 
 
 def _flat() -> SearchSpace:
@@ -53,7 +92,7 @@ class StrategyContract(ABC):
     Class attributes say what the strategy does not promise:
         distinct: it proposes no sample twice while there are others.
         seeded: its proposals depend on the seed.
-        infinite: it takes intervals of reals.
+        infinite: it takes intervals of reals; otherwise `start` refuses them.
         learns: what it proposes later is better than what it proposes first.
         objectives: how many objectives it takes; more are refused by `start`.
 
@@ -243,7 +282,8 @@ class StrategyContract(ABC):
 
     def test_a_small_space_is_exhausted(self) -> None:
         """A distinct strategy tries everything once and says so; any other goes on with valid samples."""
-        for space in (SearchSpace.of({"a": Categorical([0, 1, 2]), "b": Categorical([0, 1])}), self._finite()):
+        small = SearchSpace.of({"a": Categorical([0, 1, 2]), "b": Categorical([0, 1])})
+        for space in (small, ModelSpace(_conditional_and_small).search_space):
             task = Task(space=space, seed=19)
             found = self._search(self._started(task), task, int(space.size) + 5)
             for sample in found:
@@ -262,10 +302,27 @@ class StrategyContract(ABC):
         task = Task(space=even, seed=37)
         assert all(len(sample) % 2 == 0 for sample in self._search(self._started(task), task, 30))
 
-    def _finite(self) -> SearchSpace:
-        space = ModelSpace(_conditional).search_space
-        assert space.size != math.inf
-        return space
+    def test_a_strange_domain_is_searched_or_refused(self) -> None:
+        """One with infinitely many answers that are no numbers: `start` names its label, or all goes well."""
+        space = SearchSpace.of({"kernel": Categorical([3, 5]), "strange": _Words()})
+        task, strategy = Task(space=space, seed=41), self.make()
+        refusal = ""
+        try:
+            strategy.start(task)
+        except NasError as error:
+            refusal = str(error)
+        if refusal:
+            assert "label 'strange'" in refusal
+            return
+        found = self._search(strategy, task, 20)
+        assert len(found) == 20
+        assert all(space.validate(sample) == sample for sample in found)
+
+    def test_intervals_are_searched_or_refused(self) -> None:
+        """A strategy that does not take intervals of reals says so when it is started, and names the label."""
+        if not self.infinite:
+            space = SearchSpace.of({"kernel": Categorical([3, 5]), "rate": Real(0, 1)})
+            refused(lambda: self._started(Task(space=space)), "label 'rate'")
 
 
 def _ended(number: int, sample: Sample, objectives: int, state: TrialState) -> Trial:

@@ -73,7 +73,7 @@ def synthetic_table(name: TableName, seed: int = 0) -> Table:
     answers = [{_key(a): i for i, a in enumerate(space.domains[label].values())} for label in labels]
     # The last entry is that of a choice that is not active.
     single = [
-        numpy.array([*_effects(rng, len(a), isinstance(space.domains[label], Integer)), 0.0])
+        numpy.array([*_effects(rng, len(a), space.domains[label].numeric), 0.0])
         for label, a in zip(labels, answers, strict=True)
     ]
     pairs = {(i, j): _paired(rng, len(answers[i]), len(answers[j])) for j in range(len(labels)) for i in range(j)}

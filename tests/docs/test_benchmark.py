@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from nas.testing import STRATEGIES
+
 BENCHMARK = Path(__file__).parents[2] / "docs" / "benchmark"
 
 
@@ -60,3 +62,11 @@ def test_the_benchmark_writes_its_tables_and_its_plot(tmp_path: Path, run: Calla
     assert "2 seeds" in text
     assert text.split("<!-- end of regret -->")[0].count("| LocalSearch |") == 4
     assert (tmp_path / "regret.svg").read_text().startswith("<?xml")
+
+
+def test_the_page_and_its_curves_have_every_strategy_of_the_table() -> None:
+    names = {name for name, listed in STRATEGIES.items() if listed.usual is not None}
+    curves = json.loads(gzip.decompress((BENCHMARK / "strategies.json.gz").read_bytes()))
+    assert names == {row["strategy"] for row in curves if not row["strategy"].startswith("Optuna ")}
+    page = (BENCHMARK / "README.md").read_text()
+    assert {name: page.count(f"\n| {name} |") for name in names} == dict.fromkeys(names, 5)  # four tables, and the cost

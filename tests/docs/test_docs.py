@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from nas.testing import STRATEGIES
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES}
@@ -22,3 +24,9 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_page_of_strategies_has_a_row_for_each() -> None:
+    names = {type(listed.make()).__name__ for listed in STRATEGIES.values()}
+    rows = re.findall(r"^\| `(\w+)\(", (ROOT / "docs/strategies.md").read_text(), re.M)
+    assert sorted(rows) == sorted(names)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from nas import Categorical, Experiment, ExperimentError, Integer, Real, Subset, TrialState, ValueChoice
+from nas import Experiment, ExperimentError, Real, TrialState, ValueChoice
 from nas.evaluators import FunctionalEvaluator
-from nas.records.optuna_parameters import to_optuna
 from nas.records.storage import mend_journal
 from nas.strategies import Random
 
@@ -121,28 +120,3 @@ def test_a_full_disk_is_told_and_leaves_nothing_torn(tmp_path: Path, monkeypatch
     resumed = experiment(tmp_path, 9)
     assert resumed.trials[:3] == first.trials
     assert [t.sample for t in resumed.trials] == [t.sample for t in experiment(tmp_path, 9, "whole").trials]
-
-
-def test_samples_are_optuna_parameters_of_their_domains() -> None:
-    domains = {
-        "kernel": Categorical([(3, 3), (5, 5)]),
-        "layers": Integer(1, 8),
-        "rate": Real(1e-3, 1, log=True),
-        "some": Subset(3, None),
-        "two": Subset(3, 2),
-    }
-    sample = {"kernel": (3, 3), "layers": 4, "rate": 0.1, "some": [1], "two": [0, 2], "met later": 1}
-    parameters, distributions = to_optuna(sample, domains)
-    assert parameters == {
-        "kernel": "[3, 3]",
-        "layers": 4,
-        "rate": 0.1,
-        "some[0]": False,
-        "some[1]": True,
-        "some[2]": False,
-        "two[0]": 0,
-        "two[1]": 2,
-    }
-    assert parameters.keys() == distributions.keys()
-    for name, value in parameters.items():
-        assert distributions[name]._contains(distributions[name].to_internal_repr(value)), name

@@ -2,12 +2,14 @@
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import Categorical, Domain, Integer, NasError, Real, Subset
+from nas.testing import DomainContract
 
 
 @st.composite
@@ -27,6 +29,41 @@ def domains(draw: st.DrawFn) -> Domain:
     replace = draw(st.booleans())
     k = draw(st.none() | st.integers(0, 3 if replace else min(n, 3)))
     return Subset(n, k, replace=replace, ordered=draw(st.booleans()))
+
+
+KINDS: list[tuple[type[Domain], tuple[Any, ...], dict[str, Any]]] = [
+    (Categorical, ([16, 32, 64],), {}),
+    (Categorical, (["only"],), {}),
+    (Categorical, ([(3, 3), (5, 1), None, "same", True, "[3, 3]"],), {}),
+    (Categorical, (range(3000),), {}),
+    (Integer, (1, 8), {}),
+    (Integer, (8, 64), {"step": 8}),
+    (Integer, (0, 10**6), {}),
+    (Integer, (1, 1000), {"log": True}),
+    (Integer, (4, 4), {}),
+    (Real, (0, 1), {}),
+    (Real, (1e-4, 1e-1), {"log": True}),
+    (Real, (0, 0.5), {"step": 0.1}),
+    (Real, (0, 10), {"step": 0.1}),
+    (Real, (2, 2), {}),
+    (Subset, (3, None), {}),
+    (Subset, (4, 2), {}),
+    (Subset, (3, 2), {"replace": True}),
+    (Subset, (3, 2), {"ordered": True}),
+    (Subset, (3, 2), {"replace": True, "ordered": True}),
+    (Subset, (14, None), {}),
+    (Subset, (3, 0), {}),
+]
+
+
+class TestKinds(DomainContract):
+    @pytest.fixture(autouse=True, params=KINDS, ids=lambda kind: f"{kind[0].__name__}{kind[1]}{kind[2] or ''}")
+    def chosen(self, request: pytest.FixtureRequest) -> None:
+        self.kind, self.args, self.kwargs = request.param
+
+    def make(self) -> Domain:
+        made: Domain = self.kind(*self.args, **self.kwargs)
+        return made
 
 
 @given(domains(), st.integers())
@@ -130,3 +167,15 @@ def test_equal_domains_allow_the_same() -> None:
     assert Categorical([1]) != Categorical([True])
     assert Integer(1, 3) != Real(1, 3)
     assert len({Integer(1, 3), Integer(1, 3), Integer(1, 3, log=True)}) == 2
+
+
+def test_the_ends_of_an_interval_are_answers() -> None:
+    for domain in (Real(0.1, 0.7), Real(1e-4, 0.3, log=True), Integer(1, 1000, log=True), Real(0, 1, step=0.3)):
+        assert (domain.from_unit(0), domain.from_unit(1)) == (domain.low, domain.high)
+
+
+def test_what_is_drawn_more_often_says_so() -> None:
+    assert Categorical([1, 2]).uniform
+    assert Integer(1, 9).uniform
+    assert not Integer(1, 9, log=True).uniform
+    assert not Real(1, 9, log=True).uniform

@@ -6,85 +6,23 @@ import optuna
 import pytest
 
 from nas import Sample, Strategy, Task, Trial
-from nas.strategies import (
-    BANANAS,
-    PPO,
-    TPE,
-    Anneal,
-    Chain,
-    GaussianProcess,
-    GridSearch,
-    LocalSearch,
-    OptunaStrategy,
-    Random,
-    RegularizedEvolution,
-)
-from nas.testing import StrategyContract
+from nas.strategies import OptunaStrategy
+from nas.testing import STRATEGIES, ListedStrategy, StrategyContract
 
 
-class TestRandom(StrategyContract):
-    learns = False
+class TestOurs(StrategyContract):
+    """All of the table."""
+
+    listed: ListedStrategy
+
+    @pytest.fixture(autouse=True, params=STRATEGIES)
+    def of_the_table(self, request: pytest.FixtureRequest) -> None:
+        self.listed = STRATEGIES[request.param]
+        for promise in ("distinct", "seeded", "infinite", "learns", "objectives"):
+            setattr(self, promise, getattr(self.listed, promise))
 
     def make(self) -> Strategy:
-        return Random()
-
-
-class TestRandomWithRepeats(StrategyContract):
-    distinct = False
-    learns = False
-
-    def make(self) -> Strategy:
-        return Random(distinct=False)
-
-
-class TestGridSearch(StrategyContract):
-    seeded = False
-    infinite = False
-    learns = False
-
-    def make(self) -> Strategy:
-        return GridSearch()
-
-
-class TestRegularizedEvolution(StrategyContract):
-    def make(self) -> Strategy:
-        return RegularizedEvolution()
-
-
-class TestEvolutionWithCrossover(StrategyContract):
-    def make(self) -> Strategy:
-        return RegularizedEvolution(20, 5, 0.2, crossover=True, remove="worst")
-
-
-class TestLocalSearch(StrategyContract):
-    objectives = 1
-
-    def make(self) -> Strategy:
-        return LocalSearch()
-
-
-class TestLocalSearchFromAnywhere(StrategyContract):
-    objectives = 1
-
-    def make(self) -> Strategy:
-        return LocalSearch(initial=1, restart="random")
-
-
-class TestAnneal(StrategyContract):
-    objectives = 1
-
-    def make(self) -> Strategy:
-        return Anneal()
-
-
-class TestTPE(StrategyContract):
-    def make(self) -> Strategy:
-        return TPE()
-
-
-class TestNSGAII(StrategyContract):
-    def make(self) -> Strategy:
-        return OptunaStrategy(optuna.samplers.NSGAIISampler(population_size=10))
+        return self.listed.make()
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # the sampler's own, when it is made
@@ -101,34 +39,6 @@ class TestCMAES(StrategyContract):
 
     def make(self) -> Strategy:
         return OptunaStrategy(optuna.samplers.CmaEsSampler(warn_independent_sampling=False))
-
-
-class TestGaussianProcess(StrategyContract):
-    objectives = 1
-
-    def make(self) -> Strategy:
-        return GaussianProcess()
-
-
-class TestBANANAS(StrategyContract):
-    objectives = 1
-
-    def make(self) -> Strategy:
-        return BANANAS()
-
-
-class TestPPO(StrategyContract):
-    objectives = 1
-
-    def make(self) -> Strategy:
-        return PPO(trials_per_update=10)
-
-
-class TestChain(StrategyContract):
-    objectives = 1
-
-    def make(self) -> Strategy:
-        return Chain([(Random(), 8), (TPE(), 12), (LocalSearch(), None)])
 
 
 @final

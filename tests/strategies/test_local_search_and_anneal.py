@@ -18,7 +18,6 @@ from nas import (
     TrialState,
 )
 from nas.strategies import Anneal, LocalSearch
-from nas.strategies.neighbours import near, other_answers
 from nas.testing import synthetic_table
 
 SPACE = SearchSpace.of({name: Categorical(range(4)) for name in "abcd"})
@@ -88,16 +87,16 @@ def test_large_domains_of_numbers_are_searched_nearby() -> None:
 
     rng = random.Random(0)
     rate = Real(1e-4, 1e-1, log=True)
-    steps = [near(rate, 1e-2, rng) for _ in range(300)]
+    steps = [rate.near(1e-2, rng) for _ in range(300)]
     assert all(rate.contains(answer) and answer != 1e-2 for answer in steps)
     close = sum(abs(rate.to_unit(answer) - rate.to_unit(1e-2)) < 0.15 for answer in steps)
     assert 170 < close < 240  # one standard deviation
     even = Integer(0, 1000, step=2)
-    assert all(even.contains(answer) for answer in other_answers(even, 500, rng))
-    assert other_answers(Integer(1, 4), 3, rng) == [1, 2, 4]
-    assert other_answers(Subset(2, None), [0], rng) == [[], [1], [0, 1]]
+    assert all(even.contains(answer) for answer in even.neighbours(500, rng))
+    assert Integer(1, 4).neighbours(3, rng) == [1, 2, 4]
+    assert Subset(2, None).neighbours([0], rng) == [[], [1], [0, 1]]
     stepped = Real(0, 10, step=0.1)
-    assert all(stepped.contains(answer) for answer in other_answers(stepped, 0.3, rng))
+    assert all(stepped.contains(answer) for answer in stepped.neighbours(0.3, rng))
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -22,8 +22,7 @@ from nas import (
     Subset,
     ValueChoice,
 )
-from nas.strategies.decisions import Decisions
-from nas.strategies.policy import Policy
+from nas.strategies.policy import Decisions, Policy
 from nas.testing import synthetic_table
 
 

@@ -52,7 +52,7 @@ def test_results_that_come_late_are_weighed_by_the_policy_that_proposed_them() -
         strategy.tell(Trial(number=number, sample=sample, state=TrialState.COMPLETE, values=(value,)))
     before = strategy._running[0].log_probs
     assert sum(before) == pytest.approx(2 * -3.912, abs=0.01)  # uniform, as it was then
-    assert strategy._learner.episode(late).log_probs != before
+    assert strategy._controller.episode(late).log_probs != before
     strategy.tell(Trial(number=0, sample=late, state=TrialState.COMPLETE, values=(1.0,)))
 
 

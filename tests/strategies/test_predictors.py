@@ -9,7 +9,7 @@ from nas import Categorical, Integer, Real, SearchSpace, Subset
 from nas.strategies import BANANAS, GaussianProcess, Random
 from nas.strategies.bananas import Ensemble
 from nas.strategies.encoding import PathEncoding
-from nas.strategies.kernel_model import KernelModel
+from nas.strategies.gaussian_process import KernelModel
 from nas.testing import play, synthetic_table
 
 SPACE = SearchSpace.of(

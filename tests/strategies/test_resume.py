@@ -1,27 +1,13 @@
 """Every strategy in a real experiment that is broken off and resumed: the samples of one that was not."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pytest
 from torch import nn
 
-from nas import Experiment, InputChoice, LayerChoice, Real, Repeat, Sample, Strategy, ValueChoice
+from nas import Experiment, InputChoice, LayerChoice, Real, Repeat, Sample, ValueChoice
 from nas.evaluators import FunctionalEvaluator
-from nas.strategies import (
-    BANANAS,
-    PPO,
-    TPE,
-    Anneal,
-    Chain,
-    GaussianProcess,
-    GridSearch,
-    LocalSearch,
-    OptunaStrategy,
-    Random,
-    RegularizedEvolution,
-)
+from nas.testing import STRATEGIES
 
 
 def network() -> nn.Module:
@@ -38,27 +24,13 @@ def worth(model: nn.Module, rate: float) -> float:
     return sum(p.numel() for p in model.parameters()) * rate + len(model[1])  # type: ignore[index]
 
 
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "Random": Random,
-    "RegularizedEvolution": lambda: RegularizedEvolution(6, 4, initial=5),
-    "LocalSearch": lambda: LocalSearch(5),
-    "Anneal": lambda: Anneal(5),
-    "TPE": lambda: TPE(5),
-    "NSGA-II": lambda: OptunaStrategy(optuna.samplers.NSGAIISampler(population_size=5)),
-    "GaussianProcess": lambda: GaussianProcess(5),
-    "BANANAS": lambda: BANANAS(5, retrain_every=4),
-    "PPO": lambda: PPO(4),
-    "Chain": lambda: Chain([(Random(), 5), (TPE(5), None)]),
-    "GridSearch": GridSearch,
-}
-
-
 def search(folder: Path, name: str, trials: int, *, resume: bool = False) -> list[Sample]:
-    rate = Real(0.1, 1, step=0.1) if name == "GridSearch" else Real(0.1, 1.0)
+    listed = STRATEGIES[name]
+    rate = Real(0.1, 1.0) if listed.infinite else Real(0.1, 1, step=0.1)
     experiment = Experiment(
         network,
         FunctionalEvaluator(worth, rate=rate),
-        STRATEGIES[name](),
+        listed.make(),
         name="resumed",
         directory=folder,
         seed=5,
@@ -68,6 +40,8 @@ def search(folder: Path, name: str, trials: int, *, resume: bool = False) -> lis
     return [trial.sample for trial in experiment.trials]
 
 
+# A part of the search is shorter than the population.
+@pytest.mark.filterwarnings("ignore:RegularizedEvolution:UserWarning")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_resumed_search_goes_on_as_the_whole_one(tmp_path: Path, name: str) -> None:
     whole = search(tmp_path / "whole", name, 24)

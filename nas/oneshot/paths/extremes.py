@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
-from nas.space import Answer, Choice, Integer, Question, Real, SearchSpace
+from nas.space import Answer, Choice, Question, SearchSpace
 
 Answers: TypeAlias = Callable[[Question], Answer]
 
@@ -70,6 +70,6 @@ def _spread(question: Question, most: int) -> list[Answer]:
         if len(values) <= most:
             return values
         return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
-    if isinstance(domain, Integer | Real):
-        return [domain.canonical(domain.low), domain.canonical(domain.high)]
+    if domain.numeric:
+        return [domain.from_unit(0), domain.from_unit(1)]
     return [question.default]

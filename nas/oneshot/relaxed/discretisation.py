@@ -12,7 +12,7 @@ import torch
 
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture
-from nas.space import Answer, Choice, Sample, SearchSpace, Subset, as_key
+from nas.space import Answer, Choice, Sample, SearchSpace, as_key
 
 Costs: TypeAlias = dict[Answer, float]
 """Answer (a subset as a tuple) -> how much less likely it is than the best, as a difference of logarithms."""
@@ -136,10 +136,7 @@ def _best_first(choices: tuple[Choice, ...], costs: Mapping[str, Costs]) -> Iter
             continue
         choice, rest = pending[0], pending[1:]
         for answer, cost in bound.options(choice).items():
-            decided = {
-                **sample,
-                choice.label: list(answer) if isinstance(choice.domain, Subset) else answer,
-            }
+            decided = {**sample, choice.label: choice.domain.canonical(answer)}
             following = (*choice.after(answer), *rest)
             total = spent + cost
             heapq.heappush(waiting, (total + bound.of(following, decided), next(ties), total, decided, following))

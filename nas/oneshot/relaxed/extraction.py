@@ -123,12 +123,9 @@ def labels_at_fault(space: ModelSpace, sample: Sample, fails: Callable[[Sample],
         sample: one that fails.
         fails: whether a sample fails.
     """
-    tree = space.search_space
 
     def without(label: str) -> Sample:
-        return tree.walk(
-            lambda choice: sample.get(choice.label, choice.default) if choice.label != label else choice.default
-        )
+        return space.search_space.extend({name: answer for name, answer in sample.items() if name != label})
 
     changed = [label for label in sample if without(label) != sample]
     return [label for label in changed if not fails(without(label))] or changed or list(sample)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from nas._compat.tianshou_internals import WeighedPPO
 from nas.random_state import derive_seed, seeded
 from nas.space import Sample, SearchSpace
-from nas.strategies.decisions import Decision
-from nas.strategies.policy import IMPOSSIBLE, Policy, Walks, stack_walks
+from nas.strategies.policy import IMPOSSIBLE, Decision, Policy, Walks, stack_walks
 
 
 @final
@@ -31,7 +30,7 @@ class Episode:
 
 
 @final
-class Learner:
+class PPOUpdates:
     """A controller and its update by tianshou's PPO.
 
     Each decision is one step of an episode; the reward comes with the last one, undiscounted. What a step observes is
