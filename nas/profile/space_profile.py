@@ -33,9 +33,7 @@ class SpaceProfile:
     def __init__(self, space: ModelSpace, example_input: Example) -> None:
         self.name = space.name
         metrics = ("multiply_adds", "parameters", "activations")
-        self.tables = tabulate(
-            space, example_input, metrics, lambda run: (run.flops // 2, run.parameters, run.activations)
-        )
+        self.tables = tabulate(space, example_input, metrics, _usual)
         self.flops = Cost(self.tables, "multiply_adds", name="flops", scale=2)
         self.multiply_adds = Cost(self.tables, "multiply_adds", name="multiply_adds")
         self.parameters = Cost(self.tables, "parameters", name="parameters")
@@ -84,6 +82,10 @@ def tabulate(space: ModelSpace, example_input: Example, metrics: Sequence[str], 
         # Only what the constraint allows can be built: then that must do.
         measure(space.sample(0))
         return CostTables(structure, measure, metrics, whole=True)
+
+
+def _usual(run: ModuleRun) -> tuple[int, int, int]:
+    return run.flops // 2, run.parameters, run.activations
 
 
 @final
