@@ -79,10 +79,10 @@ class PPO(Strategy):
         check_single(task, "PPO")
         if importlib.util.find_spec("tianshou") is None:
             raise MissingDependency("tianshou", purpose="PPO", extra="rl")
-        from nas.strategies.ppo_learner import Learner
+        from nas.strategies.ppo_learner import PPOLearner
 
         self._task, self._novelty = task, Novelty(task.space)
-        self._learner = Learner(
+        self._learner = PPOLearner(
             task.space,
             learning_rate=self.learning_rate,
             entropy_weight=self.entropy_weight,

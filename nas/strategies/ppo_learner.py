@@ -31,7 +31,7 @@ class Episode:
 
 
 @final
-class Learner:
+class PPOLearner:
     """A controller and its update by tianshou's PPO.
 
     Each decision is one step of an episode; the reward comes with the last one, undiscounted. What a step observes is

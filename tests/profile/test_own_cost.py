@@ -140,7 +140,7 @@ def test_it_is_penalised() -> None:
         (
             SPACE,
             lambda run: -1.0 * (run.path == "head"),
-            "cost of 'head': a module costs a number from 0 on; received -1.0",
+            "'head': a module costs a number from 0 on; received -1.0",
         ),
         (SPACE, lambda run: float("nan"), "a number from 0 on; received nan"),
         (nn.Conv2d(3, 3, 1), lambda run: True, "a module costs a number; received True"),
