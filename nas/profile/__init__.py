@@ -1,11 +1,12 @@
 """What an architecture costs: parameters, multiply-adds, activations, memory, latency; of one model or of a space."""
 
 from nas.profile.costs import Bounds, Cost, CostConstraint
-from nas.profile.dry_run import Example, meta_copy, meta_example, real_example
+from nas.profile.dry_run import Example, ModuleRun, TensorSpec, meta_copy, meta_example, real_example
 from nas.profile.latency_prediction import LatencyTable, PredictionError, latency_table
 from nas.profile.measured_latency import Backend, Latency, latency
 from nas.profile.memory import PeakMemory, tensors_of
 from nas.profile.model_profile import ModelProfile, ModuleProfile, build_on_meta
+from nas.profile.own_cost import ModuleCost, cost
 from nas.profile.profiling import profile
 from nas.profile.space_profile import SpaceProfile
 
@@ -18,11 +19,15 @@ __all__ = [
     "Latency",
     "LatencyTable",
     "ModelProfile",
+    "ModuleCost",
     "ModuleProfile",
+    "ModuleRun",
     "PeakMemory",
     "PredictionError",
     "SpaceProfile",
+    "TensorSpec",
     "build_on_meta",
+    "cost",
     "latency",
     "latency_table",
     "meta_copy",

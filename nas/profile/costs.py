@@ -47,7 +47,7 @@ class Bounds:
 
 @final
 class Cost:
-    """What each sample of a space costs; made by `nas.profile.profile(space, example_input)`.
+    """What each sample of a space costs; made by `nas.profile.profile(space, example_input)` or `nas.profile.cost`.
 
     `cost(sample)` is a number, and `cost < limit` (or `<=`, `>`, `>=`) a `nas.Constraint`.
 

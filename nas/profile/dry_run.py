@@ -32,14 +32,21 @@ class ModuleRun:
     """What one module did in a forward pass; what its children did is counted at them."""
 
     path: str
+    """As in `named_modules`."""
     module: nn.Module
+    """On the meta device: its tensors have shapes and dtypes, and no numbers."""
     parameters: int = 0
+    """Elements of its own; a shared one is counted at the first module that has it."""
     flops: int = 0
+    """Twice the multiply-adds of the operations that it calls itself."""
     activations: int = 0
+    """Elements of its outputs, when it called no other module."""
     inputs: list[tuple[Any, ...]] = field(default_factory=list)
     """What each call was given: tensors as `TensorSpec`."""
     outputs: list[tuple[Shape, ...]] = field(default_factory=list)
+    """The shapes of the tensors that each call yielded."""
     leaf: bool = True
+    """Whether it called no other module."""
 
 
 @final

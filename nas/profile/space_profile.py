@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from nas.errors import NasError, NasValueError, explain
 from nas.profile.cost_structure import Structure
 from nas.profile.cost_tables import CostTables, Vector
 from nas.profile.costs import Cost
-from nas.profile.dry_run import Example, Known, meta_example, run_on_meta
+from nas.profile.dry_run import Example, Known, ModuleRun, meta_example, run_on_meta
 from nas.profile.model_profile import as_text, build_on_meta
 from nas.space import ARCHITECTURE, ModelSpace, Sample
 
@@ -31,16 +32,8 @@ class SpaceProfile:
 
     def __init__(self, space: ModelSpace, example_input: Example) -> None:
         self.name = space.name
-        structure, measure = Structure(space.search_space), _Measure(space, example_input)
         metrics = ("multiply_adds", "parameters", "activations")
-        try:
-            self.tables = CostTables(structure, measure, metrics)
-        except NasError:
-            if space.search_space.constraint is None:
-                raise
-            # Only what the constraint allows can be built: then that must do.
-            measure(space.sample(0))
-            self.tables = CostTables(structure, measure, metrics, whole=True)
+        self.tables = tabulate(space, example_input, metrics, _usual)
         self.flops = Cost(self.tables, "multiply_adds", name="flops", scale=2)
         self.multiply_adds = Cost(self.tables, "multiply_adds", name="multiply_adds")
         self.parameters = Cost(self.tables, "parameters", name="parameters")
@@ -64,12 +57,43 @@ class SpaceProfile:
         return as_text(self.__rich__())
 
 
+Count: TypeAlias = Callable[[ModuleRun], Sequence[int]]
+"""What one module costs: a number for each metric."""
+
+
+def tabulate(space: ModelSpace, example_input: Example, metrics: Sequence[str], count: Count) -> CostTables:
+    """The tables of some metrics, each the sum over the modules of an architecture.
+
+    Args:
+        space: of models.
+        example_input: a tensor, a tuple of tensors, or a shape.
+        metrics: their names.
+        count: what a module costs, in whole numbers from 0 on.
+
+    Raises:
+        NasValueError: as `SpaceProfile` does.
+    """
+    structure, measure = Structure(space.search_space), _Measure(space, example_input, count)
+    try:
+        return CostTables(structure, measure, metrics)
+    except NasError:
+        if space.search_space.constraint is None:
+            raise
+        # Only what the constraint allows can be built: then that must do.
+        measure(space.sample(0))
+        return CostTables(structure, measure, metrics, whole=True)
+
+
+def _usual(run: ModuleRun) -> tuple[int, int, int]:
+    return run.flops // 2, run.parameters, run.activations
+
+
 @final
 class _Measure:
     """Profiles one sample on the meta device, module by module; leaf modules that were seen are not run again."""
 
-    def __init__(self, space: ModelSpace, example_input: Example) -> None:
-        self._space, self._inputs = space, meta_example(example_input)
+    def __init__(self, space: ModelSpace, example_input: Example, count: Count) -> None:
+        self._space, self._inputs, self._count = space, meta_example(example_input), count
         self._known: Known = {}
 
     def __call__(self, sample: Sample) -> Vector:
@@ -86,6 +110,5 @@ class _Measure:
                     "profile one sample at a time",
                 )
             )
-        runs = run_on_meta(model, self._inputs, self._known)
-        found = {run.path: (run.flops // 2, run.parameters, run.activations) for run in runs}
+        found = {run.path: self._count(run) for run in run_on_meta(model, self._inputs, self._known)}
         return {path: costs for path, costs in found.items() if any(costs)}

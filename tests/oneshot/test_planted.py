@@ -11,8 +11,7 @@ from torch.utils.data import TensorDataset
 
 from nas import Cell, Experiment, LayerChoice, Sample, Zero
 from nas.evaluators import Regression
-from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
-from nas.oneshot.strategy import SupernetStrategy
+from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot, SupernetStrategy
 
 SEEDS = range(5)
 

@@ -11,8 +11,8 @@ from torch.utils.data import TensorDataset
 
 from nas import Experiment, InputChoice, LayerChoice, ModelSpace, NasValueError, Skip, ValueChoice
 from nas.evaluators import Classification
-from nas.oneshot import DARTS, RandomOneShot
-from nas.oneshot.trust import Compared, SkipConnections, TrustReport, kendall
+from nas.oneshot import DARTS, Compared, RandomOneShot, TrustReport
+from nas.oneshot.trust import SkipConnections, kendall
 
 
 @pytest.mark.parametrize("seed", range(20))

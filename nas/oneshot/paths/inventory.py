@@ -16,8 +16,8 @@ from nas._compat.torch_internals import TENSOR_DICTS, tree_map
 from nas.errors import NasError, NasValueError, explain
 from nas.oneshot.paths.alignment import Alignment, Found, plain
 from nas.oneshot.paths.extremes import Answers, corners
-from nas.oneshot.paths.layouts import trace
-from nas.oneshot.paths.naming import AllPaths, OnePath, Place, answers_from
+from nas.oneshot.paths.layouts import trace_layouts
+from nas.oneshot.paths.naming import AllPaths, OnePath, TensorSite, answers_from
 from nas.oneshot.paths.slicing import Index, Region, Shape, is_whole, region
 from nas.random_state import derive_seed, seeded
 from nas.space import ModelSpace, Sample
@@ -71,7 +71,7 @@ class Built:
 
     model: nn.Module
     sample: Sample
-    places: list[tuple[str, Place]]
+    places: list[tuple[str, TensorSite]]
     """Its tensors, with the names that they are shared by."""
     layouts: Mapping[tuple[int, int], Found]
     """How channels lie in a dimension of a tensor, by the tensor's id; empty where that was not looked at."""
@@ -151,13 +151,13 @@ class Census:
         layouts: dict[tuple[int, int], Found] = {}
         if self.follows and self.example is not None:
             try:
-                layouts = trace(model, _on(self.example, device))
+                layouts = trace_layouts(model, _on(self.example, device))
             except Exception:
                 if device == "cpu":
                     raise
                 handler = make()  # its forward pass needs numbers
                 model = self.space.construct(handler, "cpu")
-                layouts = trace(model, _on(self.example, "cpu"))
+                layouts = trace_layouts(model, _on(self.example, "cpu"))
         places = list(named(handler.names.places(model)))
         return Built(model, dict(handler.answers), places, layouts, isinstance(handler, AllPaths))
 
@@ -167,7 +167,7 @@ class Census:
         Raises:
             NasValueError: the tensors of one name cannot be parts of one.
         """
-        new, seen = False, dict[str, Place]()
+        new, seen = False, dict[str, TensorSite]()
         for name, place in built.places:
             if is_lazy(place.tensor):
                 if not built.everything:
@@ -192,7 +192,7 @@ class Census:
                     new |= self._alignments.setdefault((name, dim), Alignment()).add(layout)
         return new
 
-    def _widen(self, known: Entry, place: Place, shape: Shape, sample: Sample) -> bool:
+    def _widen(self, known: Entry, place: TensorSite, shape: Shape, sample: Sample) -> bool:
         differing = {dim for dim, (n, most) in enumerate(zip(shape, known.shape, strict=True)) if n != most}
         joint = tuple(map(max, shape, known.shape))
         new = joint != known.shape or not differing <= known.varying
@@ -238,7 +238,7 @@ class Census:
                 self.follows |= not alignment.is_plain
                 entry.shape = (*entry.shape[:dim], max(entry.shape[dim], alignment.length), *entry.shape[dim + 1 :])
 
-    def region(self, name: str, place: Place, layouts: Mapping[tuple[int, int], Found]) -> Region | None:
+    def region(self, name: str, place: TensorSite, layouts: Mapping[tuple[int, int], Found]) -> Region | None:
         """Where the tensor of an architecture lies in that of the store; None where it is all of it.
 
         Raises:
@@ -270,7 +270,7 @@ class Census:
         other = entry.sample if entry.other is None else entry.other
         return changing_labels(entry.sample, other, lambda sample: shape(sample) not in (None, first))
 
-    def _conflict(self, name: str, known: Entry, place: Place, sample: Sample) -> NasValueError:
+    def _conflict(self, name: str, known: Entry, place: TensorSite, sample: Sample) -> NasValueError:
         def differs(other: Sample) -> bool:
             found = dict(self.build(lambda: OnePath(answers_from(other))).places).get(name)
             return found is not None and type(found.module) is not type(known.owner)
@@ -300,7 +300,7 @@ def changing_labels(first: Sample, second: Sample, differs: Callable[[Sample], b
     return guilty or changed
 
 
-def named(places: Iterable[Place]) -> Iterator[tuple[str, Place]]:
+def named(places: Iterable[TensorSite]) -> Iterator[tuple[str, TensorSite]]:
     """Each place with the name of its tensor: where tensors are tied, that of the first."""
     names: dict[int, str] = {}
     for place in places:

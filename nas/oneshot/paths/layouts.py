@@ -12,14 +12,14 @@ from torch.overrides import TorchFunctionMode
 from nas._compat.torch_internals import tree_leaves
 from nas.oneshot.paths.alignment import Found, Segment, plain
 from nas.oneshot.paths.slicing import Shape
-from nas.oneshot.paths.tensor_calls import Call, reshaped
+from nas.oneshot.paths.tensor_calls import TensorCall, reshaped
 
-Place: TypeAlias = tuple[int, int]
+TensorDim: TypeAlias = tuple[int, int]
 """The id of a parameter or buffer, and a dimension of it."""
 
 
 @final
-class Trace(TorchFunctionMode):
+class LayoutTrace(TorchFunctionMode):
     """Follows what was concatenated, flattened or split, through operations that leave channels where they are.
 
     Attributes:
@@ -28,11 +28,11 @@ class Trace(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.found: dict[Place, Found] = {}
+        self.found: dict[TensorDim, Found] = {}
         self._owned = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
         self._tags: dict[int, dict[int, Found]] = {}
         self._made: dict[int, str] = {}
-        self._rows: dict[int, tuple[int, tuple[Place, ...]]] = {}
+        self._rows: dict[int, tuple[int, tuple[TensorDim, ...]]] = {}
         self._alive: list[Any] = []
 
     def left(self, path: str, output: Any) -> Any:
@@ -52,8 +52,10 @@ class Trace(TorchFunctionMode):
             return out
         self._alive += results
         name = str(getattr(func, "__name__", "")).strip("_")
-        call = Call(name, args, kwargs, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)])
-        handle = _HANDLERS.get(name, Trace._lost)
+        call = TensorCall(
+            name, args, kwargs, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        )
+        handle = _HANDLERS.get(name, LayoutTrace._lost)
         handle(self, call, results)
         return out
 
@@ -84,7 +86,7 @@ class Trace(TorchFunctionMode):
             if dim in dims:
                 self._rows[id(after)] = dims[dim], places
 
-    def _lost(self, call: Call, results: Sequence[Tensor]) -> None:
+    def _lost(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """An operation that is not known to leave channels where they are."""
         reason = f"`{call.name}` is not known to keep channels in their places"
         lengths = set()
@@ -115,7 +117,7 @@ class Trace(TorchFunctionMode):
 
     # What operations do.
 
-    def joins(self, call: Call, results: Sequence[Tensor]) -> None:
+    def joins(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """A concatenation."""
         pieces = call.get(0, "tensors")
         dim = (1 if call.name == "hstack" else int(call.get(1, "dim", 0))) % results[0].dim()
@@ -138,7 +140,7 @@ class Trace(TorchFunctionMode):
             tag[other] = layouts.pop() if len(layouts) == 1 else f"`{call.name}` joins channels that lie differently"
         self._tags[id(results[0])] = tag
 
-    def maps(self, call: Call, results: Sequence[Tensor]) -> None:
+    def maps(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """A layer that makes new channels of those that it reads."""
         inputs, weight = call.get(0, "input"), call.get(1, "weight")
         linear, transposed = call.name == "linear", call.name.startswith("conv_transpose")
@@ -166,7 +168,7 @@ class Trace(TorchFunctionMode):
             more = tuple((id(p), p.dim() - 1 if p.dim() == 1 else 0) for p in parameters if id(p) in self._owned)
             self._rows[id(result)] = dim, places + more
 
-    def norms(self, call: Call, results: Sequence[Tensor]) -> None:
+    def norms(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """A layer with parameters for each channel."""
         inputs = call.args[0] if call.args else call.kwargs["input"]
         dim = inputs.dim() - 1 if call.name in ("layer_norm", "rms_norm") else min(1, inputs.dim() - 1)
@@ -177,7 +179,7 @@ class Trace(TorchFunctionMode):
         self._follow(inputs, results[0])
         self._through(results[0], *(p for p in others if p.dim() == 1))
 
-    def keeps(self, call: Call, results: Sequence[Tensor]) -> None:
+    def keeps(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """Element by element, or within each channel."""
         out = results[0]
         operands = [t for t in call.tensors if t.dim() <= out.dim()]
@@ -201,7 +203,7 @@ class Trace(TorchFunctionMode):
                 for tensor, d in wide:
                     self.reads(tensor, d, layout)
 
-    def reduces(self, call: Call, results: Sequence[Tensor]) -> None:
+    def reduces(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """A mean, a sum, ... over some dimensions."""
         inputs, out = call.tensors[0], results[0]
         given = call.get(1, "dim", None)
@@ -212,7 +214,7 @@ class Trace(TorchFunctionMode):
         same = out.dim() == inputs.dim()
         self._follow(inputs, out, {d: d if same else i for i, d in enumerate(kept)})
 
-    def moves(self, call: Call, results: Sequence[Tensor]) -> None:
+    def moves(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """A transposition or a permutation."""
         inputs, n = call.tensors[0], call.tensors[0].dim()
         if call.name == "permute":
@@ -224,7 +226,7 @@ class Trace(TorchFunctionMode):
             order[a], order[b] = b, a
         self._follow(inputs, results[0], {before: after for after, before in enumerate(order)})
 
-    def reshapes(self, call: Call, results: Sequence[Tensor]) -> None:
+    def reshapes(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """Dimensions are flattened, or taken apart."""
         inputs, out = call.tensors[0], results[0]
         for before, after in reshaped(call, inputs, out):
@@ -256,7 +258,7 @@ class Trace(TorchFunctionMode):
             reason = layout if isinstance(layout, str) else "what was concatenated is taken apart"
             self._tags.setdefault(id(out), {}).update(dict.fromkeys(dims, reason))
 
-    def chunks(self, call: Call, results: Sequence[Tensor]) -> None:
+    def chunks(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """Neighbouring channels part."""
         inputs = call.tensors[0]
         dim = int(call.get(2, "dim", 0)) if call.name != "glu" else int(call.get(1, "dim", -1))
@@ -270,7 +272,7 @@ class Trace(TorchFunctionMode):
             for result in results:
                 self._tags.setdefault(id(result), {})[dim] = f"`{call.name}` takes what was concatenated apart"
 
-    def picks(self, call: Call, results: Sequence[Tensor]) -> None:
+    def picks(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """Indexing: the leading part of channels is still leading, all else is not."""
         inputs, out = call.tensors[0], results[0]
         index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
@@ -308,21 +310,21 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def _table(handler: Callable[[Trace, Call, Sequence[Tensor]], None], names: str) -> dict[str, Any]:
+def _table(handler: Callable[[LayoutTrace, TensorCall, Sequence[Tensor]], None], names: str) -> dict[str, Any]:
     return dict.fromkeys(_names(names), handler)
 
 
-_HANDLERS: Mapping[str, Callable[[Trace, Call, Sequence[Tensor]], None]] = {
-    **_table(Trace.joins, "cat concat concatenate hstack"),
-    **_table(Trace.maps, "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
-    **_table(Trace.norms, "batch_norm instance_norm group_norm layer_norm rms_norm prelu"),
-    **_table(Trace.reduces, "mean sum amax amin prod var std norm logsumexp"),
-    **_table(Trace.moves, "transpose swapaxes swapdims permute"),
-    **_table(Trace.reshapes, "reshape view flatten unflatten squeeze unsqueeze view_as reshape_as"),
-    **_table(Trace.chunks, "chunk split tensor_split split_with_sizes unbind glu"),
-    **_table(Trace.picks, "getitem"),
+_HANDLERS: Mapping[str, Callable[[LayoutTrace, TensorCall, Sequence[Tensor]], None]] = {
+    **_table(LayoutTrace.joins, "cat concat concatenate hstack"),
+    **_table(LayoutTrace.maps, "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
+    **_table(LayoutTrace.norms, "batch_norm instance_norm group_norm layer_norm rms_norm prelu"),
+    **_table(LayoutTrace.reduces, "mean sum amax amin prod var std norm logsumexp"),
+    **_table(LayoutTrace.moves, "transpose swapaxes swapdims permute"),
+    **_table(LayoutTrace.reshapes, "reshape view flatten unflatten squeeze unsqueeze view_as reshape_as"),
+    **_table(LayoutTrace.chunks, "chunk split tensor_split split_with_sizes unbind glu"),
+    **_table(LayoutTrace.picks, "getitem"),
     **_table(
-        Trace.keeps,
+        LayoutTrace.keeps,
         "relu relu6 gelu silu mish elu selu celu leaky_relu rrelu hardswish hardsigmoid hardtanh softplus softsign "
         "tanhshrink softshrink hardshrink threshold logsigmoid sigmoid tanh softmax log_softmax softmin normalize "
         "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout stochastic_depth "
@@ -344,14 +346,14 @@ _READING_THE_LAST = _names(
 )
 
 
-def trace(model: nn.Module, inputs: tuple[Any, ...]) -> dict[Place, Found]:
+def trace_layouts(model: nn.Module, inputs: tuple[Any, ...]) -> dict[TensorDim, Found]:
     """How channels lie in the dimensions of parameters and buffers.
 
     Args:
         model: run once, in evaluation mode; on the meta device as a rule.
         inputs: on the same device.
     """
-    found, training = Trace(model), model.training
+    found, training = LayoutTrace(model), model.training
     handles = [
         module.register_forward_hook(lambda _, __, output, path=path: found.left(path, output))
         for path, module in model.named_modules()

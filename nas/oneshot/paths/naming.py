@@ -13,7 +13,7 @@ from nas._compat.torch_internals import children_of, own_buffers, own_parameters
 from nas.space import Answer, Answering, ChosenInputs, Handler, Question, Sample, Select
 
 
-class Place(NamedTuple):
+class TensorSite(NamedTuple):
     """A parameter or buffer of an architecture."""
 
     name: str
@@ -65,11 +65,11 @@ class Names:
             for answer, module in mark.others.items():
                 yield mark.label, answer, module
 
-    def places(self, model: nn.Module) -> Iterator[Place]:
+    def places(self, model: nn.Module) -> Iterator[TensorSite]:
         """All parameters and buffers of a model, and of what stands beside it; tied ones several times."""
         yield from self._at("", "", model)
 
-    def _at(self, name: str, path: str, module: nn.Module) -> Iterator[Place]:
+    def _at(self, name: str, path: str, module: nn.Module) -> Iterator[TensorSite]:
         # The innermost choice marked the module first.
         for mark in reversed(self._marks.get(id(module), ())):
             for answer, other in mark.others.items():
@@ -77,7 +77,7 @@ class Names:
             name += _bracketed(mark.answer)
         for local, tensor in [*own_parameters(module).items(), *own_buffers(module).items()]:
             if tensor is not None:
-                yield Place(_joined(name, local), path, module, local, tensor)
+                yield TensorSite(_joined(name, local), path, module, local, tensor)
         for key, child in children_of(module).items():
             if child is not None:
                 yield from self._at(_joined(name, key), _joined(path, key), child)

@@ -15,7 +15,7 @@ from nas._compat.torch_internals import MovableModule, own_buffers, own_paramete
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
 from nas.oneshot.paths.inventory import Built, Census
-from nas.oneshot.paths.naming import OnePath, Place, answers_from
+from nas.oneshot.paths.naming import OnePath, TensorSite, answers_from
 from nas.oneshot.paths.slicing import indexed
 from nas.oneshot.paths.store import Store
 from nas.oneshot.paths.subnets import Part, Subnet
@@ -203,7 +203,7 @@ class PathSupernet(MovableModule):
             parts = [self._part(name, place, built) for name, place in built.places]
             return Subnet(built.sample, built.model, parts)
 
-    def _part(self, name: str, place: Place, built: Built) -> Part:
+    def _part(self, name: str, place: TensorSite, built: Built) -> Part:
         parameter = isinstance(place.tensor, nn.Parameter)
         return Part(
             path=place.path,

@@ -13,7 +13,7 @@ from nas.oneshot.paths.slicing import Shape
 
 @final
 @dataclass(frozen=True, slots=True)
-class Call:
+class TensorCall:
     """Of a function."""
 
     name: str
@@ -26,7 +26,7 @@ class Call:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
 
-def reshaped(call: Call, inputs: Tensor, out: Tensor) -> list[tuple[list[int], list[int]]]:
+def reshaped(call: TensorCall, inputs: Tensor, out: Tensor) -> list[tuple[list[int], list[int]]]:
     """Which dimensions became which."""
     if call.name not in ("flatten", "unflatten"):
         return _matched(tuple(inputs.shape), tuple(out.shape))

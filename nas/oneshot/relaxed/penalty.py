@@ -33,7 +33,7 @@ class CostPenalty:
     """
 
     cost: Cost
-    """Of `nas.profile`: `profile(space, example_input).flops`, say."""
+    """Of `nas.profile`: `profile(space, example_input).flops`, say, or `cost(space, example_input, of)` of your own."""
     weight: float
     """What one target is worth, in units of the loss or reward."""
     target: float
@@ -45,7 +45,7 @@ class CostPenalty:
                 explain(
                     "a penalty is made of a cost",
                     got=self.cost,
-                    mend="nas.profile.profile(space, example).flops",
+                    mend="nas.profile.profile(space, example).flops, or nas.profile.cost(space, example, of=...)",
                 )
             )
         for name, number in (("weight", self.weight), ("target", self.target)):

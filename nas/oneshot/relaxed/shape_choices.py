@@ -25,7 +25,7 @@ from nas.oneshot.relaxed.handler import Relax, relaxed_on_meta
 from nas.space import Answer, ModelSpace, Sample
 
 MakeHandler: TypeAlias = Callable[[Mapping[str, Answer] | None], Relax]
-Place: TypeAlias = tuple[str, int]
+NamedDim: TypeAlias = tuple[str, int]
 """A parameter or buffer, and one of its dimensions."""
 
 _MOST_ANSWERS = 1024
@@ -66,7 +66,7 @@ class ShapeChoices:
         self.questions = {label: question for label, question in relax.values.items() if question.domain.size > 1}
         # Networks with one answer each, in which sizes that depend on its label are not changed by other labels.
         self._varied: dict[tuple[str, Answer], Network] = {}
-        self._touched: dict[str, set[Place]] = {}
+        self._touched: dict[str, set[NamedDim]] = {}
         problems = self._explore()
         problems += [
             explain(
@@ -128,7 +128,7 @@ class ShapeChoices:
     def _vary(self, labels: Sequence[str]) -> list[str]:
         """Notes networks for all answers of some labels, in as many builds as one of them has answers."""
         others = [self._others(label) for label in labels]
-        expected = set[Place]().union(*(self._touched[label] for label in labels))
+        expected = set[NamedDim]().union(*(self._touched[label] for label in labels))
         for number in range(max(map(len, others))):
             answers = {label: found[min(number, len(found) - 1)] for label, found in zip(labels, others, strict=True)}
             network, touched, problem = self._try(answers)
@@ -147,7 +147,7 @@ class ShapeChoices:
         question = self.questions[label]
         return [answer for answer in question.domain.values() if answer != question.default]
 
-    def _try(self, answers: Mapping[str, Answer]) -> tuple[Network | None, set[Place], str | None]:
+    def _try(self, answers: Mapping[str, Answer]) -> tuple[Network | None, set[NamedDim], str | None]:
         """The network of some answers, the sizes in it that differ from the default, and what is wrong with it."""
         where = ", ".join(f"ValueChoice {label!r}" for label in answers)
         given = ", ".join(map(repr, answers.values()))
@@ -189,9 +189,9 @@ class ShapeChoices:
         return {joint: self.network(dict(zip(labels, joint, strict=True))) for joint in answers}
 
 
-def _disjoint(touched: Mapping[str, set[Place]]) -> list[list[str]]:
+def _disjoint(touched: Mapping[str, set[NamedDim]]) -> list[list[str]]:
     """The labels in groups within which no two touch the same size."""
-    groups: list[tuple[list[str], set[Place]]] = []
+    groups: list[tuple[list[str], set[NamedDim]]] = []
     for label, places in touched.items():
         for labels, taken in groups:
             if taken.isdisjoint(places):

@@ -17,7 +17,7 @@ from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.shared_work import SharedInput
-from nas.oneshot.speed.side_by_side import Place, SideBySide, chain_key
+from nas.oneshot.speed.side_by_side import SideBySide, Slot, chain_key
 from nas.oneshot.speed.speed import Speed
 from nas.oneshot.speed.whole_passes import apply_whole, cells
 from nas.space import is_zero
@@ -214,7 +214,7 @@ def _alike(layers: dict[int, nn.Linear | None]) -> dict[int, nn.Linear | None]:
 
 def _connect(readers: Sequence[_Reader], model: nn.Module, speed: Speed, report: Report) -> SharedInput:
     """Gives the mixtures that read one tensor what they share."""
-    chains: dict[object, dict[Place, Steps]] = {}
+    chains: dict[object, dict[Slot, Steps]] = {}
     for number, reader in enumerate(readers):
         for i in reader.alone:
             key = chain_key(reader.chains[i])
@@ -265,7 +265,7 @@ class _Live:
         names = {id(module): name for name, module in model.named_modules()}
         self._above = [_above(names[id(layer)], model) for layer in layers]
 
-    def __call__(self, place: Place) -> bool:
+    def __call__(self, place: Slot) -> bool:
         layer = self._layers[place[0]]
         reached = all(_reaches(module, index) for module, index in self._above[place[0]])
         return reached and place[1] in layer.mixing.active[layer.label]

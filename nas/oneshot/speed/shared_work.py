@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,7 @@ from torch.nn import functional
 from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
 from nas.oneshot.speed.chains import Prefix, Signature
 from nas.oneshot.speed.depthwise import is_average, is_depthwise, run_average, run_depthwise
-from nas.oneshot.speed.side_by_side import SideBySide
-
-Place: TypeAlias = tuple[int, int]
-"""Of a candidate: the number of its mixture among those that read the tensor, and its position there."""
+from nas.oneshot.speed.side_by_side import SideBySide, Slot
 
 
 @final
@@ -41,7 +38,7 @@ class SharedInput:
         self._left: set[int] = set()
         self._shared: dict[Signature, tuple[Tensor, int]] = {}
         self._norms: dict[Signature, tuple[Tensor, Tensor, Tensor]] = {}
-        self._made: dict[Place, Tensor] = {}
+        self._made: dict[Slot, Tensor] = {}
 
     def open(self, x: Tensor) -> None:
         """A mixture begins to read a tensor."""
@@ -63,7 +60,7 @@ class SharedInput:
         """Whether something was computed for mixtures that did not come."""
         return bool(self._made)
 
-    def take(self, place: Place) -> Tensor | None:
+    def take(self, place: Slot) -> Tensor | None:
         """What a candidate yields, where it was computed beside others."""
         return self._made.pop(place, None)
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from nas._compat.torch_internals import add_to_each, copy_each, has_hooks
 from nas.oneshot.speed.chains import Prefix, shared_length, signature
 
-Place: TypeAlias = tuple[int, int]
+Slot: TypeAlias = tuple[int, int]
 """Of a candidate: the number of its mixture among those that read the input, and its position there."""
 
 
@@ -49,7 +49,7 @@ class SideBySide:
     """
 
     def __init__(
-        self, chains: dict[Place, tuple[nn.Module, ...]], live: Callable[[Place], bool], *, everywhere: bool
+        self, chains: dict[Slot, tuple[nn.Module, ...]], live: Callable[[Slot], bool], *, everywhere: bool
     ) -> None:
         self.chains, self._live = chains, live
         chain = next(iter(chains.values()))
@@ -60,7 +60,7 @@ class SideBySide:
         # Of convolutions of all channels the outputs lie together without a copy.
         self._on_cpu = everywhere or first.groups == 1
 
-    def run(self, after: Callable[[Prefix], Tensor]) -> dict[Place, Tensor]:
+    def run(self, after: Callable[[Prefix], Tensor]) -> dict[Slot, Tensor]:
         """What the candidates yield that are computed now, each (batch, channels, ...); nothing for less than two.
 
         Args:

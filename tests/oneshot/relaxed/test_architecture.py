@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat
-from nas.oneshot import RelaxedSupernet
-from nas.oneshot.relaxed.architecture import Architecture
+from nas.oneshot import Architecture, RelaxedSupernet
 
 OPS = {"same": nn.Identity, "half": lambda: nn.LeakyReLU(0.5), "flip": nn.Softsign}
 

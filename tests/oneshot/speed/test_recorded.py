@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, ValueChoice
 from nas.model_zoo import darts
-from nas.oneshot import RelaxedSupernet, Rule, Speed, frozen, optimise, softmax
-from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.whole_passes import compile_whole, uncompiled
+from nas.oneshot import RelaxedSupernet, Report, Rule, Speed, compile_whole, frozen, optimise, softmax
+from nas.oneshot.speed.whole_passes import uncompiled
 
 
 class Block(nn.Module):

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, ValueChoice, Zero
 from nas.model_zoo import NASBench201, darts
-from nas.oneshot import RelaxedSupernet, Rule, Speed, optimise, softmax
-from nas.oneshot.speed.report import Report
+from nas.oneshot import RelaxedSupernet, Report, Rule, Speed, optimise, softmax
 
 EVERYTHING = Speed(merge=True, channels_last=True)
 NOTHING = Speed(fold=False, share=False, merge=False, channels_last=False)

@@ -6,9 +6,8 @@ from torch import nn
 
 from nas import LayerChoice, ModelSpace, NasValueError, ValueChoice
 from nas.model_zoo import darts
-from nas.oneshot import ArchitectureSteps, RelaxedSupernet, Speed, optimise
-from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.whole_passes import cells, compile_whole
+from nas.oneshot import ArchitectureSteps, RelaxedSupernet, Report, Speed, compile_whole, optimise
+from nas.oneshot.speed.whole_passes import cells
 
 
 class Block(nn.Module):

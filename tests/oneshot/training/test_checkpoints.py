@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from nas import ExperimentError
+from nas.oneshot import RandomStream
 from nas.oneshot.training.checkpoints import BEFORE, LAST, plain, read_checkpoint, write_checkpoint
-from nas.oneshot.training.random_streams import RandomStream, all_states, restore_states
+from nas.oneshot.training.random_streams import all_states, restore_states
 from nas.testing import differences
 
 

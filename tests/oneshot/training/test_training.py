@@ -16,8 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from nas import Experiment, LayerChoice, ModelSpace, NasValueError, ValueChoice
 from nas.evaluators import Classification, LightningEvaluator
-from nas.oneshot import DARTS, ENAS, CostPenalty, CurvatureStop, GumbelDARTS, RandomOneShot
-from nas.oneshot.training.relaxed_learner import RelaxedLearner
+from nas.oneshot import DARTS, ENAS, CostPenalty, CurvatureStop, GumbelDARTS, RandomOneShot, RelaxedLearner
 from nas.oneshot.training.search_module import SearchModule
 from nas.profile import profile
 from nas.testing import differences

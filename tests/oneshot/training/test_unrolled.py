@@ -12,14 +12,16 @@ from nas import LayerChoice, ModelSpace, ValueChoice
 from nas.evaluators import Regression
 from nas.oneshot import (
     Architecture,
+    ArchitectureSteps,
     CostPenalty,
     CurvatureStop,
+    RelaxedLearner,
     RelaxedSupernet,
     SoftmaxMixer,
     largest_eigenvalue,
     softmax,
 )
-from nas.oneshot.training.relaxed_learner import ArchitectureSteps, RelaxedLearner, unrolled_loss
+from nas.oneshot.training.relaxed_learner import unrolled_loss
 from nas.oneshot.training.search_module import SearchModule
 from nas.profile import profile
 from nas.testing import differences
