@@ -16,6 +16,16 @@ import numpy
 from nas.errors import NasTypeError, NasValueError, explain
 
 
+def plain(value: object) -> object:
+    """A number, truth value or text of numpy as Python's own; all else as it is.
+
+    Example:
+        >>> plain(numpy.float64(0.1)), plain("relu")
+        (0.1, 'relu')
+    """
+    return value.item() if isinstance(value, numpy.generic) else value
+
+
 def plain_int(value: object) -> int | None:
     """The value as an int of Python; None for what is no int, 3.0 and True among it.
 
@@ -94,17 +104,21 @@ def check_number(
     most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    infinite: bool = False,
+    unit: str = "",
     or_else: str = "",
     where: str = "",
     mend: str = "",
 ) -> float:
-    """Refuses anything but a finite number within bounds.
+    """Refuses anything but a number within bounds, and NaN always.
 
     Args:
         name: of the argument.
         value: what was given.
         least, most: the bounds, included; None for none.
         above, below: bounds that are not included; None for none.
+        infinite: whether it may be infinite, as a limit that is never reached.
+        unit: "seconds", for the message.
         or_else: what else may be given, in words; the caller lets it pass.
         where: whose argument it is.
         mend: how to mend it.
@@ -114,7 +128,7 @@ def check_number(
 
     Raises:
         NasTypeError: no number.
-        NasValueError: one outside the bounds, an infinite one, or NaN.
+        NasValueError: one outside the bounds, NaN, or an infinite one.
 
     Example:
         >>> check_number("decay", 0.95, least=0, below=1)
@@ -125,12 +139,50 @@ def check_number(
         nas.errors.NasValueError: decay must be a finite number from 0 to below 1; received nan.
     """
     found = plain_number(value)
-    finite = found is None or math.isfinite(found)
-    if found is not None and finite and _within(found, least, most, above, below):
+    odd = found is not None and (math.isnan(found) or (math.isinf(found) and not infinite))
+    if found is not None and not odd and _within(found, least, most, above, below):
         return found
-    rule = f"{name} must be a{'' if finite else ' finite'} number{_range(least, most, above, below)}"
+    noun = f"a{' finite' if odd else ''} number{f' of {unit}' if unit else ''}"
+    rule = f"{name} must be {noun}{_range(least, most, above, below)}"
     error = NasTypeError if found is None else NasValueError
     raise error(explain(rule + _alternative(or_else), got=value, where=where, mend=mend))
+
+
+def check_pair(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    where: str = "",
+) -> tuple[float, float]:
+    """Refuses anything but two finite numbers within bounds, as a tuple or a list; see `check_number`.
+
+    Returns:
+        The two, as numbers of Python.
+
+    Raises:
+        NasTypeError: no tuple or list, or something in it that is no number.
+        NasValueError: more or less than two, or one that `check_number` refuses.
+
+    Example:
+        >>> check_pair("betas", [0.9, 0.999], least=0, below=1)
+        (0.9, 0.999)
+        >>> check_pair("betas", (0.9, 2), least=0, below=1)
+        Traceback (most recent call last):
+        ...
+        nas.errors.NasValueError: betas[1] must be a number from 0 to below 1; received 2.
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        rule = f"{name} must be a pair of numbers{_range(least, None, above, below)}"
+        error = NasValueError if isinstance(value, tuple | list) else NasTypeError
+        raise error(explain(rule, got=value, where=where))
+    first, second = (
+        check_number(f"{name}[{place}]", number, least=least, above=above, below=below, where=where)
+        for place, number in enumerate(value)
+    )
+    return first, second
 
 
 def check_bool(name: str, value: object, *, or_else: str = "", where: str = "", mend: str = "") -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
+from nas.checks import check_bool, check_int
 from nas.execution import Executor
 from nas.opened import hand_over, opened
 from nas.protocols import (
@@ -99,8 +100,12 @@ class Experiment:
         directory, storage, executor, resume, accept_changes = opened(
             directory=directory, storage=storage, executor=executor, resume=resume, accept_changes=accept_changes
         )
-        check_parts(evaluator, strategy, name, seed, repeats)
-        self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
+        check_parts(evaluator, strategy, name)
+        self.seed = seed = check_int("seed", seed, where="Experiment")
+        self.repeats = repeats = check_int("repeats", repeats, least=1, where="Experiment")
+        resume = check_bool("resume", resume, where="Experiment")
+        accept_changes = check_bool("accept_changes", accept_changes, where="Experiment")
+        self.name, self.early_stopping = name, early_stopping
         self.objectives = choose_objectives(objective, evaluator)
         model_space = space if isinstance(space, ModelSpace) else ModelSpace(space, mutators=mutators)
         if isinstance(space, ModelSpace) and tuple(mutators):
@@ -331,7 +336,10 @@ class Experiment:
         limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
         hand_over(self, **limits, concurrency=concurrency, progress=progress)
         concurrency = self._executor.usual_concurrency if concurrency is None else concurrency
-        check_limits(max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency)
+        max_trials, timeout, concurrency, max_trial_time = check_limits(
+            max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency
+        )
+        limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
         shown = make_progress(progress)
         begin = time.monotonic()
         with self._session.writing():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import SupportsIndex, TypeAlias, final
+from typing import TypeAlias, final
 
+from nas.checks import check_int, check_number
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.space.choice_tree import Choice, conditions
 from nas.space.constraints import Constraint, Where, as_constraint
@@ -26,9 +26,7 @@ def as_rng(seed: Rng) -> random.Random:
     """
     if isinstance(seed, random.Random):
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
-        raise NasTypeError(explain("randomness is explicit: give an int or a random.Random", got=seed))
-    return random.Random(operator.index(seed))
+    return random.Random(check_int("seed", seed, or_else="a random.Random", mend="randomness is explicit: give seed=0"))
 
 
 @final
@@ -260,8 +258,8 @@ class SearchSpace:
             Where no neighbour satisfies the constraint, one that is further away.
         """
         rng = as_rng(rng)
-        if probability is not None and not 0 <= probability <= 1:
-            raise NasValueError(explain("a probability lies between 0 and 1", got=probability))
+        if probability is not None:
+            check_number("probability", probability, least=0, most=1, or_else="None", where="mutate")
         child = self._mutant(sample, rng, probability)
         for attempt in range(_MUTANTS):
             if self.allows(child):
