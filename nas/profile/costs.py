@@ -238,7 +238,7 @@ class CostConstraint(Constraint):
 
     def __init__(self, cost: Cost, comparison: Comparison, limit: float) -> None:
         self.cost, self.comparison = cost, comparison
-        self.limit = check_number("what a cost is compared with", limit, infinite=True, where=cost.name)
+        self.limit = check_number("the limit", limit, infinite=True, where=cost.name)
 
     def allows(self, sample: Mapping[str, Answer]) -> bool:
         """Whether the cost of the sample keeps the limit."""

@@ -11,7 +11,7 @@ from nas.space.mutators import Mutator, replace_module
 from nas.space.numeric_domains import Integer, Real
 from nas.space.questions import Answering, Handler, Question, Select, chosen_items, label_scope
 from nas.space.samples import Sample, dumps_sample, load_sample, loads_sample, sample_key, save_sample
-from nas.space.search_space import SearchSpace
+from nas.space.search_space import SearchSpace, as_rng
 from nas.space.space import ARCHITECTURE, ModelSpace, model_space
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Zero",
     "as_constraint",
     "as_key",
+    "as_rng",
     "chosen_items",
     "count",
     "dumps_sample",

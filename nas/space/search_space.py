@@ -18,15 +18,19 @@ from nas.space.samples import Sample
 Rng: TypeAlias = int | random.Random
 
 
-def as_rng(seed: Rng) -> random.Random:
+def as_rng(seed: Rng, name: str = "seed") -> random.Random:
     """A generator of its own for a seed; a generator is passed through.
+
+    Args:
+        seed: an int or a `random.Random`.
+        name: of the argument, for the message.
 
     Raises:
         NasTypeError: neither an int nor a `random.Random`.
     """
     if isinstance(seed, random.Random):
         return seed
-    return random.Random(check_int("seed", seed, or_else="a random.Random", mend="randomness is explicit: give seed=0"))
+    return random.Random(check_int(name, seed, or_else="a random.Random", mend="say 0"))
 
 
 @final
@@ -257,7 +261,7 @@ class SearchSpace:
             of another) are carried along; the one that is to change is left out, so that completing draws it anew.
             Where no neighbour satisfies the constraint, one that is further away.
         """
-        rng = as_rng(rng)
+        rng = as_rng(rng, "rng")
         if probability is not None:
             check_number("probability", probability, least=0, most=1, or_else="None", where="mutate")
         child = self._mutant(sample, rng, probability)

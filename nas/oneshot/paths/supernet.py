@@ -55,6 +55,7 @@ class PathSupernet(MovableModule):
         self, space: ModelSpace, *, seed: int = 0, example_input: tuple[Any, ...] | None = None, cache: int = 256
     ) -> None:
         super().__init__()
+        seed = check_int("seed", seed, where="PathSupernet")
         cache = check_int("cache", cache, least=1, where="PathSupernet")
         self.space = space
         self.census = Census(space, seed=seed, example=example_input)

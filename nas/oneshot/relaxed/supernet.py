@@ -72,6 +72,7 @@ class RelaxedSupernet:
         partial_channels: int = 1,
         parametrisation: Parametrisation | None = None,
     ) -> None:
+        seed = check_int("seed", seed, where="RelaxedSupernet")
         check_word("edges", edges, ("sum", "softmax"), where="RelaxedSupernet")
         partial_channels = check_int("partial_channels", partial_channels, least=1, where="RelaxedSupernet")
         self.space = space
