@@ -142,7 +142,7 @@ def check_number(
     odd = found is not None and (math.isnan(found) or (math.isinf(found) and not infinite))
     if found is not None and not odd and _within(found, least, most, above, below):
         return found
-    noun = f"a{' finite' if odd else ''} number{f' of {unit}' if unit else ''}"
+    noun = f"a{' finite' if odd and not infinite else ''} number{f' of {unit}' if unit else ''}"
     rule = f"{name} must be {noun}{_range(least, most, above, below)}"
     error = NasTypeError if found is None else NasValueError
     raise error(explain(rule + _alternative(or_else), got=value, where=where, mend=mend))

@@ -100,7 +100,9 @@ def test_what_is_no_number_is_of_another_kind(value: object) -> None:
 def test_nan_is_no_limit_and_infinity_only_where_it_may_be_one() -> None:
     assert check_number("timeout", math.inf, above=0, infinite=True) == math.inf
     for value, infinite in ((math.nan, True), (math.nan, False), (math.inf, False), (-math.inf, False)):
-        with pytest.raises(NasValueError, match="must be a finite number of seconds above 0, or None"):
+        with pytest.raises(
+            NasValueError, match=f"must be a{'' if infinite else ' finite'} number of seconds above 0, or None"
+        ):
             check_number("timeout", value, above=0, infinite=infinite, unit="seconds", or_else="None")
 
 
@@ -359,7 +361,7 @@ def mistakes() -> Iterator[tuple[str, str, object, type[Exception]]]:
             yield name, argument, -1, NasValueError
 
 
-@pytest.mark.parametrize(("name", "argument", "value", "error"), mistakes())
+@pytest.mark.parametrize(("name", "argument", "value", "error"), list(mistakes()))
 def test_the_same_mistake_is_the_same_error_everywhere(
     name: str, argument: str, value: object, error: type[Exception]
 ) -> None:
