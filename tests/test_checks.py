@@ -29,7 +29,6 @@ from nas.evaluators import (
     FunctionalEvaluator,
     Tabular,
 )
-from nas.execution import ProcessExecutor, RayExecutor
 from nas.model_zoo import SPACES, list_spaces
 from nas.model_zoo import space as zoo_space
 from nas.oneshot import DARTS, RelaxedSupernet
@@ -241,6 +240,9 @@ GIVEN: dict[str, dict[str, Any]] = {
     "nas.evaluators.Surrogate": {"predict": lambda sample: 1.0},
     "nas.export.to_onnx": {"model": nn.Linear(4, 2), "example_input": torch.zeros(2, 4), "path": "unwritten.onnx"},
     "nas.oneshot.CostPenalty": {"cost": cost, "weight": 1, "target": 1},
+    "nas.oneshot.Architecture": {"mixing": None},
+    "nas.oneshot.GumbelMixer": {"start": 5, "end": 1, "hard": False, "seed": 0},
+    "nas.oneshot.largest_eigenvalue": {"loss": sum, "network": nn.ReLU(), "architecture": None, "batch": None},
     "nas.oneshot.PathSupernet": {"space": layers},
     "nas.oneshot.RelaxedSupernet": {"space": layers},
     "nas.profile.CostConstraint": {"cost": cost, "comparison": "<"},
@@ -261,8 +263,6 @@ CALLS: dict[str, Callable[..., object]] = {
     "nas.ModelSpace.sample": lambda seed: space().sample(seed),
     "nas.SearchSpace.mutate": lambda **given: TREE.mutate(TREE.default(), **{"rng": 0, **given}),
     "nas.SearchSpace.sample": lambda seed: TREE.sample(seed),
-    "nas.execution.ProcessExecutor": ProcessExecutor,
-    "nas.execution.RayExecutor": RayExecutor,
     "nas.oneshot.RelaxedSupernet.discretise": lambda k: RelaxedSupernet(layers()).discretise(k),
     "nas.profile.LatencyTable.calibrate": lambda **given: LatencyTable(space(), (1, 4)).calibrate(**given),
     "nas.profile.LatencyTable.error": lambda **given: LatencyTable(space(), (1, 4)).error(**given),
@@ -272,13 +272,22 @@ CALLS: dict[str, Callable[..., object]] = {
 """How what is no constructor or function of a door is called."""
 
 RECORDS = {
+    "nas.Assignment": "the experiment makes it",
     "nas.ChosenInputs": "what InputChoice leaves in a model",
+    "nas.ExperimentArguments": "the experiment makes it",
     "nas.Job": "the experiment makes it",
+    "nas.OneShotTask": "the experiment makes it",
+    "nas.Outcome": "an executor makes it",
+    "nas.Plan": "the experiment makes it",
     "nas.Task": "the experiment makes it",
     "nas.Trial": "the experiment makes it",
     "nas.evaluators.TrainingEvaluator": "abstract",
     "nas.evaluators.SupervisedModule": "an evaluator makes it, and has checked its numbers",
     "nas.export.OnnxReport": "to_onnx makes it",
+    "nas.oneshot.Compared": "trust_report makes it",
+    "nas.oneshot.Moment": "a learner makes it",
+    "nas.oneshot.SupernetStrategy": "abstract",
+    "nas.oneshot.TrustReport": "trust_report makes it",
     "nas.profile.Bounds": "a cost makes it",
     "nas.profile.Cost": "a profile makes it",
     "nas.profile.Latency": "latency makes it",
@@ -318,8 +327,8 @@ def public() -> Iterator[tuple[str, Callable[..., object]]]:
     for door in DOORS:
         for name in import_module(door).__all__:
             found = getattr(import_module(door), name)
-            is_error = isinstance(found, type) and issubclass(found, Exception)
-            if (inspect.isclass(found) or inspect.isfunction(found)) and not is_error:
+            is_made_by_python = isinstance(found, type) and issubclass(found, Exception | dict)
+            if (inspect.isclass(found) or inspect.isfunction(found)) and not is_made_by_python:
                 yield f"{door}.{name}", found
     for name in CALLS:
         door, _, path = next((door, "", name[len(door) + 1 :]) for door in reversed(DOORS) if name.startswith(door))

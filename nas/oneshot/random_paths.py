@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Unpack, final
 
 from nas.checks import check_int, check_word
-from nas.errors import NasTypeError, SearchSpaceExhausted, explain
+from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy

@@ -88,6 +88,7 @@ class Strategy(ABC):
         """
         return None
 
+
 def check_single(task: Task, name: str) -> None:
     """Refuses several objectives, on behalf of the strategy of this name.
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def check_parts(evaluator: object, strategy: object, name: object) -> None:
-    """Refuses an evaluator, a strategy or a name that cannot serve."""
+def check_parts(evaluator: object, strategy: object, name: object, seed: object, repeats: object) -> tuple[int, int]:
+    """Refuses an evaluator, a strategy or a name that cannot serve; the seed and the number of repeats, if they can."""
     if not isinstance(evaluator, Evaluator):
         raise NasTypeError(
             explain(
@@ -34,6 +34,7 @@ def check_parts(evaluator: object, strategy: object, name: object) -> None:
         )
     if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
         raise NasValueError(explain("the name of an experiment is the name of its folder", got=name))
+    return check_int("seed", seed, where="Experiment"), check_int("repeats", repeats, least=1, where="Experiment")
 
 
 def choose_objectives(objective: Direction | Mapping[str, Direction] | None, evaluator: Evaluator) -> Objectives:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
-from nas.checks import check_bool, check_int
 from nas.execution import Executor
 from nas.opened import hand_over, opened
 from nas.protocols import (
@@ -100,12 +99,8 @@ class Experiment:
         directory, storage, executor, resume, accept_changes = opened(
             directory=directory, storage=storage, executor=executor, resume=resume, accept_changes=accept_changes
         )
-        check_parts(evaluator, strategy, name)
-        self.seed = seed = check_int("seed", seed, where="Experiment")
-        self.repeats = repeats = check_int("repeats", repeats, least=1, where="Experiment")
-        resume = check_bool("resume", resume, where="Experiment")
-        accept_changes = check_bool("accept_changes", accept_changes, where="Experiment")
-        self.name, self.early_stopping = name, early_stopping
+        seed, repeats = check_parts(evaluator, strategy, name, seed, repeats)
+        self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
         self.objectives = choose_objectives(objective, evaluator)
         model_space = space if isinstance(space, ModelSpace) else ModelSpace(space, mutators=mutators)
         if isinstance(space, ModelSpace) and tuple(mutators):

@@ -65,6 +65,8 @@ def largest_eigenvalue(
         iterations: at most.
         tolerance: relative change at which it ends.
     """
+    iterations = check_int("iterations", iterations, least=1, where="largest_eigenvalue")
+    tolerance = check_number("tolerance", tolerance, least=0, where="largest_eigenvalue")
     parameters = list(architecture.parameters())
     was_training = [(module, module.training) for module in network.modules()]
     network.eval()  # the statistics of training would be moved

@@ -9,7 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasTypeError, NasValueError, Repeat, Sample, ValueChoice, Zero
+from nas import (
+    Cell,
+    InputChoice,
+    LayerChoice,
+    ModelSpace,
+    NasTypeError,
+    NasValueError,
+    Repeat,
+    Sample,
+    ValueChoice,
+    Zero,
+)
 from nas.model_zoo import space as zoo_space
 from nas.oneshot import RelaxedSupernet
 
