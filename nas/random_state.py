@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import SupportsIndex, TypeAlias
+from typing import TypeAlias
 
 import numpy
 import torch
 
-from nas.errors import NasTypeError, explain
+from nas.checks import check_int
 
 Rng: TypeAlias = int | random.Random
 
 
-def as_rng(seed: Rng) -> random.Random:
+def as_rng(seed: Rng, name: str = "seed") -> random.Random:
     """A generator of its own for a seed; a generator is passed through.
+
+    Args:
+        seed: an int or a `random.Random`.
+        name: of the argument, for the message.
 
     Raises:
         NasTypeError: neither an int nor a `random.Random`.
     """
     if isinstance(seed, random.Random):
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
-        raise NasTypeError(explain("randomness is explicit: give an int or a random.Random", got=seed))
-    return random.Random(operator.index(seed))
+    return random.Random(check_int(name, seed, or_else="a random.Random", mend="say 0"))
 
 
 def derive_seed(*parts: int) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, final
+from typing import Any, final, get_args
 
 from pytorch_lightning import LightningModule
 from torch import nn
 
+from nas.checks import check_word
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.evaluators.data import Part, Source
 from nas.evaluators.settings import Settings
@@ -76,8 +77,8 @@ class LightningEvaluator(TrainingEvaluator):
             )
         if not isinstance(metric, str) or not metric:
             raise NasTypeError(explain("metric must be the name of a logged metric", got=metric))
-        if direction not in (None, "maximize", "minimize"):
-            raise NasValueError(explain('a direction is "maximize" or "minimize"', got=direction))
+        if direction is not None:
+            check_word("direction", direction, get_args(Direction), or_else="None", where="LightningEvaluator")
         self._factory, self._metric, self._direction = factory, metric, direction
         parameters = _parameters(factory)
         self._named = _taken(factory, parameters, arguments)

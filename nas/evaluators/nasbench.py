@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, final
 
+from nas.checks import check_int
 from nas.errors import NasValueError, explain
 from nas.evaluators.plain_data import read_pickle, read_torch
 from nas.evaluators.record_files import read_message, read_records
@@ -55,6 +56,7 @@ def read_nasbench101(path: str | os.PathLike[str], *, epochs: int = 108) -> Trai
     Raises:
         NasValueError: a torn file, another format, or no trainings of so many epochs.
     """
+    epochs = check_int("epochs", epochs, least=1, where="read_nasbench101")
     found: dict[str, list[bytes]] = {}
     lengths: set[int] = set()
     for record in read_records(path):
@@ -114,7 +116,7 @@ def read_nasbench201(path: str | os.PathLike[str], *, dataset: str = "cifar10-va
     Raises:
         NasValueError: a torn file, another format or what executes code; an unknown data set or number of epochs.
     """
-    names = {12: "less", 200: "full"}
+    epochs, names = check_int("epochs", epochs, least=1, where="read_nasbench201"), {12: "less", 200: "full"}
     if epochs not in names:
         raise NasValueError(explain("NAS-Bench-201 has trainings of 12 and 200 epochs", got=epochs))
     return _whole_file(path, read_torch(path), names[epochs], dataset)
@@ -139,6 +141,7 @@ def read_nats_bench(path: str | os.PathLike[str], *, dataset: str = "cifar10-val
     Raises:
         NasValueError: a torn file, another format or what executes code; an unknown data set or number of epochs.
     """
+    epochs = check_int("epochs", epochs, least=1, where="read_nats_bench")
     if not Path(path).is_dir():
         return _whole_file(path, read_pickle(path), f"{epochs:02d}", dataset)
     archs = _part(read_pickle(Path(path) / "meta.pickle.pbz2"), "meta_archs", path)

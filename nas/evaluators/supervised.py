@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from nas.checks import check_number
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Part, Source
 from nas.evaluators.settings import Settings
@@ -297,8 +298,8 @@ def _check_optimizers(settings: Settings) -> None:
     for name in ("learning_rate", "weight_decay", "auxiliary_weight"):
         rate = first[name]
         optional = name == "weight_decay" and rate is None
-        if not optional and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate >= 0):
-            raise NasValueError(explain(f"{name} must be a number from 0 on, or a domain of them", got=rate))
+        if not optional:
+            check_number(name, rate, least=0, or_else="a domain of them")
     for optimizer in settings.candidates("optimizer"):
         if isinstance(optimizer, str) and not hasattr(torch.optim, optimizer):
             names = [n for n in dir(torch.optim) if inspect.isclass(getattr(torch.optim, n))]

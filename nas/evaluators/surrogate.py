@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy
 
+from nas.checks import check_number
 from nas.errors import NasTypeError, explain
 from nas.evaluators.tabular import Run, SimulatedEvaluator
 from nas.protocols import as_metrics, as_number
@@ -60,7 +61,7 @@ class Surrogate(SimulatedEvaluator):
         if isinstance(seconds, Predictor) or callable(seconds):
             self._seconds: Callable[[Sample], Any] = _as_function(seconds, encode, "seconds")
         else:
-            fixed = as_number(seconds, "Surrogate, seconds")
+            fixed = check_number("seconds", seconds, least=0, or_else="a function of a sample", where="Surrogate")
             self._seconds = lambda sample: fixed
         self._curves = curves
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, final
 
+from nas.checks import check_number, check_word
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
-from nas.protocols import Evaluator, Job, Strategy, Task, Trial, TrialState, as_metrics, as_number
+from nas.protocols import Evaluator, Job, Strategy, Task, Trial, TrialState, as_metrics
 from nas.space import Sample, sample_key
 
 Key = TypeVar("Key")
@@ -39,8 +40,7 @@ class Run:
 
     def __post_init__(self) -> None:
         as_metrics(self.metrics)
-        if not as_number(self.seconds, "Run.seconds") >= 0:
-            raise NasValueError(explain("a training takes no negative time", got=self.seconds, where="Run.seconds"))
+        check_number("seconds", self.seconds, least=0, where="Run")
         if self.clock and not set(self.curve) <= set(self.clock):
             raise NasValueError(
                 explain("the clock has the time of each step of the curve", got=dict(self.clock), where="Run.clock")
@@ -138,8 +138,7 @@ class Tabular(SimulatedEvaluator):
             )
         if key is not None and not callable(key):
             raise NasTypeError(explain("the key is a function of a sample", got=key, where="Tabular"))
-        if runs not in ("draw", "mean"):
-            raise NasValueError(explain('runs is "draw" or "mean"', got=runs, where="Tabular"))
+        check_word("runs", runs, ("draw", "mean"), where="Tabular")
         self._table = table
         self._key: Callable[[Sample], Hashable] = sample_key if key is None else key
         self._runs, self._curves = runs, curves
@@ -211,9 +210,7 @@ class SimulatedBudget(Strategy):
                 explain("the evaluator must be a Tabular or a Surrogate", got=evaluator, where="SimulatedBudget")
             )
         self.strategy, self.evaluator = strategy, evaluator
-        self.seconds = as_number(seconds, "SimulatedBudget")
-        if not self.seconds > 0:
-            raise NasValueError(explain("the budget must be above 0", got=seconds, where="SimulatedBudget"))
+        self.seconds = float(check_number("seconds", seconds, above=0, where="SimulatedBudget"))
         self.spent = 0.0
 
     def start(self, task: Task) -> None:

@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
 from nas._compat.lightning_internals import starts_script_again
+from nas.checks import check_int
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.settings import Settings
@@ -50,19 +51,17 @@ class TrainingEvaluator(Evaluator):
     def __init__(
         self, train: Source, validation: Part | None, settings: Settings, *, executions: int, folds: int | None
     ) -> None:
-        for name, number, low in (("executions", executions, 1), ("folds", folds, 2)):
-            if name == "folds" and number is None:
-                continue
-            if isinstance(number, bool) or not isinstance(number, int) or number < low:
-                raise NasValueError(explain(f"{name} must be an int from {low} on", got=number))
-        self._settings, self._executions, self._folds = settings, executions, folds
+        where = type(self).__name__
+        self._settings, self._executions = settings, check_int("executions", executions, least=1, where=where)
+        if folds is not None:
+            folds = check_int("folds", folds, least=2, or_else="None", where=where)
+        self._folds = folds
         given = settings.domains.get("batch_size", settings.fixed.get("batch_size"))
         sizes: Iterable[object] = [] if given is None else [given]
         if isinstance(given, Domain):
             sizes = given.values()
         for size in sizes:
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise NasValueError(explain("batch_size must be an int above 0, or a domain of them", got=size))
+            check_int("batch_size", size, least=1, or_else="a domain of them", where=where)
         self._data = Data(train, validation, batch_size=given is not None, folds=folds)
 
     @property

@@ -9,7 +9,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import final
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.checks import check_int, check_number
+from nas.errors import NasValueError, explain
 from nas.execution.devices import environments
 from nas.execution.executor import Executor
 from nas.execution.pickled import dump_plan
@@ -51,14 +52,13 @@ class ProcessExecutor(Executor):
         gpus_per_trial: float | None = None,
         grace: float = _GRACE,
     ) -> None:
-        for name, number in (("workers", workers), ("threads", threads)):
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
-                raise NasTypeError(explain(f"{name} must be an int, or None", got=number))
-            if number is not None and number < 1:
-                raise NasValueError(explain(f"{name} must be at least 1", got=number))
+        where = "ProcessExecutor"
+        if workers is not None:
+            workers = check_int("workers", workers, least=1, or_else="None", where=where)
+        if threads is not None:
+            threads = check_int("threads", threads, least=1, or_else="None", where=where)
         check_gpus(gpus_per_trial)
-        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace < 1e6:
-            raise NasValueError(explain("grace must be a number of seconds", got=grace))
+        grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where=where)
         self._workers, self._threads, self._gpus, self._grace = workers, threads, gpus_per_trial, float(grace)
         self._processes: list[WorkerProcess] = []
         self._folder: Path | None = None
@@ -138,7 +138,6 @@ def check_gpus(number: object) -> None:
     """Refuses a number of GPUs that makes no sense."""
     if number is None:
         return
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise NasTypeError(explain("gpus_per_trial must be a number, or None", got=number))
-    if not number >= 0 or (number > 1 and number != int(number)):
+    number = check_number("gpus_per_trial", number, least=0, or_else="None", where="ProcessExecutor")
+    if number > 1 and number != int(number):
         raise NasValueError(explain("gpus_per_trial must be a whole number, or a fraction of one GPU", got=number))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping
 from typing import Any, final
 
-from nas.errors import ExperimentError, MissingDependency, NasTypeError, NasValueError, explain
+from nas.checks import check_int, check_number
+from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
 from nas.execution.executor import Executor
 from nas.execution.pickled import dump_plan
 from nas.execution.ray_worker import Mailbox, RayWorker
@@ -49,16 +49,14 @@ class RayExecutor(Executor):
         address: str | None = None,
         grace: float = _GRACE,
     ) -> None:
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise NasValueError(explain("workers must be an int from 1 on, or None", got=workers))
+        if workers is not None:
+            workers = check_int("workers", workers, least=1, or_else="None", where="RayExecutor")
         self._resources = {"CPU": 1.0} if resources_per_trial is None else dict(resources_per_trial)
         for name, amount in self._resources.items():
-            if not isinstance(name, str) or isinstance(amount, bool) or not isinstance(amount, int | float):
+            if not isinstance(name, str):
                 raise NasTypeError(explain("resources_per_trial is a dict name -> number", got=resources_per_trial))
-            if not 0 <= amount < math.inf:
-                raise NasValueError(explain("a trial needs 0 or more of a resource", got=amount, where=repr(name)))
-        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace < 1e6:
-            raise NasValueError(explain("grace must be a number of seconds", got=grace))
+            self._resources[name] = check_number(f"resources_per_trial[{name!r}]", amount, least=0, where="RayExecutor")
+        grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where="RayExecutor")
         self._limit, self._address, self._grace = workers, address, float(grace)
         self._workers: list[RayWorker] = []
         self._mailbox: Any = None

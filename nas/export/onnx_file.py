@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import inside_compiled
+from nas.checks import check_number
 from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, NasValueError, explain
 from nas.space import dumps_sample, loads_sample
 from nas.version import __version__
@@ -126,8 +127,7 @@ def to_onnx(
         raise NasTypeError(explain("the model must be a torch.nn.Module", got=model, where="to_onnx"))
     if not isinstance(path, str | os.PathLike):
         raise NasTypeError(explain("path must be the path of a file", got=path, where="to_onnx"))
-    if not isinstance(tolerance, int | float) or not tolerance >= 0:
-        raise NasValueError(explain("tolerance must be a number that is not negative", got=tolerance, where="to_onnx"))
+    tolerance = check_number("tolerance", tolerance, least=0, infinite=True, where="to_onnx")
     model = inside_compiled(model)  # the exporter has its own way to compile
     inputs, target, notes = _checked_inputs(example_input), Path(path), _notes(model, sample, labels)
     with _quiet():

@@ -9,34 +9,37 @@ from typing import Any
 
 from torch import nn
 
-from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.checks import check_bool, check_int, check_number
+from nas.errors import NasError, NasTypeError, NasValueError, close_names, explain
 from nas.model_zoo.cells import cell_network
 from nas.model_zoo.transformer_layers import TransformerRanges
 
-_WORDS: Mapping[object, str] = {
-    int: "an int above 0",
-    float: "a number",
-    bool: "True or False",
-    TransformerRanges: "a TransformerRanges",
-}
 
-
-def check_arguments(source: Callable[..., nn.Module], arguments: Mapping[str, Any], *, where: str) -> None:
+def check_arguments(source: Callable[..., nn.Module], arguments: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Holds keyword arguments against the annotations of a space, all of them at once.
 
+    Returns:
+        The arguments, with Python's own numbers.
+
     Raises:
-        NasTypeError: an argument that the space does not have.
-        NasValueError: a value of another kind, or a number of channels, classes, ... below 1.
+        NasTypeError: an argument that the space does not have, or a value of another kind.
+        NasValueError: a number of channels, classes, ... below 1.
     """
     kinds = _kinds(source)
     unknown = [name for name in arguments if name not in kinds]
     if unknown:
         hints = "; ".join(close_names(name, kinds) for name in unknown)
         raise NasTypeError(explain(f"no such argument; {hints}", got=", ".join(unknown), where=where))
-    wrong = [name for name, value in arguments.items() if not _fits(value, kinds[name])]
+    checked, wrong = dict(arguments), list[NasError]()
+    for name, value in arguments.items():
+        try:
+            checked[name] = _check(name, value, kinds[name])
+        except (NasTypeError, NasValueError) as error:
+            wrong.append(error)
     if wrong:
-        rule = ", ".join(f"{name} must be {_words(kinds[name])}" for name in wrong)
-        raise NasValueError(explain(rule, got={name: arguments[name] for name in wrong}, where=where))
+        kind = NasTypeError if any(isinstance(error, NasTypeError) for error in wrong) else NasValueError
+        raise kind(f"{where}: {' '.join(map(str, wrong))}")
+    return checked
 
 
 def _kinds(source: Callable[..., nn.Module]) -> dict[str, object]:
@@ -49,23 +52,18 @@ def _kinds(source: Callable[..., nn.Module]) -> dict[str, object]:
     return kinds
 
 
-def _options(kind: object) -> tuple[object, ...]:
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-
-
-def _fits(value: object, kind: object) -> bool:
-    """Whether a value is of one of the kinds known here; other kinds are left to the space."""
-    options = _options(kind)
+def _check(name: str, value: object, kind: object) -> object:
+    """The value, if it is of one of the kinds known here; other kinds are left to the space."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and types.NoneType in options:
-        return True
+        return None
+    or_else = "None" if types.NoneType in options else ""
     if bool in options:
-        return isinstance(value, bool)
+        return check_bool(name, value, or_else=or_else)
     if int in options:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return check_int(name, value, least=1, or_else=or_else)
     if float in options:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return TransformerRanges not in options or isinstance(value, TransformerRanges)
-
-
-def _words(kind: object) -> str:
-    return next(_WORDS[option] for option in _options(kind) if option in _WORDS)
+        return check_number(name, value, or_else=or_else)
+    if TransformerRanges in options and not isinstance(value, TransformerRanges):
+        raise NasTypeError(explain(f"{name} must be a TransformerRanges", got=value))
+    return value

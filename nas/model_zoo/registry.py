@@ -141,7 +141,7 @@ def space(name: str, /, **arguments: Any) -> ModelSpace:
         93440
     """
     entry, where = SPACES[_known(name, SPACES, "model space")], f"model space {name!r}"
-    check_arguments(entry.source, arguments, where=where)
+    arguments = check_arguments(entry.source, arguments, where=where)
     try:
         built = ModelSpace(entry.source, **arguments)
     except NasError:

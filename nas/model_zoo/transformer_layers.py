@@ -8,7 +8,8 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from nas import NasValueError, Repeat, ValueChoice
+from nas import NasTypeError, NasValueError, Repeat, ValueChoice
+from nas.checks import check_int, check_number
 from nas.errors import explain
 
 
@@ -70,7 +71,7 @@ class TransformerRanges:
     """What the choices of a transformer space may be.
 
     Raises:
-        NasValueError: a number that is not above 0, or no candidates.
+        NasTypeError, NasValueError: no tuple, no candidates, or one that is no number above 0.
     """
 
     widths: tuple[int, ...]
@@ -85,14 +86,19 @@ class TransformerRanges:
     """Channels of each head."""
 
     def __post_init__(self) -> None:
-        wrong = {
-            field.name: value
-            for field in fields(self)
-            for value in [getattr(self, field.name)]
-            if not value or (min(value) if isinstance(value, tuple) else value) <= 0
-        }
-        if wrong:
-            raise NasValueError(explain("every range needs candidates above 0", got=wrong, where="TransformerRanges"))
+        where = "TransformerRanges"
+        for field in fields(self):
+            given: object = getattr(self, field.name)
+            if field.name == "head_width":
+                checked: object = check_int(field.name, given, least=1, where=where)
+            elif not isinstance(given, tuple | list) or not given:
+                error = NasValueError if isinstance(given, tuple | list) else NasTypeError
+                raise error(explain(f"{field.name} must be a tuple of numbers above 0", got=given, where=where))
+            elif field.name == "mlp_ratios":
+                checked = tuple(check_number(field.name, number, above=0, where=where) for number in given)
+            else:
+                checked = tuple(check_int(field.name, number, least=1, where=where) for number in given)
+            object.__setattr__(self, field.name, checked)
 
 
 def transformer_blocks(width: int, ranges: TransformerRanges, *, causal: bool = False) -> nn.Sequential:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any, Literal, Unpack, final
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_bool, check_int, check_pair
 from nas.oneshot.relaxed import (
     CostPenalty,
     CurvatureStop,
@@ -14,7 +14,6 @@ from nas.oneshot.relaxed import (
     RelaxedSupernet,
     SoftmaxMixer,
     TwoPathMixer,
-    is_number,
 )
 from nas.oneshot.speed import Speed
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
@@ -116,12 +115,8 @@ class GumbelDARTS(SupernetStrategy):
     ) -> None:
         self._steps, rest = split_settings(settings)
         super().__init__(**rest)
-        pair: object = temperature
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(is_number(t) and t > 0 for t in pair):
-            raise NasValueError(
-                explain("temperature is a pair of numbers above 0: of the start and of the end", got=temperature)
-            )
-        self._temperature, self._hard = temperature, hard
+        pair = check_pair("temperature", temperature, above=0, where="GumbelDARTS")
+        self._temperature, self._hard = pair, check_bool("hard", hard, where="GumbelDARTS")
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures by the Gumbel softmax."""
@@ -155,9 +150,7 @@ class PCDARTS(SupernetStrategy):
     ) -> None:
         self._steps, rest = split_settings(settings, learning_rate=6e-4, warmup_epochs=15)
         super().__init__(**rest)
-        if isinstance(partial_channels, bool) or not isinstance(partial_channels, int) or partial_channels < 1:
-            raise NasValueError(explain("partial_channels is an int from 1 on", got=partial_channels))
-        self._partial_channels = partial_channels
+        self._partial_channels = check_int("partial_channels", partial_channels, least=1, where="PCDARTS")
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
         """Mixtures on a part of the channels."""

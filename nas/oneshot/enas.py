@@ -10,9 +10,9 @@ from typing import Any, Unpack, final
 import torch
 from torch.optim import Adam
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_int, check_number
 from nas.oneshot.paths import PathSupernet
-from nas.oneshot.relaxed import CostPenalty, check_penalty, is_number
+from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
 from nas.oneshot.training import Chooser, Judge, Learner, PathLearner, Search, gather
 from nas.random_state import derive_seed, one_thread
@@ -62,32 +62,16 @@ class ENAS(SupernetStrategy):
         **settings: Unpack[SupernetSettings],
     ) -> None:
         super().__init__(**settings)
-        for name, number, least in (
-            ("controller_steps", controller_steps, 1),
-            ("samples_per_step", samples_per_step, 1),
-            ("warmup_epochs", warmup_epochs, 0),
-            ("draws", draws, 1),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise NasValueError(explain(f"{name} must be an int from {least} on", got=number))
         check_penalty(penalty)
-        rates = is_number(learning_rate) and learning_rate > 0 and is_number(entropy_weight)
-        if not rates or not is_number(baseline_decay, most=1):
-            raise NasValueError(
-                explain(
-                    "learning_rate is above 0, entropy_weight from 0 on, baseline_decay from 0 to below 1",
-                    got=(learning_rate, entropy_weight, baseline_decay),
-                )
-            )
         self._controller = partial(
             _Controller,
-            steps=controller_steps,
-            samples=samples_per_step,
-            learning_rate=learning_rate,
-            entropy_weight=entropy_weight,
-            decay=baseline_decay,
-            warmup=warmup_epochs,
-            draws=draws,
+            steps=check_int("controller_steps", controller_steps, least=1, where="ENAS"),
+            samples=check_int("samples_per_step", samples_per_step, least=1, where="ENAS"),
+            learning_rate=check_number("learning_rate", learning_rate, above=0, where="ENAS"),
+            entropy_weight=check_number("entropy_weight", entropy_weight, least=0, where="ENAS"),
+            decay=check_number("baseline_decay", baseline_decay, least=0, below=1, where="ENAS"),
+            warmup=check_int("warmup_epochs", warmup_epochs, least=0, where="ENAS"),
+            draws=check_int("draws", draws, least=1, where="ENAS"),
             penalty=penalty,
         )
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Unpack, final
 
+from nas.checks import check_int, check_word
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
@@ -58,15 +59,7 @@ class RandomOneShot(SupernetStrategy):
         **settings: Unpack[SupernetSettings],
     ) -> None:
         super().__init__(**settings)
-        if sampling not in ("uniform", "sandwich"):
-            raise NasValueError(explain('sampling is "uniform" or "sandwich"', got=sampling))
-        for name, number, least in (
-            ("middle", middle, 0),
-            ("evaluations", evaluations, 1),
-            ("population", population, 2),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise NasValueError(explain(f"{name} must be an int from {least} on", got=number))
+        check_word("sampling", sampling, ("uniform", "sandwich"), where="RandomOneShot")
         if search is not None and not isinstance(search, Strategy):
             raise NasTypeError(explain("search is a strategy", got=search, mend="RegularizedEvolution(), say"))
         if search is not None and search.shared_training is not None:
@@ -74,9 +67,11 @@ class RandomOneShot(SupernetStrategy):
                 explain("search looks among the paths of this supernet, so it trains none of its own", got=search)
             )
         check_penalty(penalty)
-        self._sandwich, self._middle = sampling == "sandwich", middle
+        self._sandwich = sampling == "sandwich"
+        self._middle = check_int("middle", middle, least=0, where="RandomOneShot")
         self._distillation = distillation if self._sandwich else None
-        self._evaluations, self._population = evaluations, population
+        self._evaluations = check_int("evaluations", evaluations, least=1, where="RandomOneShot")
+        self._population = check_int("population", population, least=2, where="RandomOneShot")
         self._search, self._penalty = search, penalty
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack, final, get_args, get_type_hints
 
 from torch import nn
 
+from nas.checks import check_int
 from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.evaluators import TrainingEvaluator
 from nas.oneshot.ranking import Judged, Ranking
@@ -46,10 +47,11 @@ class SupernetStrategy(OneShotStrategy):
                     got=settings[name],  # type: ignore[literal-required]  # it is no key of theirs
                 )
             )
-        for name, number in settings.items():
-            if isinstance(number, bool) or not isinstance(number, int) or number < (name != "recalibration"):
-                raise NasValueError(explain(f"{name} must be an int from 1 on", got=number))
-        self._settings = settings
+        checked: Any = {
+            name: check_int(name, number, least=0 if name == "recalibration" else 1, where=type(self).__name__)
+            for name, number in settings.items()
+        }
+        self._settings: SupernetSettings = checked
         self._ranking: Ranking | None = None
         self._training: Training | None = None
 

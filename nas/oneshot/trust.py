@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, final
 
 from torch import nn
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_int, check_word
 from nas.oneshot.paths import AllPaths, OnePath, answers_from, construct_without_weights
 from nas.protocols import Evaluator, Job, Trial, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
@@ -131,10 +131,8 @@ def trust_report(
     Raises:
         NasValueError: k below 2, or an unknown way to choose.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 2:
-        raise NasValueError(explain("a rank correlation needs at least 2 architectures", got=k, where="k"))
-    if choose not in ("spread", "best"):
-        raise NasValueError(explain('architectures are chosen by "spread" or "best"', got=choose, where="choose"))
+    k = check_int("k", k, least=2, where="trust_report")  # a rank correlation needs two
+    check_word("choose", choose, ("spread", "best"), where="trust_report")
     task = training.task
     sign = 1 if task.direction == "maximize" else -1
     samples = _chosen(training, trials, k, choose)

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
+from nas.checks import check_int
 from nas.errors import NasValueError, explain
 from nas.pictures.graph_picture import Graph, Group
 from nas.profile import build_on_meta
@@ -81,10 +82,7 @@ def _edges(name: str, asked: Mapping[str, Answer], position: int) -> list[tuple[
         return asked[label]
 
     def state(value: object, label: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < position:
-            rule = f"a node reads one of the states 0 to {position - 1}"
-            raise NasValueError(explain(rule, got=value, where=f"draw {name}/{label}"))
-        return value
+        return check_int("the state that a node reads", value, least=0, most=position - 1, where=f"draw {name}/{label}")
 
     if "inputs" in asked:
         chosen = asked["inputs"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from nas._compat.torch_internals import Convolution
-from nas.errors import NasValueError, explain
+from nas.checks import check_int
 from nas.pictures.graph_picture import Graph, Group
 from nas.pictures.network_trace import Call, Step, trace
 from nas.profile import Example
@@ -56,8 +56,8 @@ def network_graph(model: nn.Module, example_input: Example, *, depth: int | None
     Raises:
         NasValueError: the forward pass fails, or a depth below 1.
     """
-    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 1):
-        raise NasValueError(explain("depth must be an int above 0", got=depth, where="draw"))
+    if depth is not None:
+        depth = check_int("depth", depth, least=1, or_else="None", where="draw")
     modules = dict(model.named_modules())
     steps = trace(model, example_input)
     if depth is not None:

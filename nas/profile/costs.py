@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, final
 import torch
 from torch import Tensor
 
+from nas.checks import check_number
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.profile.cost_structure import ABSENT
 from nas.profile.cost_tables import CostTables, Factor
@@ -236,9 +237,8 @@ class CostConstraint(Constraint):
     """A limit on a cost: what `cost < limit` makes."""
 
     def __init__(self, cost: Cost, comparison: Comparison, limit: float) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit):
-            raise NasTypeError(explain("a cost is compared with a number", got=limit, where=cost.name))
-        self.cost, self.comparison, self.limit = cost, comparison, limit
+        self.cost, self.comparison = cost, comparison
+        self.limit = check_number("the limit", limit, infinite=True, where=cost.name)
 
     def allows(self, sample: Mapping[str, Answer]) -> bool:
         """Whether the cost of the sample keeps the limit."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from nas._compat.torch_internals import TorchDispatchMode, can_decompose, children_of, drop_hooks, own_parameters
+from nas.checks import plain_int
 from nas.errors import NasError, NasTypeError, NasValueError, explain
 
 Example: TypeAlias = "Tensor | Sequence[Tensor] | Sequence[int]"
@@ -81,7 +82,7 @@ def real_example(example_input: Example, *, device: str = "cpu") -> tuple[Tensor
         return (example_input,)
     items = list(example_input) if isinstance(example_input, list | tuple) else []
     tensors = [item for item in items if isinstance(item, Tensor)]
-    shape = [item for item in items if isinstance(item, int) and not isinstance(item, bool) and item > 0]
+    shape = [size for item in items if (size := plain_int(item)) is not None and size > 0]
     if tensors and len(tensors) == len(items):
         return tuple(tensors)
     if shape and len(shape) == len(items):

@@ -17,12 +17,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from nas.checks import check_int
 from nas.errors import NasValueError, explain
 from nas.profile.cost_structure import Structure
 from nas.profile.cost_tables import CostTables, Vector
 from nas.profile.costs import Cost
 from nas.profile.dry_run import Example, ModuleRun, TensorSpec, meta_example, real_example, run_on_meta
-from nas.profile.measured_latency import Backend, Latency, check_backend, latency
+from nas.profile.measured_latency import Backend, Latency, check_backend, check_passes, latency
 from nas.profile.model_profile import build_on_meta
 from nas.space import Answer, ModelSpace, Sample
 
@@ -82,6 +83,7 @@ class LatencyTable:
         threads: int = 1,
     ) -> None:
         check_backend(backend)
+        warmup, repeats, threads = check_passes(warmup, repeats, threads)
         self.entries: dict[str, Latency] = {}
         self.scale, self.constant = 1.0, 0.0
         self.backend, self.threads = backend, threads
@@ -122,9 +124,8 @@ class LatencyTable:
 
     def error(self, samples: int = 10, *, seed: int = 0) -> PredictionError:
         """Compares predictions with end-to-end measurements of samples drawn from the space."""
-        if samples < 2:
-            raise NasValueError(explain("at least 2 samples are compared", got=samples, where="LatencyTable.error"))
-        rng = random.Random(seed)
+        samples = check_int("samples", samples, least=2, where="LatencyTable.error")
+        rng = random.Random(check_int("seed", seed, where="LatencyTable.error"))
         drawn = [self._space.sample(rng) for _ in range(samples)]
         predicted = tuple(self(sample) for sample in drawn)
         measured = tuple(self._measured(sample) for sample in drawn)

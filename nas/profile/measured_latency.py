@@ -14,7 +14,8 @@ from typing import Literal, TypeAlias, final, get_args
 import torch
 from torch import Tensor, nn
 
-from nas.errors import MissingDependency, NasTypeError, NasValueError, explain
+from nas.checks import check_int, check_word
+from nas.errors import MissingDependency, NasTypeError, explain
 from nas.profile.dry_run import Example, real_example
 
 Backend: TypeAlias = Literal["eager", "compile", "onnxruntime"]
@@ -81,9 +82,7 @@ def latency(
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("latency needs an nn.Module", got=model))
     check_backend(backend)
-    for name, number in (("repeats", repeats), ("threads", threads), ("warmup + 1", warmup + 1)):
-        if number < 1:
-            raise NasValueError(explain(f"{name} must be at least 1", got=number, where="latency"))
+    warmup, repeats, threads = check_passes(warmup, repeats, threads)
     inputs = real_example(example_input)
     with _evaluating(model), _threads(threads), torch.no_grad(), _runner(model, inputs, backend, threads) as run:
         seconds = _measure(run, warmup, repeats)
@@ -91,10 +90,18 @@ def latency(
     return Latency(median=median, lower=lower, upper=upper, repeats=repeats, threads=threads, backend=backend)
 
 
-def check_backend(backend: str) -> None:
-    """Raises NasValueError for what is no backend."""
-    if backend not in get_args(Backend):
-        raise NasValueError(explain(f"the backend is one of {', '.join(get_args(Backend))}", got=backend))
+def check_backend(backend: object) -> None:
+    """Refuses what is no backend."""
+    check_word("backend", backend, get_args(Backend), where="latency")
+
+
+def check_passes(warmup: object, repeats: object, threads: object) -> tuple[int, int, int]:
+    """The three numbers of a measurement, if they make sense."""
+    return (
+        check_int("warmup", warmup, least=0, where="latency"),
+        check_int("repeats", repeats, least=1, where="latency"),
+        check_int("threads", threads, least=1, where="latency"),
+    )
 
 
 def _measure(run: Callable[[], object], warmup: int, repeats: int) -> list[float]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.checks import check_int, check_number
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -45,9 +45,7 @@ class MedianStop(EarlyStopping):
     """Steps from one judgement to the next."""
 
     def __post_init__(self) -> None:
-        _check_count("warmup_trials", self.warmup_trials, 0)
-        _check_count("warmup_steps", self.warmup_steps, 0)
-        _check_count("interval", self.interval, 1)
+        _check_ints(self, warmup_trials=0, warmup_steps=0, interval=1)
 
     def pruner(self) -> BasePruner:
         """Optuna's MedianPruner."""
@@ -82,7 +80,9 @@ class SuccessiveHalving(EarlyStopping):
     """One in so many passes a rung."""
 
     def __post_init__(self) -> None:
-        _check_resources(self.min_resource, self.max_resource, self.reduction_factor)
+        _check_ints(self, min_resource=1, reduction_factor=2)
+        if self.max_resource is not None:
+            _check_ints(self, max_resource=self.min_resource)
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -132,7 +132,8 @@ class Hyperband(EarlyStopping):
     """One in so many passes a rung."""
 
     def __post_init__(self) -> None:
-        _check_resources(self.min_resource, self.max_resource, self.reduction_factor)
+        _check_ints(self, min_resource=1, reduction_factor=2)
+        _check_ints(self, max_resource=self.min_resource)
 
     @property
     def brackets(self) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -189,11 +190,8 @@ class Patience(EarlyStopping):
     """A report is better when it is better by more than this."""
 
     def __post_init__(self) -> None:
-        _check_count("patience", self.patience, 1)
-        if isinstance(self.min_delta, bool) or not isinstance(self.min_delta, int | float):
-            raise NasTypeError(explain("min_delta must be a number", got=self.min_delta))
-        if not self.min_delta >= 0:
-            raise NasValueError(explain("min_delta must not be negative", got=self.min_delta))
+        _check_ints(self, patience=1)
+        object.__setattr__(self, "min_delta", check_number("min_delta", self.min_delta, least=0, where="Patience"))
 
     def pruner(self) -> BasePruner:
         """A pruner of ours: Optuna's PatientPruner waits for reports that are worse, so a plateau goes on for ever."""
@@ -202,16 +200,8 @@ class Patience(EarlyStopping):
         return WithoutProgress(patience=self.patience, min_delta=self.min_delta)
 
 
-def _check_count(name: str, number: object, least: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise NasTypeError(explain(f"{name} must be an int", got=number))
-    if number < least:
-        raise NasValueError(explain(f"{name} must be at least {least}", got=number))
-
-
-def _check_resources(low: object, high: object, factor: object) -> None:
-    _check_count("min_resource", low, 1)
-    _check_count("reduction_factor", factor, 2)
-    if high is not None:
-        assert isinstance(low, int)
-        _check_count("max_resource", high, low)
+def _check_ints(rule: EarlyStopping, **least: int) -> None:
+    """Each of these fields must be an int from so much on."""
+    for name, number in least.items():
+        checked = check_int(name, getattr(rule, name), least=number, where=type(rule).__name__)
+        object.__setattr__(rule, name, checked)  # one of Python's own, whatever was given

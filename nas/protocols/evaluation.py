@@ -16,6 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from nas.checks import check_int
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
 from nas.protocols.objectives import Direction
 from nas.random_state import derive_seed
@@ -143,8 +144,7 @@ class Job:
         number = as_number(value, "nas.report")
         if step is None:
             step = max(self.reports, default=-1) + 1
-        if isinstance(step, bool) or not isinstance(step, int):
-            raise NasTypeError(explain("a step must be an int", got=step, where="nas.report"))
+        step = check_int("step", step, where="nas.report")
         self.reports[step] = number
         self.check_time()
         if self._on_report is not None and self._on_report(step, number):

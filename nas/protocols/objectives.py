@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias, final
+from typing import Literal, TypeAlias, final, get_args
 
+from nas.checks import check_word
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.protocols.pareto import fronts, hypervolume
 from nas.protocols.trial import Trial, TrialState
@@ -67,14 +68,7 @@ class Objectives:
             {None: objective} if isinstance(objective, str) else dict(objective.items())
         )
         for name, direction in named.items():
-            if direction not in ("maximize", "minimize"):
-                raise NasValueError(
-                    explain(
-                        'a direction is "maximize" or "minimize"',
-                        got=direction,
-                        where=f"objective {name or ''}".strip(),
-                    )
-                )
+            check_word("the direction", direction, get_args(Direction), where=f"objective {name or ''}".strip())
         self.objective = objective
         self.names: tuple[str | None, ...] = tuple(named)
         self.directions: tuple[Direction, ...] = tuple(named.values())

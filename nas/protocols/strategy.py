@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+from nas.errors import NasValueError, explain
 from nas.protocols.objectives import Direction, losses
 from nas.protocols.shared_training import SharedTraining
 from nas.protocols.trial import Trial
@@ -86,3 +87,20 @@ class Strategy(ABC):
         All that an experiment must know of one-shot search it asks of what this returns, which may be the strategy.
         """
         return None
+
+
+def check_single(task: Task, name: str) -> None:
+    """Refuses several objectives, on behalf of the strategy of this name.
+
+    Raises:
+        NasValueError: there are several.
+    """
+    if len(task.directions) > 1:
+        raise NasValueError(
+            explain(
+                f"{name} searches for one objective",
+                got=f"{len(task.directions)} objectives",
+                mend="use RegularizedEvolution, TPE, Random or OptunaStrategy(optuna.samplers.NSGAIISampler()), or "
+                "make one of them by nas.objectives.weighted_product",
+            )
+        )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from nas.checks import check_bool
 from nas.errors import ExperimentError, explain
 from nas.opened import opened_how
 from nas.protocols import Objectives, Strategy, Task
@@ -54,7 +55,8 @@ class Session:
     ) -> None:
         self._storage, self._path, self.header = storage, path, dict(header)
         self._space, self._strategy, self._objectives, self._seed = space.search_space, strategy, objectives, seed
-        self._accept_changes, self._resume = accept_changes, resume
+        self._accept_changes = check_bool("accept_changes", accept_changes, where="Experiment")
+        self._resume = check_bool("resume", resume, where="Experiment")
         self.history: History | None = None
         self.ledger = Ledger.find(storage, path.name)
         if self.ledger is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.checks import check_int, check_number
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
 from nas.protocols import Direction, EarlyStopping, Evaluator, Objectives, Strategy, usual_direction
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def check_parts(evaluator: object, strategy: object, name: object, seed: object, repeats: object) -> None:
-    """Refuses an evaluator, strategy, name, seed or number of repeats that cannot serve."""
+def check_parts(evaluator: object, strategy: object, name: object, seed: object, repeats: object) -> tuple[int, int]:
+    """Refuses an evaluator, a strategy or a name that cannot serve; the seed and the number of repeats, if they can."""
     if not isinstance(evaluator, Evaluator):
         raise NasTypeError(
             explain(
@@ -33,10 +34,7 @@ def check_parts(evaluator: object, strategy: object, name: object, seed: object,
         )
     if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
         raise NasValueError(explain("the name of an experiment is the name of its folder", got=name))
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise NasTypeError(explain("the seed must be an int", got=seed))
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-        raise NasValueError(explain("repeats must be an int from 1 on", got=repeats))
+    return check_int("seed", seed, where="Experiment"), check_int("repeats", repeats, least=1, where="Experiment")
 
 
 def choose_objectives(objective: Direction | Mapping[str, Direction] | None, evaluator: Evaluator) -> Objectives:
@@ -59,19 +57,22 @@ def choose_objectives(objective: Direction | Mapping[str, Direction] | None, eva
 
 def check_limits(
     max_trials: object, timeout: object, concurrency: object, max_trial_time: object, possible: int
-) -> None:
-    """Refuses limits of a run that make no sense."""
-    if max_trials is not None and (isinstance(max_trials, bool) or not isinstance(max_trials, int) or max_trials < 1):
-        raise NasValueError(explain("max_trials must be an int from 1 on, or None", got=max_trials))
-    for name, seconds in (("timeout", timeout), ("max_trial_time", max_trial_time)):
-        if seconds is not None and (not isinstance(seconds, int | float) or not seconds > 0):
-            raise NasValueError(explain(f"{name} must be a number of seconds above 0, or None", got=seconds))
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= possible:
-        raise NasValueError(
-            explain(
-                f"this executor runs between 1 and {possible} trials at a time", got=concurrency, where="concurrency"
-            )
-        )
+) -> tuple[int | None, float | None, int, float | None]:
+    """The limits of a run, in this order, if they make sense."""
+    if max_trials is not None:
+        max_trials = check_int("max_trials", max_trials, least=1, or_else="None", where="run")
+    return (
+        max_trials,
+        _seconds("timeout", timeout),
+        check_int("concurrency", concurrency, least=1, most=possible, where="run, by this executor"),
+        _seconds("max_trial_time", max_trial_time),
+    )
+
+
+def _seconds(name: str, limit: object) -> float | None:
+    if limit is None:
+        return None
+    return check_number(name, limit, above=0, infinite=True, unit="seconds", or_else="None", where="run")
 
 
 def make_executor(executor: object) -> Executor:

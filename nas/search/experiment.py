@@ -99,7 +99,7 @@ class Experiment:
         directory, storage, executor, resume, accept_changes = opened(
             directory=directory, storage=storage, executor=executor, resume=resume, accept_changes=accept_changes
         )
-        check_parts(evaluator, strategy, name, seed, repeats)
+        seed, repeats = check_parts(evaluator, strategy, name, seed, repeats)
         self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
         self.objectives = choose_objectives(objective, evaluator)
         model_space = space if isinstance(space, ModelSpace) else ModelSpace(space, mutators=mutators)
@@ -331,7 +331,10 @@ class Experiment:
         limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
         hand_over(self, **limits, concurrency=concurrency, progress=progress)
         concurrency = self._executor.usual_concurrency if concurrency is None else concurrency
-        check_limits(max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency)
+        max_trials, timeout, concurrency, max_trial_time = check_limits(
+            max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency
+        )
+        limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
         shown = make_progress(progress)
         begin = time.monotonic()
         with self._session.writing():

@@ -6,9 +6,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_word
 from nas.protocols import Objectives, Trial, TrialState
 from nas.space import Answer
 
@@ -52,8 +52,7 @@ def make_progress(mode: ProgressMode) -> Progress:
     Raises:
         NasValueError: an unknown mode.
     """
-    if mode not in ("auto", "rich", "plain", "silent"):
-        raise NasValueError(explain('progress is "auto", "rich", "plain" or "silent"', got=mode))
+    check_word("progress", mode, get_args(ProgressMode), where="run")
     if mode == "silent":
         return _Silent()
     from rich.console import Console

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 import torch
 from torch import nn
 
-from nas.errors import ExperimentError, MissingDependency, NasValueError, close_names, explain
+from nas.checks import check_int, check_word
+from nas.errors import ExperimentError, MissingDependency, explain
 from nas.export import to_code
 from nas.protocols import Objectives, Trial, TrialState
 from nas.random_state import seeded
@@ -165,11 +166,8 @@ class Results:
                 self._space, trial.sample, folder / f"{rank}.py", hyperparameters=self._hyperparameters
             ),
         }
-        if formatter not in makers:
-            raise NasValueError(explain(f"unknown formatter; {close_names(formatter, makers)}", got=formatter))
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise NasValueError(explain("k must be an int from 1 on", got=k))
-        best = self.top(k)
+        check_word("formatter", formatter, list(makers), where="export_top_models")
+        best = self.top(check_int("k", k, least=1, where="export_top_models"))
         if not best:
             raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials"))
         folder = self.path / "top" if directory is None else Path(directory)

@@ -8,6 +8,7 @@ from typing import final
 
 from torch import nn
 
+from nas.checks import check_int
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, Job, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
@@ -40,10 +41,10 @@ def retrain(
         inherit: makes the module to begin with; one with fresh weights where None.
 
     Raises:
+        NasTypeError, NasValueError: a rank or a seed that is no int, or a rank below 1.
         ExperimentError: there are not so many architectures.
     """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise ExperimentError(explain("a rank is an int from 1 on", got=rank))
+    rank, seed = check_int("rank", rank, least=1, where="retrain"), check_int("seed", seed, where="retrain")
     top = results.top(rank)
     if len(top) < rank:
         raise ExperimentError(explain(f"there are only {len(top)} architectures", got=rank, where="rank"))

@@ -8,6 +8,7 @@ from typing import Any, final
 
 from torch import nn
 
+from nas.checks import check_int
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, OneShotTask, SharedTraining, Strategy, Trial
 from nas.space import Sample
@@ -35,6 +36,7 @@ class SharedWeights:
 
     def report(self, trials: list[Trial], k: int, **options: Any) -> Any:
         """How far they can be trusted."""
+        k = check_int("k", k, least=2, where="one_shot_report")  # a rank correlation needs two
         return self._restored.report(trials, k=k, **options)
 
     @property

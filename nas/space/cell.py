@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas.checks import check_int, check_word
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.space.mutables import ChosenInputs, InputChoice, LayerChoice
 from nas.space.questions import label_scope
@@ -165,9 +166,8 @@ def _check(
         )
     if not operations:
         raise NasValueError(explain("a cell needs at least one operation", got=operations, where=where))
-    for name, number in (("nodes", nodes), ("operations_per_node", operations_per_node)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise NasValueError(explain(f"{name} must be an int above 0", got=number, where=where))
+    check_int("nodes", nodes, least=1, where=where)
+    check_int("operations_per_node", operations_per_node, least=1, where=where)
     if not preprocess:
         raise NasValueError(explain("a cell needs at least one input", got=preprocess, where=where))
     if distinct and operations_per_node > len(preprocess):
@@ -179,5 +179,4 @@ def _check(
                 mend="lower operations_per_node, or distinct=False",
             )
         )
-    if output not in ("all", "loose_ends"):
-        raise NasValueError(explain('output is "all" or "loose_ends"', got=output, where=where))
+    check_word("output", output, ("all", "loose_ends"), where=where)

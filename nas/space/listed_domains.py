@@ -7,8 +7,9 @@ import math
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import NoneType
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
+from nas.checks import check_int, plain, plain_int
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.space.domains import Answer, Choose, Domain
 
@@ -27,7 +28,7 @@ def _is_plain(value: object) -> bool:
 
 def _with_tuples(value: object) -> object:
     """JSON knows no tuples: a list stands for the tuple of its items."""
-    return tuple(_with_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+    return tuple(_with_tuples(item) for item in value) if isinstance(value, list | tuple) else plain(value)
 
 
 def _same_kind(left: object, right: object) -> bool:
@@ -111,7 +112,7 @@ def _check_candidates(candidates: Sequence[T]) -> tuple[T, ...]:
         raise NasTypeError(
             explain("candidates must be a list or tuple of values", got=candidates, mend="write [16, 32, 64]")
         )
-    found = tuple(candidates)
+    found: tuple[Any, ...] = tuple(map(plain, candidates))
     if not found:
         raise NasValueError(explain("a choice needs at least one candidate", got=candidates, mend="name the answers"))
     if not _SIMPLE.issuperset(map(type, found)) and not all(map(_is_plain, found)):
@@ -154,12 +155,10 @@ class Subset(Domain):
     __slots__ = ("k", "n", "ordered", "replace")
 
     def __init__(self, n: int, k: int | None, *, replace: bool = False, ordered: bool = False) -> None:
-        for number in (n, k):
-            if isinstance(number, bool) or not isinstance(number, int | None):
-                raise NasTypeError(explain("the number of items must be an int", got=number))
-        if n < 1:
-            raise NasValueError(explain("a choice needs at least one candidate", got=n))
-        if k is not None and (k < 0 or (k > n and not replace)):
+        n = check_int("n", n, least=1, where="Subset")
+        if k is not None:
+            k = check_int("k", k, least=0, or_else="None", where="Subset")
+        if k is not None and k > n and not replace:
             raise NasValueError(
                 explain(f"between 0 and {n} of {n} can be chosen without repeating one", got=k, mend="replace=True")
             )
@@ -184,9 +183,11 @@ class Subset(Domain):
 
     def canonical(self, answer: object) -> list[int]:
         """A list of ints, sorted where order does not count."""
-        if not isinstance(answer, list | tuple) or any(isinstance(i, bool) or not isinstance(i, int) for i in answer):
+        items = [plain_int(item) for item in answer] if isinstance(answer, list | tuple) else [None]
+        taken = [item for item in items if item is not None]
+        if len(taken) < len(items):
             raise self.outside(answer)
-        chosen = list(answer) if self.ordered else sorted(answer)
+        chosen = taken if self.ordered else sorted(taken)
         fits = all(0 <= i < self.n for i in chosen) and (self.k is None or len(chosen) == self.k)
         if not fits or (not self.replace and len(set(chosen)) != len(chosen)):
             raise self.outside(answer)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nas.checks import check_int
+
 
 class Zero(nn.Module):
     """No connection: zeros. Subclass it for zeros of another shape.
@@ -26,6 +28,7 @@ class Zero(nn.Module):
 
     def __init__(self, stride: int = 1) -> None:
         super().__init__()
+        check_int("stride", stride, least=1, where="Zero")
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:

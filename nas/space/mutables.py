@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar, final, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, TypeAlias, TypeVar, final, get_args, overload
 
 import torch
 from torch import Tensor, nn
 
+from nas.checks import check_int, check_word, plain_int
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.space.domains import Answer, Domain
 from nas.space.listed_domains import Categorical, Subset
@@ -152,17 +153,10 @@ def InputChoice(  # noqa: N802
     where = _name("InputChoice", label)
     if each is not None and not callable(each):
         raise NasTypeError(explain("each must be a function from a position to a module", got=each, where=where))
-    if reduction not in ("sum", "mean", "concat", "none"):
-        raise NasValueError(explain("reduction must be sum, mean, concat or none", got=reduction, where=where))
-    for name, number in (("n_candidates", n_candidates), ("n_chosen", n_chosen)):
-        if isinstance(number, bool) or not isinstance(number, int | None) or (name == "n_candidates" and not number):
-            raise (NasValueError if number == 0 else NasTypeError)(
-                explain(f"{name} must be an int above 0", got=number, where=where)
-            )
-    if n_candidates < 1 or (n_chosen is not None and n_chosen < 1):
-        raise NasValueError(
-            explain("at least one of at least one input is chosen", got=(n_candidates, n_chosen), where=where)
-        )
+    check_word("reduction", reduction, get_args(Reduction), where=where)
+    n_candidates = check_int("n_candidates", n_candidates, least=1, where=where)
+    if n_chosen is not None:
+        n_chosen = check_int("n_chosen", n_chosen, least=1, or_else="None", where=where)
     if n_chosen is not None and n_chosen > n_candidates and not replace:
         raise NasValueError(
             explain(
@@ -270,21 +264,19 @@ def Repeat(  # noqa: N802
     where = _name("Repeat", label)
     make = _block_factory(block, where)
     domain = _depth_domain(depth, where)
-    depths: list[Any] = [depth] if domain is None else list(domain.values())
-    if any(isinstance(d, bool) or not isinstance(d, int) or d < 0 for d in depths):
-        raise NasValueError(explain("a depth must be an int from 0 on", got=depths, where=where))
+    possible: Iterable[object] = [depth] if domain is None else domain.values()
+    depths = [check_int("depth", found, least=0, where=where) for found in possible]
     if isinstance(block, Sequence) and max(depths) > len(block):
         raise NasValueError(
             explain(f"the list of blocks must reach the greatest depth, {max(depths)}", got=len(block), where=where)
         )
-    if isinstance(depth, int):
+    if domain is None or isinstance(depth, ChosenInt):
         # A build sees only the value of a ValueChoice, so its label must not take part in the scope's name.
         scope = label if label is not None else "repeat"
         if not isinstance(depth, ChosenInt):
-            return nn.Sequential(*(_scoped(scope, i, make) for i in range(depth)))
+            return nn.Sequential(*(_scoped(scope, i, make) for i in range(depths[0])))
         handler, question = current_handler(), depth.question
     else:
-        assert domain is not None
         handler, question = ask("repeat", domain, label=label)
         scope = question.label
     built = handler.repeat(question, lambda index: _scoped(scope, index, make))
@@ -296,7 +288,7 @@ def _depth_domain(depth: int | tuple[int, int], where: str) -> Domain | None:
     """The depths to choose from; None where the depth is fixed."""
     if isinstance(depth, ChosenInt):
         return depth.question.domain
-    if isinstance(depth, int) and not isinstance(depth, bool):
+    if plain_int(depth) is not None:
         return None
     if isinstance(depth, tuple | list) and len(depth) == 2:
         try:

@@ -7,19 +7,19 @@ import random
 from collections.abc import Hashable, Iterator, Mapping
 from typing import final
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.checks import check_bool, check_int, check_number, plain_number
+from nas.errors import NasValueError, explain
 from nas.space.domains import Answer, Domain
 
 
 def _check_bounds(name: str, low: float, high: float, step: float | None, log: bool) -> None:
     where = f"{name}(low={low!r}, high={high!r}, step={step!r}, log={log!r})"
-    for bound in (low, high, step):
-        if isinstance(bound, bool) or (bound is not None and not isinstance(bound, int | float)):
-            raise NasTypeError(explain("bounds and step must be numbers", got=bound, where=where))
-        if bound is not None and not math.isfinite(bound):
-            raise NasValueError(explain("bounds and step must be finite", got=bound, where=where))
-        if bound is not None and name == "Integer" and not isinstance(bound, int):
-            raise NasTypeError(explain("bounds and step must be ints", got=bound, where=where, mend="use Real"))
+    for argument, number in (("low", low), ("high", high), ("step", step)):
+        if name == "Integer":
+            check_int(argument, number, where=where, mend="use Real" if isinstance(number, float) else "")
+        elif argument != "step" or number is not None:
+            check_number(argument, number, where=where)
+    check_bool("log", log, where=where)
     if low > high:
         raise NasValueError(explain("low must not exceed high", got=(low, high), where=where, mend="swap the two"))
     if step is not None and step <= 0:
@@ -103,6 +103,7 @@ class Integer(_Interval):
 
     def __init__(self, low: int, high: int, *, step: int = 1, log: bool = False) -> None:
         _check_bounds("Integer", low, high, step, log)
+        low, high, step, log = int(low), int(high), int(step), bool(log)
         self.low, self.high, self.step, self.log = low, low + (high - low) // step * step, step, log
 
     @property
@@ -117,16 +118,10 @@ class Integer(_Interval):
 
     def canonical(self, answer: object) -> int:
         """The answer as an int (4.0 becomes 4)."""
-        if isinstance(answer, float) and answer.is_integer():
-            answer = int(answer)
-        if (
-            isinstance(answer, bool)
-            or not isinstance(answer, int)
-            or not self.low <= answer <= self.high
-            or (answer - self.low) % self.step
-        ):
+        number = plain_number(answer)
+        if number is None or number % 1 or not self.low <= number <= self.high or (number - self.low) % self.step:
             raise self.outside(answer)
-        return int(answer)
+        return int(number)
 
     def sample(self, rng: random.Random) -> int:
         """Uniform over the steps, or log-uniform over the whole numbers."""
@@ -174,7 +169,7 @@ class Real(_Interval):
 
     def __init__(self, low: float, high: float, *, step: float | None = None, log: bool = False) -> None:
         _check_bounds("Real", low, high, step, log)
-        self.low, self.high, self.step, self.log = float(low), float(high), step, log
+        self.low, self.high, self.step, self.log = float(low), float(high), plain_number(step), bool(log)
         if step is not None:
             self.high = self._at(math.floor((high - low) / step + 1e-9))
 
@@ -197,12 +192,13 @@ class Real(_Interval):
 
     def canonical(self, answer: object) -> float:
         """The answer as a float, on the step it is nearest to."""
-        if isinstance(answer, bool) or not isinstance(answer, int | float) or not self.low <= answer <= self.high:
+        number = plain_number(answer)
+        if number is None or not self.low <= number <= self.high:
             raise self.outside(answer)
         if self.step is None:
-            return float(answer)
-        nearest = self._at(round((answer - self.low) / self.step))
-        if not math.isclose(nearest, answer, rel_tol=1e-9, abs_tol=self.step * 1e-6):
+            return float(number)
+        nearest = self._at(round((number - self.low) / self.step))
+        if not math.isclose(nearest, number, rel_tol=1e-9, abs_tol=self.step * 1e-6):
             raise self.outside(answer)
         return nearest
 

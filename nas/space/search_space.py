@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import final
 
+from nas.checks import check_number
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import Rng, as_rng
 from nas.space.choice_tree import Choice, conditions, count, grid, walk
@@ -214,9 +215,9 @@ class SearchSpace:
             of another) are carried along; the one that is to change is left out, so that completing draws it anew.
             Where no neighbour satisfies the constraint, one that is further away.
         """
-        rng = as_rng(rng)
-        if probability is not None and not 0 <= probability <= 1:
-            raise NasValueError(explain("a probability lies between 0 and 1", got=probability))
+        rng = as_rng(rng, "rng")
+        if probability is not None:
+            check_number("probability", probability, least=0, most=1, or_else="None", where="mutate")
         child = self._mutant(sample, rng, probability)
         for attempt in range(_MUTANTS):
             if self.allows(child):

@@ -178,7 +178,7 @@ class ModelSpace:
 
     def mutate(self, sample: Mapping[str, Answer], rng: Rng, probability: float | None = None) -> Sample:
         """A neighbour of a sample: exactly one choice changed, or each with the given probability."""
-        rng = as_rng(rng)
+        rng = as_rng(rng, "rng")
         child = self.search_space.mutate(self.validate(sample), rng, probability)
         return child if all(n in self.search_space.domains for n in sample) else self._trace(child, rng).answers
 

@@ -8,9 +8,9 @@ import statistics
 from collections.abc import Iterator
 from typing import final
 
-from nas.protocols import Strategy, Task, Trial
+from nas.checks import check_int, check_number
+from nas.protocols import Strategy, Task, Trial, check_single
 from nas.space import Sample
-from nas.strategies.checks import check_count, check_number, check_single
 from nas.strategies.novelty import Novelty
 
 _TRIES = 20
@@ -41,10 +41,9 @@ class Anneal(Strategy):
     """
 
     def __init__(self, initial: int = 10, *, temperature: float = 0.2, cooling: float = 0.97) -> None:
-        check_count("initial", initial)
-        check_number("temperature", temperature, low=0, high=math.inf)
-        check_number("cooling", cooling, low=0, high=1)
-        self.initial, self.temperature, self.cooling = initial, temperature, cooling
+        self.initial = check_int("initial", initial, least=1, where="Anneal")
+        self.temperature = check_number("temperature", temperature, least=0, where="Anneal")
+        self.cooling = check_number("cooling", cooling, least=0, most=1, where="Anneal")
 
     def start(self, task: Task) -> None:
         """Nowhere yet."""

@@ -9,10 +9,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from nas.protocols import Strategy, Task, Trial
+from nas.checks import check_int
+from nas.protocols import Strategy, Task, Trial, check_single
 from nas.random_state import derive_seed, one_thread
 from nas.space import Sample
-from nas.strategies.checks import check_count, check_single
 from nas.strategies.encoding import PathEncoding
 from nas.strategies.novelty import Novelty
 
@@ -51,12 +51,10 @@ class BANANAS(Strategy):
     def __init__(
         self, initial: int = 10, *, ensemble_size: int = 5, candidates: int = 100, retrain_every: int = 10
     ) -> None:
-        check_count("initial", initial)
-        check_count("ensemble_size", ensemble_size, least=2)
-        check_count("candidates", candidates)
-        check_count("retrain_every", retrain_every)
-        self.initial, self.ensemble_size = initial, ensemble_size
-        self.candidates, self.retrain_every = candidates, retrain_every
+        self.initial = check_int("initial", initial, least=1, where="BANANAS")
+        self.ensemble_size = check_int("ensemble_size", ensemble_size, least=2, where="BANANAS")
+        self.candidates = check_int("candidates", candidates, least=1, where="BANANAS")
+        self.retrain_every = check_int("retrain_every", retrain_every, least=1, where="BANANAS")
 
     def start(self, task: Task) -> None:
         """No data."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+from nas.checks import check_int
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.protocols import Strategy, Task, Trial
 from nas.space import Sample
-from nas.strategies.checks import check_count
 
 
 @final
@@ -54,7 +54,7 @@ class Chain(Strategy):
                     )
                 )
             if part[1] is not None:
-                check_count(f"the number of trials of part {place}", part[1])
+                check_int(f"the number of trials of part {place}", part[1], least=1, or_else="None", where="Chain")
             elif place < len(parts) - 1:
                 raise NasValueError(explain("only the last part of a chain may go on for ever", got=list(parts)))
         self.parts = tuple(parts)

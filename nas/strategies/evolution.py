@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Literal, final
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_bool, check_int, check_number, check_word
 from nas.protocols import Strategy, Task, Trial, crowding, fronts
 from nas.space import Sample
-from nas.strategies.checks import check_count, check_number
 from nas.strategies.novelty import Novelty
 
 _CHILDREN = 20
@@ -55,17 +54,19 @@ class RegularizedEvolution(Strategy):
         remove: Literal["oldest", "worst"] = "oldest",
         initial: int | None = None,
     ) -> None:
-        check_count("population_size", population_size)
-        check_count("sample_size", sample_size)
+        where = "RegularizedEvolution"
+        check_word("remove", remove, ("oldest", "worst"), where=where)
+        self.population_size = check_int("population_size", population_size, least=1, where=where)
+        self.sample_size = check_int("sample_size", sample_size, least=1, where=where)
         if mutation_probability is not None:
-            check_number("mutation_probability", mutation_probability, low=0, high=1)
-        if remove not in ("oldest", "worst"):
-            raise NasValueError(explain('remove is "oldest" or "worst"', got=remove))
-        if initial is not None:
-            check_count("initial", initial)
-        self.population_size, self.sample_size = population_size, sample_size
-        self.mutation_probability, self.crossover, self.remove = mutation_probability, crossover, remove
-        self.initial = max(1, population_size // 5) if initial is None else initial
+            mutation_probability = check_number(
+                "mutation_probability", mutation_probability, least=0, most=1, or_else="None", where=where
+            )
+        if initial is None:
+            initial = max(1, self.population_size // 5)
+        self.initial = check_int("initial", initial, least=1, or_else="None", where=where)
+        self.mutation_probability, self.remove = mutation_probability, remove
+        self.crossover = check_bool("crossover", crossover, where=where)
         self._warned = False
 
     def start(self, task: Task) -> None:

@@ -10,10 +10,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from nas.protocols import Strategy, Task, Trial
+from nas.checks import check_int
+from nas.protocols import Strategy, Task, Trial, check_single
 from nas.random_state import one_thread
 from nas.space import Sample
-from nas.strategies.checks import check_count, check_single
 from nas.strategies.encoding import PathEncoding
 from nas.strategies.novelty import Novelty
 
@@ -54,9 +54,8 @@ class GaussianProcess(Strategy):
     """
 
     def __init__(self, initial: int = 10, *, candidates: int = 60) -> None:
-        check_count("initial", initial)
-        check_count("candidates", candidates)
-        self.initial, self.candidates = initial, candidates
+        self.initial = check_int("initial", initial, least=1, where="GaussianProcess")
+        self.candidates = check_int("candidates", candidates, least=1, where="GaussianProcess")
 
     def start(self, task: Task) -> None:
         """No data."""

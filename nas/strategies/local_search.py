@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from typing import Literal, final
 
-from nas.errors import NasValueError, explain
-from nas.protocols import Strategy, Task, Trial
+from nas.checks import check_int, check_word
+from nas.protocols import Strategy, Task, Trial, check_single
 from nas.space import Answer, Sample
-from nas.strategies.checks import check_count, check_single
 from nas.strategies.novelty import Novelty
 
 
@@ -43,11 +42,10 @@ class LocalSearch(Strategy):
     def __init__(
         self, initial: int = 10, *, restart: Literal["random", "perturb"] = "perturb", strength: int = 3
     ) -> None:
-        check_count("initial", initial)
-        check_count("strength", strength)
-        if restart not in ("random", "perturb"):
-            raise NasValueError(explain('restart is "random" or "perturb"', got=restart))
-        self.initial, self.restart, self.strength = initial, restart, strength
+        check_word("restart", restart, ("random", "perturb"), where="LocalSearch")
+        self.initial = check_int("initial", initial, least=1, where="LocalSearch")
+        self.strength = check_int("strength", strength, least=1, where="LocalSearch")
+        self.restart = restart
 
     def start(self, task: Task) -> None:
         """Nowhere yet."""

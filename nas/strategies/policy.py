@@ -9,6 +9,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from nas.checks import check_int
+from nas.random_state import as_rng
 from nas.space import Answer, Choice, Choose, Sample, SearchSpace
 
 IMPOSSIBLE = -1e9
@@ -136,6 +138,7 @@ class Policy(nn.Module):
 
     def __init__(self, space: SearchSpace, *, hidden: int = 64, seed: int = 0) -> None:
         super().__init__()
+        hidden, seed = check_int("hidden", hidden, least=1, where="Policy"), check_int("seed", seed, where="Policy")
         self.decisions = Decisions(space)
         arity = self.decisions.arity
         self.widest = max(arity, default=1)
@@ -156,7 +159,7 @@ class Policy(nn.Module):
         Args:
             seed: an int, or a `random.Random` that goes on from where it is.
         """
-        rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+        rng = as_rng(seed)
         token, state = self._first[-1], None
 
         def decide(place: int, options: tuple[int, ...]) -> int:

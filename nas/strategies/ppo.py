@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, final
 
+from nas.checks import check_int, check_number
 from nas.errors import MissingDependency
-from nas.protocols import Strategy, Task, Trial
+from nas.protocols import Strategy, Task, Trial, check_single
 from nas.random_state import one_thread
 from nas.space import Sample
-from nas.strategies.checks import check_count, check_number, check_single
 from nas.strategies.novelty import Novelty
 
 if TYPE_CHECKING:
@@ -65,14 +65,12 @@ class PPO(Strategy):
         clip: float = 0.4,
         failed_reward: float = -2.0,
     ) -> None:
-        check_count("trials_per_update", trials_per_update)
-        check_count("updates", updates)
-        check_number("learning_rate", learning_rate, low=0, high=1)
-        check_number("entropy_weight", entropy_weight, low=0, high=1e6)
-        check_number("clip", clip, low=0, high=1)
-        check_number("failed_reward", failed_reward, low=-1e6, high=1e6)
-        self.trials_per_update, self.updates, self.learning_rate = trials_per_update, updates, learning_rate
-        self.entropy_weight, self.clip, self.failed_reward = entropy_weight, clip, failed_reward
+        self.trials_per_update = check_int("trials_per_update", trials_per_update, least=1, where="PPO")
+        self.updates = check_int("updates", updates, least=1, where="PPO")
+        self.learning_rate = check_number("learning_rate", learning_rate, least=0, most=1, where="PPO")
+        self.entropy_weight = check_number("entropy_weight", entropy_weight, least=0, most=1e6, where="PPO")
+        self.clip = check_number("clip", clip, least=0, most=1, where="PPO")
+        self.failed_reward = check_number("failed_reward", failed_reward, least=-1e6, most=1e6, where="PPO")
 
     def start(self, task: Task) -> None:
         """A controller to which all options are equal."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+from nas.checks import check_bool
 from nas.protocols import Strategy, Task, Trial
 from nas.space import Sample
 from nas.strategies.novelty import Novelty
@@ -25,7 +26,7 @@ class Random(Strategy):
     """
 
     def __init__(self, *, distinct: bool = True) -> None:
-        self.distinct = distinct
+        self.distinct = check_bool("distinct", distinct, where="Random")
 
     def start(self, task: Task) -> None:
         """Forgets what was proposed."""

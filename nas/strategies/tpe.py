@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import final
 
+from nas.checks import check_int
 from nas.protocols import Strategy, Task, Trial
 from nas.space import Sample
-from nas.strategies.checks import check_count
 from nas.strategies.sampler import OptunaStrategy
 
 
@@ -35,9 +35,8 @@ class TPE(Strategy):
     """
 
     def __init__(self, initial: int = 10, *, candidates: int = 24) -> None:
-        check_count("initial", initial, least=0)
-        check_count("candidates", candidates)
-        self.initial, self.candidates = initial, candidates
+        self.initial = check_int("initial", initial, least=0, where="TPE")
+        self.candidates = check_int("candidates", candidates, least=1, where="TPE")
 
     def start(self, task: Task) -> None:
         """An empty study."""

@@ -204,7 +204,10 @@ class NoValidation(LightningModule):
             "'rat' is no argument.*'rate'",
         ),
         (lambda: LightningEvaluator(Fit, DATA, DATA, metric=""), "metric must be the name"),
-        (lambda: LightningEvaluator(Fit, DATA, DATA, metric="a", direction="up"), "a direction is"),  # type: ignore[arg-type]
+        (
+            lambda: LightningEvaluator(Fit, DATA, DATA, metric="a", direction="up"),
+            'direction must be "maximize" or "minimize"',
+        ),  # type: ignore[arg-type]
         (lambda: LightningEvaluator(nn.Linear(1, 1), DATA, DATA, metric="a"), "factory must be a class"),  # type: ignore[arg-type]
         (lambda: LightningEvaluator(lambda model, x: Fit(model), DATA, DATA, metric="a"), "and needs x"),
         (lambda: LightningEvaluator(Fit, LightningDataModule(), DATA, metric="a"), "its own validation"),

@@ -355,8 +355,8 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Classification(3, VALIDATION), "train must be a Dataset, a DataLoader"),  # type: ignore[arg-type]
     (lambda: Classification(TRAIN, VALIDATION, max_epoch=3), "'max_epoch' is no argument.*'max_epochs'"),
     (lambda: Classification(TRAIN, VALIDATION, learning_rat=3), "did you mean 'learning_rate'"),
-    (lambda: Classification(TRAIN, VALIDATION, batch_size=0), "batch_size must be an int above 0"),
-    (lambda: Classification(TRAIN, VALIDATION, batch_size=Categorical([8, "x"])), "batch_size must be an int above 0"),
+    (lambda: Classification(TRAIN, VALIDATION, batch_size=0), "batch_size must be an int from 1 on, or a domain"),
+    (lambda: Classification(TRAIN, VALIDATION, batch_size=Categorical([8, "x"])), "batch_size must be.*or a domain"),
     (lambda: Classification(DataLoader(TRAIN), DataLoader(VALIDATION), batch_size=8), "its own batch size"),
     (lambda: Classification(DataLoader(TRAIN), folds=3), "its own folds"),
     (lambda: Classification(TRAIN, VALIDATION, folds=3), "takes its validation data from train"),

@@ -244,7 +244,7 @@ def test_a_function_may_predict_a_whole_run() -> None:
         (lambda: Tabular.of([({}, [])]).run({}, 0), "at least one Run"),
         (lambda: Run(metrics={}), "at least one entry"),
         (lambda: Run(metrics={"a": float("nan")}), "must be finite"),
-        (lambda: Run(metrics={"a": 1}, seconds=-1), "no negative time"),
+        (lambda: Run(metrics={"a": 1}, seconds=-1), "Run: seconds must be a number from 0 on; received -1"),
         (lambda: Run(metrics={"a": 1}, curve={0: 1, 1: 2}, clock={0: 1}), "the time of each step"),
         (lambda: Surrogate(3), "object with predict"),  # type: ignore[arg-type]
         (lambda: Surrogate(RandomForestRegressor()), "needs an encoding.*PathEncoding"),

@@ -199,7 +199,7 @@ def test_the_search_is_the_same_as_inline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "workers must be at least 1"),
+        ({"workers": 0}, "workers must be an int from 1 on, or None"),
         ({"threads": 1.5}, "threads must be an int"),
         ({"gpus_per_trial": 1.5}, "whole number, or a fraction"),
         ({"gpus_per_trial": "all"}, "must be a number"),
@@ -215,8 +215,8 @@ def test_bad_numbers_are_refused(options: dict[str, object], message: str) -> No
     ("options", "message"),
     [
         ({"workers": 0}, "workers must be an int from 1 on"),
-        ({"resources_per_trial": {"CPU": "two"}}, "dict name -> number"),
-        ({"resources_per_trial": {"GPU": -1}}, "'GPU': a trial needs 0 or more"),
+        ({"resources_per_trial": {"CPU": "two"}}, r"resources_per_trial\['CPU'\] must be a number from 0 on"),
+        ({"resources_per_trial": {"GPU": -1}}, r"resources_per_trial\['GPU'\] must be a number from 0 on; received -1"),
         ({"grace": "long"}, "grace must be"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from nas import ModelSpace, NasValueError, Sample
+from nas import ModelSpace, NasError, NasTypeError, NasValueError, Sample
 from nas.model_zoo import TransformerLMSpace
 from nas.model_zoo.transformer_layers import SelfAttention, TransformerRanges
 
@@ -77,9 +77,19 @@ def test_a_larger_answer_has_more_parameters(seed: int) -> None:
     assert parameters(SPACE.complete(fixed | {label: smaller})) < parameters(SPACE.complete(fixed | {label: larger}))
 
 
-@pytest.mark.parametrize("wrong", [{"heads": (2, 0)}, {"widths": ()}, {"depth": (0, 2)}, {"head_width": 0}])
-def test_ranges_without_candidates_above_zero_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(NasValueError, match=f"above 0.*{next(iter(wrong))}"):
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"heads": (2, 0)}, NasValueError),
+        ({"widths": ()}, NasValueError),
+        ({"depth": (0, 2)}, NasValueError),
+        ({"head_width": 0}, NasValueError),
+        ({"widths": 8}, NasTypeError),
+        ({"mlp_ratios": (2, "4")}, NasTypeError),
+    ],
+)
+def test_ranges_without_candidates_above_zero_are_refused(wrong: dict[str, Any], error: type[NasError]) -> None:
+    with pytest.raises(error, match=f"TransformerRanges: {next(iter(wrong))} must be .*(?:from 1 on|above 0)"):
         replace(RANGES, **wrong)
 
 

@@ -60,10 +60,10 @@ def test_larger_models_take_longer() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"backend": "tensorflow"}, NasValueError, "one of eager, compile, onnxruntime"),
-        ({"repeats": 0}, NasValueError, "repeats must be at least 1"),
+        ({"backend": "tensorflow"}, NasValueError, 'backend must be "eager", "compile" or "onnxruntime"'),
+        ({"repeats": 0}, NasValueError, "latency: repeats must be an int from 1 on"),
         ({"warmup": -1}, NasValueError, "warmup"),
-        ({"threads": 0}, NasValueError, "threads must be at least 1"),
+        ({"threads": 0}, NasValueError, "latency: threads must be an int from 1 on"),
         ({"example_input": "image"}, NasTypeError, "example_input is a tensor"),
         ({"model": None}, NasTypeError, "needs an nn.Module"),
     ],

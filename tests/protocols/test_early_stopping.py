@@ -148,15 +148,15 @@ def test_strategies_make_use_of_stopped_trials(tmp_path: Path) -> None:
 
 
 def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NasValueError, match="max_resource must be at least 9; received 3"):
+    with pytest.raises(NasValueError, match="Hyperband: max_resource must be an int from 9 on; received 3"):
         Hyperband(min_resource=9, max_resource=3)
-    with pytest.raises(NasTypeError, match="max_resource must be an int; received 81.0"):
+    with pytest.raises(NasTypeError, match="max_resource must be an int from 1 on; received 81.0"):
         Hyperband(max_resource=81.0)  # type: ignore[arg-type]
-    with pytest.raises(NasValueError, match="reduction_factor must be at least 2"):
+    with pytest.raises(NasValueError, match="SuccessiveHalving: reduction_factor must be an int from 2 on"):
         SuccessiveHalving(reduction_factor=1)
-    with pytest.raises(NasValueError, match="warmup_trials must be at least 0"):
+    with pytest.raises(NasValueError, match="MedianStop: warmup_trials must be an int from 0 on"):
         MedianStop(warmup_trials=-1)
-    with pytest.raises(NasValueError, match="min_delta must not be negative"):
+    with pytest.raises(NasValueError, match="Patience: min_delta must be a number from 0 on"):
         Patience(3, min_delta=-1.0)
     with pytest.raises(NasTypeError, match="early_stopping is a rule of nas.early_stopping, or an Optuna pruner"):
         run(tmp_path, flat_curves(2), 2, "median")

@@ -275,7 +275,7 @@ def test_resuming_something_else_says_what_differs(
         ({"objective": {}}, "the objective is"),
         ({"strategy": Random}, "give an instance"),
         ({"name": "a/b"}, "name of its folder"),
-        ({"seed": "x"}, "the seed must be an int"),
+        ({"seed": "x"}, "Experiment: seed must be an int"),
         ({"repeats": 0}, "repeats must be an int from 1 on"),
         ({"executor": "cloud"}, 'the executor is "inline", "process"'),
         ({"early_stopping": 3}, "or an Optuna pruner"),
@@ -314,7 +314,7 @@ def test_exports(make: Callable[..., Experiment], tmp_path: Path) -> None:
     assert model(torch.zeros(2, 3)).shape == (2, 2)
     (onnx,) = experiment.export_top_models(1, "onnx")
     assert nas.export.read_metadata(onnx)["sample"] == samples[0]
-    with pytest.raises(NasError, match="unknown formatter; did you mean 'onnx'"):
+    with pytest.raises(NasError, match='formatter must be .*To mend: formatter="onnx"'):
         experiment.export_top_models(1, "onx")
     frame = experiment.to_dataframe()
     assert list(frame["number"]) == list(range(6))

@@ -124,5 +124,5 @@ def test_auto_is_plain_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
     assert isinstance(make_progress("auto"), _Plain)
     assert isinstance(make_progress("rich"), _Live)
-    with pytest.raises(NasError, match='progress is "auto", "rich", "plain" or "silent"; received \'loud\''):
+    with pytest.raises(NasError, match='progress must be "auto", "rich", "plain" or "silent"; received \'loud\''):
         make_progress("loud")  # type: ignore[arg-type]

@@ -101,11 +101,11 @@ def test_preprocessing_and_combining_are_the_users() -> None:
     [
         ({"operations": {}}, "at least one operation"),
         ({"operations": [nn.ReLU]}, "operations must be a dict"),
-        ({"nodes": 0}, "nodes must be an int above 0"),
-        ({"operations_per_node": True}, "operations_per_node must be an int above 0"),
+        ({"nodes": 0}, "nodes must be an int from 1 on"),
+        ({"operations_per_node": True}, "operations_per_node must be an int from 1 on"),
         ({"preprocess": ()}, "at least one input"),
         ({"distinct": True, "operations_per_node": 3}, "cannot read 3 different states of 2"),
-        ({"output": "some"}, "all"),
+        ({"output": "some"}, 'output must be "all" or "loose_ends"'),
         ({"distinct": True, "combine": lambda node: nn.Identity()}, "are added"),
     ],
 )

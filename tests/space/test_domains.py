@@ -143,8 +143,8 @@ def test_what_is_outside_is_refused(domain: Domain, answer: object) -> None:
         (lambda: Integer(5, 3), "low must not exceed high; received \\(5, 3\\)"),
         (lambda: Integer(1, 3, step=0), "step must be positive"),
         (lambda: Integer(0, 3, log=True), "log scale needs low above 0"),
-        (lambda: Integer(1.5, 3), "must be ints"),  # type: ignore[arg-type]
-        (lambda: Real(1, math.inf), "must be finite"),
+        (lambda: Integer(1.5, 3), "low must be an int; received 1.5. To mend: use Real"),  # type: ignore[arg-type]
+        (lambda: Real(1, math.inf), "high must be a finite number"),
         (lambda: Real(1, 2, step=0.1, log=True), "takes no step"),
         (lambda: Real(2, 1), "low must not exceed high"),
         (lambda: Subset(2, 3), "without repeating one"),

@@ -92,7 +92,7 @@ def test_every_sample_validates_builds_runs_and_survives_json(seed: int) -> None
 
 def test_randomness_is_explicit(space: ModelSpace) -> None:
     assert space.sample(3) == space.sample(numpy.int64(3)) == space.sample(random.Random(3))  # type: ignore[arg-type]
-    with pytest.raises(NasError, match="give an int or a random.Random; received None"):
+    with pytest.raises(NasError, match="seed must be an int, or a random.Random; received None"):
         space.sample(None)  # type: ignore[arg-type]
 
 

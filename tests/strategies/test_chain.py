@@ -48,5 +48,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         Chain([Random()])  # type: ignore[list-item]
     with pytest.raises(NasValueError, match="only the last part of a chain may go on for ever"):
         Chain([(Random(), None), (Random(), 3)])
-    with pytest.raises(NasValueError, match="the number of trials of part 0 must be at least 1; received 0"):
+    with pytest.raises(
+        NasValueError, match="the number of trials of part 0 must be an int from 1 on, or None; received 0"
+    ):
         Chain([(Random(), 0)])

@@ -139,11 +139,13 @@ def test_a_population_larger_than_the_budget_works_and_says_so_once(tmp_path: Pa
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(NasValueError, match="population_size must be at least 1; received 0"):
+    with pytest.raises(
+        NasValueError, match="RegularizedEvolution: population_size must be an int from 1 on; received 0"
+    ):
         RegularizedEvolution(0)
-    with pytest.raises(NasTypeError, match="sample_size must be an int; received 2.5"):
+    with pytest.raises(NasTypeError, match="sample_size must be an int from 1 on; received 2.5"):
         RegularizedEvolution(10, 2.5)  # type: ignore[arg-type]
-    with pytest.raises(NasValueError, match="mutation_probability must lie between 0 and 1; received 3"):
+    with pytest.raises(NasValueError, match="mutation_probability must be a number from 0 to 1, or None; received 3"):
         RegularizedEvolution(mutation_probability=3)
-    with pytest.raises(NasValueError, match='remove is "oldest" or "worst"; received'):
+    with pytest.raises(NasValueError, match='remove must be "oldest" or "worst"; received'):
         RegularizedEvolution(remove="youngest")  # type: ignore[arg-type]

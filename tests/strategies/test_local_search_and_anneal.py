@@ -100,9 +100,9 @@ def test_large_domains_of_numbers_are_searched_nearby() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(NasValueError, match='restart is "random" or "perturb"; received'):
+    with pytest.raises(NasValueError, match='restart must be "random" or "perturb"; received'):
         LocalSearch(restart="again")  # type: ignore[arg-type]
-    with pytest.raises(NasValueError, match="initial must be at least 1"):
+    with pytest.raises(NasValueError, match="initial must be an int from 1 on"):
         LocalSearch(0)
-    with pytest.raises(NasValueError, match="cooling must lie between 0 and 1; received 1.5"):
+    with pytest.raises(NasValueError, match="Anneal: cooling must be a number from 0 to 1; received 1.5"):
         Anneal(cooling=1.5)

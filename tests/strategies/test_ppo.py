@@ -68,9 +68,9 @@ def test_without_tianshou_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(NasValueError, match="clip must lie between 0 and 1; received 2"):
+    with pytest.raises(NasValueError, match="PPO: clip must be a number from 0 to 1; received 2"):
         PPO(clip=2)
-    with pytest.raises(NasValueError, match="trials_per_update must be at least 1"):
+    with pytest.raises(NasValueError, match="trials_per_update must be an int from 1 on"):
         PPO(0)
     task = Task(space=SearchSpace.of({"a": Categorical([1, 2])}), directions=("maximize", "minimize"))
     with pytest.raises(NasValueError, match="PPO searches for one objective; received '2 objectives'"):

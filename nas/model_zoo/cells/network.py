@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import Literal, TypeAlias, final, get_args
 
 from torch import Tensor, nn
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_int, check_word
 from nas.model_zoo.cells.operations import FactorizedReduce, relu_conv_norm
 from nas.space import CellModule
 
@@ -67,7 +67,11 @@ class CellNetwork(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        _check(dataset, channels=channels, cells=cells, classes=classes, in_channels=in_channels)
+        check_word("dataset", dataset, get_args(Dataset), where="CellNetwork")
+        numbers = {"channels": channels, "cells": cells, "classes": classes, "in_channels": in_channels}
+        channels, cells, classes, in_channels = (
+            check_int(name, number, least=1, where="CellNetwork") for name, number in numbers.items()
+        )
         small = dataset == "cifar10"
         self.stem = _cifar_stem(in_channels, 3 * channels) if small else _imagenet_stem(in_channels, channels)
         self.second_stem = None if small else relu_conv_norm(channels, channels, 3, stride=2, padding=1)
@@ -130,11 +134,3 @@ def _auxiliary_head(channels: int, classes: int, small: bool) -> nn.Module:
         nn.Flatten(),
         nn.Linear(768, classes),
     )
-
-
-def _check(dataset: str, **numbers: int) -> None:
-    if dataset not in ("cifar10", "imagenet"):
-        raise NasValueError(explain('dataset is "cifar10" or "imagenet"', got=dataset, where="CellNetwork"))
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise NasValueError(explain(f"{name} must be an int above 0", got=number, where="CellNetwork"))

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_number
 from nas.model_zoo.cells.network import CellNetwork, Dataset, Place
 from nas.model_zoo.cells.operations import OPERATIONS, relu_conv_norm
 from nas.space import Cell, CellModule, LayerChoice, Sum
@@ -120,8 +120,7 @@ def cell_network(
     Raises:
         NasValueError: numbers that are none, or a probability outside [0, 1).
     """
-    if not 0 <= drop_path < 1:
-        raise NasValueError(explain("drop_path is a probability below 1", got=drop_path, where="cell_network"))
+    drop_path = check_number("drop_path", drop_path, least=0, below=1, where="cell_network")
     defaults = (36, 20, 10) if dataset == "cifar10" else (48, 14, 1000)
     channels, cells, classes = (
         d if n is None else n for d, n in zip(defaults, (channels, cells, classes), strict=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import MovableModule, own_buffers, own_parameters, tree_leaves
+from nas.checks import check_int
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
 from nas.oneshot.paths.inventory import Built, Census
@@ -54,8 +55,8 @@ class PathSupernet(MovableModule):
         self, space: ModelSpace, *, seed: int = 0, example_input: tuple[Any, ...] | None = None, cache: int = 256
     ) -> None:
         super().__init__()
-        if isinstance(cache, bool) or not isinstance(cache, int) or cache < 1:
-            raise NasValueError(explain("the cache must keep at least one subnet", got=cache, where="PathSupernet"))
+        seed = check_int("seed", seed, where="PathSupernet")
+        cache = check_int("cache", cache, least=1, where="PathSupernet")
         self.space = space
         self.census = Census(space, seed=seed, example=example_input)
         self.store = Store(self.census, {name: e.shape for name, e in self.census.entries.items()}, seed)

@@ -7,7 +7,7 @@ from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, Softma
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
 from nas.oneshot.relaxed.operator import weighted_sum
 from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
-from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty, is_number
+from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "TwoPathMixer",
     "check_alike",
     "check_penalty",
-    "is_number",
     "largest_eigenvalue",
     "softmax",
     "weighted_sum",

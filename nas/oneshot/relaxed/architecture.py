@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas.checks import check_int
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.oneshot.relaxed.parametrisations import Logits, Parametrisation
 from nas.space import Answer, Domain, Sample, as_key
@@ -132,7 +133,7 @@ class Architecture(nn.Module):
             raise NasTypeError(
                 explain("a parametrisation says what the parameters are", got=parametrisation, mend="Logits()")
             )
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_int("seed", seed, where="Architecture"))
         self.logits = nn.ParameterDict()  # so called in checkpoints, whatever the parametrisation is
         for label, choice in mixing.choices.items():  # one by one: a dict at once would be sorted
             if choice.learned:

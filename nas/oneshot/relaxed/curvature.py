@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from nas.errors import NasValueError, explain
+from nas.checks import check_int, check_number
 from nas.oneshot.relaxed.architecture import Architecture
 
 
@@ -33,8 +33,9 @@ class CurvatureStop:
     window: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1 or self.patience < 1 or self.window < 1:
-            raise NasValueError(explain("ratio lies between 0 and 1, patience and window are ints from 1 on", got=self))
+        object.__setattr__(self, "ratio", check_number("ratio", self.ratio, above=0, below=1, where="CurvatureStop"))
+        for name in ("patience", "window"):
+            object.__setattr__(self, name, check_int(name, getattr(self, name), least=1, where="CurvatureStop"))
 
     def says(self, eigenvalues: Sequence[float]) -> bool:
         """Whether to stop after these, one for each epoch."""
@@ -64,6 +65,8 @@ def largest_eigenvalue(
         iterations: at most.
         tolerance: relative change at which it ends.
     """
+    iterations = check_int("iterations", iterations, least=1, where="largest_eigenvalue")
+    tolerance = check_number("tolerance", tolerance, least=0, where="largest_eigenvalue")
     parameters = list(architecture.parameters())
     was_training = [(module, module.training) for module in network.modules()]
     network.eval()  # the statistics of training would be moved

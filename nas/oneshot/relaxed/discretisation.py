@@ -10,6 +10,7 @@ from typing import TypeAlias, final
 
 import torch
 
+from nas.checks import check_int
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture
 from nas.space import Answer, Choice, Sample, SearchSpace, as_key
@@ -40,8 +41,7 @@ def discretise(
     Raises:
         NasValueError: k below 1, or no sample that satisfies the constraint was found.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise NasValueError(explain("the number of samples must be an int above 0", got=k, where="discretise"))
+    k = check_int("k", k, least=1, where="discretise")
     found = []
     costs = {
         label: _costs(architecture, label, edge_labels) for label in space.domains if label in architecture.choices

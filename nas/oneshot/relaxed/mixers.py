@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, final
 import torch
 from torch import Tensor
 
+from nas.checks import check_bool, check_int, check_number
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture, Rule, softmax
 from nas.oneshot.relaxed.parametrisations import Logits
@@ -73,7 +74,10 @@ class GumbelMixer(Mixer):
     """
 
     def __init__(self, *, start: float, end: float, hard: bool, seed: int) -> None:
-        self._start, self._end, self._hard, self._seed = start, end, hard, seed
+        self._start = check_number("start", start, above=0, where="GumbelMixer")
+        self._end = check_number("end", end, above=0, where="GumbelMixer")
+        self._hard = check_bool("hard", hard, where="GumbelMixer")
+        self._seed = check_int("seed", seed, where="GumbelMixer")
 
     def temperature(self, epoch: int, epochs: int) -> float:
         """Falls geometrically, and reaches its end in the last epoch."""
@@ -117,7 +121,7 @@ class TwoPathMixer(Mixer):
     """
 
     def __init__(self, *, seed: int) -> None:
-        self._seed = seed
+        self._seed = check_int("seed", seed, where="TwoPathMixer")
         self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def refuse(self, architecture: Architecture) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.checks import check_number
+from nas.errors import NasTypeError, explain
 from nas.oneshot.relaxed.architecture import Architecture
 from nas.profile import Cost
 from nas.space import Sample, Subset
@@ -49,8 +49,7 @@ class CostPenalty:
                 )
             )
         for name, number in (("weight", self.weight), ("target", self.target)):
-            if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
-                raise NasValueError(explain(f"{name} must be a number above 0", got=number, where="CostPenalty"))
+            object.__setattr__(self, name, check_number(name, number, above=0, where="CostPenalty"))
 
     def of_sample(self, sample: Sample) -> float:
         """For one architecture."""
@@ -71,11 +70,6 @@ def check_penalty(given: object) -> None:
         raise NasTypeError(
             explain("penalty is a CostPenalty", got=given, mend="CostPenalty(cost=..., weight=..., target=...)")
         )
-
-
-def is_number(given: object, *, most: float = math.inf) -> bool:
-    """Whether it is a number from 0 to below `most`, and no truth value."""
-    return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < most
 
 
 def probabilities(architecture: Architecture) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import tree_leaves
+from nas.checks import check_int, check_word
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import changing_labels, computed_buffer, equal_tensors, has_values, indexed, region
 from nas.oneshot.relaxed.architecture import Architecture
@@ -71,7 +72,9 @@ class RelaxedSupernet:
         partial_channels: int = 1,
         parametrisation: Parametrisation | None = None,
     ) -> None:
-        _check_arguments(edges, partial_channels)
+        seed = check_int("seed", seed, where="RelaxedSupernet")
+        check_word("edges", edges, ("sum", "softmax"), where="RelaxedSupernet")
+        partial_channels = check_int("partial_channels", partial_channels, least=1, where="RelaxedSupernet")
         self.space = space
         self._partial_channels = partial_channels
 
@@ -233,12 +236,3 @@ def _tensors(output: object) -> list[Tensor]:
     """The tensors of floating point in an output, in order."""
     leaves = tree_leaves(output)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def _check_arguments(edges: str, partial_channels: int) -> None:
-    if edges not in ("sum", "softmax"):
-        raise NasValueError(explain('edges is "sum" or "softmax"', got=edges, where="RelaxedSupernet"))
-    if isinstance(partial_channels, bool) or not isinstance(partial_channels, int) or partial_channels < 1:
-        raise NasValueError(
-            explain("partial_channels must be an int above 0", got=partial_channels, where="RelaxedSupernet")
-        )

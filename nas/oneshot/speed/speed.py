@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, final
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.checks import check_bool
+from nas.errors import NasValueError, explain
 
 
 @final
@@ -37,8 +38,8 @@ class Speed:
         for field in fields(self):
             value = getattr(self, field.name)
             auto = field.name in ("merge", "channels_last")
-            if not isinstance(value, bool) and not (auto and value == "auto"):
-                raise NasTypeError(explain(f"{field.name} is True or False" + ', or "auto"' * auto, got=value))
+            if not (auto and value == "auto"):
+                check_bool(field.name, value, or_else='"auto"' * auto, where="Speed")
         if self.cuda_graphs and self.checkpoint_cells:
             raise NasValueError(
                 explain(

@@ -9,8 +9,9 @@ from typing import TypeAlias, final
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from nas.checks import check_bool, check_int, check_number, check_pair
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.oneshot.relaxed import Architecture, CostPenalty, CurvatureStop, check_penalty, is_number
+from nas.oneshot.relaxed import Architecture, CostPenalty, CurvatureStop, check_penalty
 from nas.oneshot.speed import Speed
 
 MakeOptimizer: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
@@ -43,24 +44,21 @@ class ArchitectureSteps:
     """How the mixtures are computed."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "weight_decay"):
-            number = getattr(self, name)
-            if not is_number(number):
-                raise NasValueError(explain(f"{name} must be a number from 0 on", got=number))
-        if not isinstance(self.unrolled, bool):
-            raise NasTypeError(explain("unrolled is True or False", got=self.unrolled))
-        betas: object = self.betas
-        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(is_number(b, most=1) for b in betas):
-            raise NasValueError(explain("betas are two numbers from 0 to below 1", got=betas))
+        checked = {
+            "learning_rate": check_number("learning_rate", self.learning_rate, least=0),
+            "weight_decay": check_number("weight_decay", self.weight_decay, least=0),
+            "betas": check_pair("betas", self.betas, least=0, below=1),
+            "warmup_epochs": check_int("warmup_epochs", self.warmup_epochs, least=0),
+            "unrolled": check_bool("unrolled", self.unrolled),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         check_penalty(self.penalty)
         self._check_optimizer()
         if self.extra_loss is not None and not callable(self.extra_loss):
             raise NasTypeError(explain("extra_loss is a function of the architecture", got=self.extra_loss))
         if self.stop is not None and not isinstance(self.stop, CurvatureStop):
             raise NasTypeError(explain("stop ends a search early", got=self.stop, mend="CurvatureStop()"))
-        warmup = self.warmup_epochs
-        if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
-            raise NasValueError(explain("warmup_epochs must be an int from 0 on", got=warmup))
         if self.unrolled and self.speed.checkpoint_cells:
             raise NasValueError(
                 explain(

@@ -10,6 +10,8 @@ from typing import Any, final
 import numpy
 import torch
 
+from nas.checks import check_int
+
 
 @final
 class RandomStream:
@@ -21,7 +23,7 @@ class RandomStream:
 
     def __init__(self, seed: int) -> None:
         self._states: tuple[Any, ...] | None = None
-        self._seed = seed
+        self._seed = check_int("seed", seed, where="RandomStream")
 
     @contextmanager
     def active(self) -> Iterator[None]:

@@ -369,7 +369,7 @@ def test_layers_of_two_kinds_at_one_place_are_refused() -> None:
 
 
 def test_bad_arguments_are_explained(network: ModelSpace, x: Tensor) -> None:
-    with pytest.raises(NasValueError, match="the cache must keep at least one subnet; received 0"):
+    with pytest.raises(NasValueError, match="PathSupernet: cache must be an int from 1 on; received 0"):
         PathSupernet(network, example_input=(x,), cache=0)
     supernet = PathSupernet(network, example_input=(x,))
     with pytest.raises(NasValueError, match="missing"):

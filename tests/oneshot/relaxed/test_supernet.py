@@ -322,7 +322,7 @@ def test_partial_channels_are_refused_where_they_mean_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"edges": "all"}, 'edges is "sum" or "softmax"'), ({"partial_channels": 0}, "must be an int above 0")],
+    [({"edges": "all"}, 'edges must be "sum" or "softmax"'), ({"partial_channels": 0}, "must be an int from 1 on")],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(NasValueError, match=message):

@@ -395,5 +395,5 @@ def test_weights_that_are_frozen_get_no_gradients_and_the_others_do() -> None:
 
 @pytest.mark.parametrize("field", ["fold", "merge", "compile"])
 def test_switches_are_true_or_false(field: str) -> None:
-    with pytest.raises(NasTypeError, match=f"{field} is True or False"):
+    with pytest.raises(NasTypeError, match=f"{field} must be True or False"):
         Speed(**{field: "yes"})  # type: ignore[arg-type]
