@@ -277,8 +277,9 @@ def foreign_imports(strangers: Modules, modules: Modules) -> list[str]:
     listed = {f"{door}.{name}" for door in PUBLIC for name in getattr(import_module(door), "__all__", ())}
     problems = []
     for module in strangers.values():
-        home = ".".join(["nas", *module.path.parts[1:-1]])
-        own = module.path.parts[0] == "tests" and home != "nas"
+        own = module.path.parts[0] == "tests"
+        # tests/space/test_cell.py is of nas.space, tests/test_checks.py of nas.checks
+        home = ".".join(["nas", *(module.path.parts[1:-1] or [module.path.stem.removeprefix("test_")])])
         for found in module.imports:
             inside = own and within(found.target, home)
             if within(found.target, "nas") and found.target not in PUBLIC | listed and not inside:
@@ -404,6 +405,7 @@ def test_a_bad_tree_is_found_out(rule: Rule, tmp_path: Path) -> None:
             ["tests/space/test_domains.py:1: nas.search is not"],
         ),
         ("docs/speed.py", "import nas\nfrom nas.space import x\n", ["docs/speed.py:2: nas.space is not public"]),
+        ("tests/test_checks.py", "from nas.checks import check_int\n", []),
         ("tests/test_all.py", "from nas.errors import explain\n", ["tests/test_all.py:1: nas.errors is not public"]),
     ],
 )
