@@ -1,0 +1,251 @@
+"""What this package takes for granted of torch's private names."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nas._compat import torch_internals as internals
+from nas._compat.torch_internals import (
+    TENSOR_DICTS,
+    BatchNorm,
+    Convolution,
+    InstanceNorm,
+    MovableModule,
+    NormBase,
+    TorchDispatchMode,
+    TransposedConvolution,
+    add_to_each,
+    can_decompose,
+    children_of,
+    copy_each,
+    drop_hooks,
+    has_hooks,
+    inside_compiled,
+    is_compiled,
+    own_buffers,
+    own_parameters,
+    persists,
+    running_iterator,
+    storage_key,
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+    tree_unflatten,
+    version_of,
+)
+
+
+def layers(pattern: str) -> set[type[nn.Module]]:
+    """The layers that torch exports whose names begin or end like this; lazy ones become others of these."""
+    found = {name: kind for name, kind in vars(nn).items() if isinstance(kind, type) and pattern in name}
+    return {kind for name, kind in found.items() if not name.startswith("Lazy")}
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        (BatchNorm, layers("BatchNorm")),
+        (InstanceNorm, layers("InstanceNorm")),
+        (NormBase, layers("BatchNorm") | layers("InstanceNorm")),
+        (Convolution, layers("Conv")),
+        (TransposedConvolution, layers("ConvTranspose")),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_bases_are_those_of_all_layers_of_their_kind(base: type[nn.Module], expected: set[type[nn.Module]]) -> None:
+    kinds = {kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, base)}
+    assert {kind for kind in kinds if not kind.__name__.startswith("Lazy")} == expected
+
+
+class Tied(nn.Module):
+    """A child and a parameter under two names, a parameter and a buffer that are None, a buffer that is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Linear(2, 2)
+        self.weight = self.again = nn.Parameter(torch.zeros(3))
+        self.register_parameter("none", None)
+        self.register_buffer("kept", torch.zeros(1))
+        self.register_buffer("lost", torch.zeros(1), persistent=False)
+        self.register_buffer("nothing", None)
+
+
+def test_the_dicts_of_a_module_hold_its_own_tensors_and_children() -> None:
+    module = Tied()
+    assert list(own_parameters(module)) == ["weight", "again", "none"]
+    assert own_parameters(module)["weight"] is own_parameters(module)["again"] is module.weight
+    assert own_parameters(module)["none"] is None
+    assert list(own_buffers(module)) == ["kept", "lost", "nothing"]
+    assert list(children_of(module)) == ["first", "second"]
+    assert [persists(module, name) for name in ("kept", "lost")] == [True, False]
+    assert {name for name in module.state_dict() if "." not in name} == {"weight", "again", "kept"}
+    assert [vars(module)[name] for name in TENSOR_DICTS] == [own_parameters(module), own_buffers(module)]
+    for name in TENSOR_DICTS:
+        assert vars(module)[name] is getattr(module, name)
+
+
+def test_what_is_put_in_the_dicts_is_what_the_forward_pass_reads() -> None:
+    layer = nn.BatchNorm1d(2).eval()
+    for parameter, buffer in ((2.0, 0.0), (3.0, 1.0)):
+        own_parameters(layer)["weight"] = torch.full((2,), parameter)  # type: ignore[assignment]  # a slice of a parameter
+        own_buffers(layer)["running_mean"] = torch.full((2,), buffer)
+        expected = parameter * (4 - buffer) / (1 + layer.eps) ** 0.5
+        assert torch.allclose(layer(torch.full((1, 2), 4.0)), torch.full((1, 2), expected))
+
+
+REGISTRATIONS: dict[str, Callable[[nn.Module], object]] = {
+    "forward": lambda m: m.register_forward_hook(lambda *_: None),
+    "forward, kwargs": lambda m: m.register_forward_hook(lambda *_: None, with_kwargs=True),
+    "forward, always": lambda m: m.register_forward_hook(lambda *_: None, always_call=True),
+    "before": lambda m: m.register_forward_pre_hook(lambda *_: None),
+    "before, kwargs": lambda m: m.register_forward_pre_hook(lambda *_: None, with_kwargs=True),
+    "backward": lambda m: m.register_full_backward_hook(lambda *_: None),
+    "before backward": lambda m: m.register_full_backward_pre_hook(lambda *_: None),
+}
+
+
+@pytest.mark.parametrize("register", REGISTRATIONS.values(), ids=REGISTRATIONS)
+def test_hooks_are_seen_and_dropped(register: Callable[[nn.Module], object]) -> None:
+    layer = nn.Linear(1, 1)
+    assert not has_hooks(layer)
+    empty = {name: len(value) for name, value in vars(layer).items() if "_hooks" in name}
+    register(layer)
+    assert has_hooks(layer)
+    drop_hooks(layer)
+    assert not has_hooks(layer)
+    assert {name: len(value) for name, value in vars(layer).items() if "_hooks" in name} == empty
+
+
+def test_every_registration_of_calls_is_in_the_list() -> None:
+    names = [name for name in dir(nn.Module) if name.startswith("register_") and name.endswith("_hook")]
+    known = {f"register_{name}_hook" for name in ("forward", "forward_pre", "full_backward", "full_backward_pre")}
+    others = {"register_backward_hook", "register_state_dict_pre_hook", "register_state_dict_post_hook"}
+    others |= {"register_load_state_dict_pre_hook", "register_load_state_dict_post_hook"}
+    assert set(names) <= known | others, "a new kind of hook: has_hooks and drop_hooks must know it"
+    dicts = {name for name in vars(nn.Linear(1, 1)) if name.endswith(("_hooks", "_with_kwargs", "_always_called"))}
+    saving = {name for name in dicts if "state_dict" in name}
+    assert dicts - saving == set(internals._HOOKS) | {"_forward_hooks_always_called"}
+
+
+def test_a_compiled_module_is_known_by_what_it_holds() -> None:
+    layer = nn.Linear(1, 1)
+    assert inside_compiled(layer) is layer
+    assert inside_compiled(torch.compile(layer)) is layer  # type: ignore[arg-type]  # it is a module
+    assert not is_compiled(layer)
+    layer.compile()
+    assert is_compiled(layer)
+
+
+class Told(MovableModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.times = 0
+
+    def moved(self) -> None:
+        self.times += 1
+
+
+MOVES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "to a dtype": lambda m: m.to(torch.float64),
+    "to a device": lambda m: m.to("meta"),
+    "to_empty": lambda m: m.to_empty(device="cpu"),
+    "cpu": lambda m: m.cpu(),
+    "half": lambda m: m.half(),
+    "double": lambda m: m.double(),
+    "bfloat16": lambda m: m.bfloat16(),
+    "type": lambda m: m.type(torch.float64),
+    "share_memory": lambda m: m.share_memory(),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_a_module_is_told_of_each_move(move: Callable[[nn.Module], nn.Module], inside: bool) -> None:
+    module = Told()
+    assert move(nn.Sequential(module) if inside else module) is not None
+    assert module.times == 1
+    assert module.float() is module
+
+
+def test_versions_count_what_is_written_in_place() -> None:
+    tensor = torch.zeros(2)
+    view = tensor[:1]
+    before = version_of(tensor)
+    assert version_of(view) == before
+    view.add_(1)
+    assert version_of(tensor) == version_of(view) == before + 1
+    tensor + 1
+    assert version_of(tensor) == before + 1
+
+
+def test_lists_are_written_in_place() -> None:
+    tensors, others = [torch.zeros(2), torch.zeros(())], [torch.tensor([1.0, 2.0]), torch.tensor(3.0)]
+    places = [tensor.data_ptr() for tensor in tensors]
+    copy_each(tensors, others)
+    assert [tensor.tolist() for tensor in tensors] == [[1, 2], 3]
+    add_to_each(tensors, 1)
+    assert [tensor.tolist() for tensor in tensors] == [[2, 3], 4]
+    assert [tensor.data_ptr() for tensor in tensors] == places
+
+
+def test_a_storage_has_a_key_of_its_own_while_it_lives() -> None:
+    tensors = [torch.empty(2, device="meta") for _ in range(9)]
+    keys = [storage_key(tensor.untyped_storage()) for tensor in tensors]
+    assert len(set(keys)) == 9
+    assert storage_key(tensors[0][:1].untyped_storage()) == keys[0]
+    assert [storage_key(tensor.untyped_storage()) for tensor in tensors] == keys
+
+
+def test_operations_are_decomposed_into_those_that_are_counted() -> None:
+    linear, mm = torch.ops.aten.linear.default, torch.ops.aten.mm.default
+    assert can_decompose(linear)
+    assert not can_decompose(mm)
+    assert linear.overloadpacket is torch.ops.aten.linear
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func.overloadpacket)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():  # type: ignore[no-untyped-call]  # torch's
+        linear.decompose(torch.zeros(2, 3, device="meta"), torch.zeros(4, 3, device="meta"))
+    assert torch.ops.aten.mm in seen
+
+
+def test_trees_of_tensors_come_apart_and_together_again() -> None:
+    tree: Any = ({"b": torch.zeros(1), "a": [torch.ones(2), 3]}, None, "text")
+    leaves, spec = tree_flatten(tree)
+    assert [type(leaf).__name__ for leaf in leaves] == ["Tensor", "Tensor", "int", "NoneType", "str"]
+    assert [id(leaf) for leaf in tree_leaves(tree)] == [id(leaf) for leaf in leaves]
+    again = tree_unflatten(leaves, spec)
+    assert again[0]["b"] is leaves[0]
+    assert again[0]["a"] == leaves[1:3]
+    assert again[1:] == (None, "text")
+    assert repr(tree_flatten(tree)[1]) == repr(spec) != repr(tree_flatten((tree,))[1])
+    doubled = tree_map(lambda leaf: leaf * 2 if isinstance(leaf, Tensor) else leaf, tree)
+    assert doubled[0]["a"][0].tolist() == [2, 2]
+
+
+def test_a_loader_holds_the_iterator_of_persistent_workers() -> None:
+    loader: DataLoader[int] = DataLoader(list(range(2)), num_workers=1, persistent_workers=True)  # type: ignore[arg-type]  # a list serves
+    assert running_iterator(loader) is None
+    iterator = iter(loader)
+    assert running_iterator(loader) is iterator
+    assert len(list(itertools.islice(iterator, 3))) == 2
+    assert running_iterator(DataLoader[int]([1])) is None  # type: ignore[arg-type]  # a list serves
+
+
+def test_every_name_of_the_module_has_a_test_here() -> None:
+    source = inspect.getsource(inspect.getmodule(layers) or internals)
+    tested = source.partition("\n)\n")[2]
+    assert [name for name in internals.__all__ if name != "TreeSpec" and name not in tested] == []
