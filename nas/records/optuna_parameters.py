@@ -27,8 +27,7 @@ def to_optuna(
         if label in domains:
             answers = domains[label].to_parameters(answer)
             for part, simple in domains[label].parameters().items():
-                distributions[label + part] = _distribution(simple)
-                parameters[label + part] = _stored(answers[part], simple)
+                parameters[label + part], distributions[label + part] = _stored(answers[part], simple)
     return parameters, distributions
 
 
@@ -37,19 +36,17 @@ def suggest(trial: optuna.Trial, label: str, domain: Domain) -> Answer:
     return domain.from_parameters({part: _suggest(trial, label + part, d) for part, d in domain.parameters().items()})
 
 
-def _distribution(domain: Domain) -> BaseDistribution:
+def _stored(answer: Answer, domain: Domain) -> tuple[Any, BaseDistribution]:
+    """An answer of a simple domain as Optuna holds it, and where it comes from."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     match domain:
         case Integer(low=low, high=high, step=step, log=log):
-            return IntDistribution(low, high, step=step, log=log)
+            return answer, IntDistribution(low, high, step=step, log=log)
         case Real(low=low, high=high, step=interval, log=log):
-            return FloatDistribution(low, high, step=interval, log=log)
-    return CategoricalDistribution(_names(domain))
-
-
-def _stored(answer: Answer, domain: Domain) -> Any:
-    return answer if isinstance(domain, Integer | Real) else _names(domain)[domain.index(answer)]
+            return answer, FloatDistribution(low, high, step=interval, log=log)
+    names = _names(domain)
+    return names[domain.index(answer)], CategoricalDistribution(names)
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Answer:
@@ -64,8 +61,11 @@ def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Answer:
 
 def _names(domain: Domain) -> tuple[Any, ...]:
     """The answers as values that Optuna takes, all different: tuples and lists as JSON text."""
+    answers = tuple(domain.values())
+    if not any(isinstance(answer, tuple | list) for answer in answers):
+        return answers
     found: dict[Any, None] = {}
-    for answer in domain.values():
+    for answer in answers:
         name = json.dumps(answer) if isinstance(answer, tuple | list) else answer
         while name in found:  # a text that reads as the JSON of another answer
             name = f"{name}'"

@@ -50,7 +50,8 @@ class PathEncoding:
         for label, answer in sample.items():
             known = self._known.get(label)
             if known is not None:
-                for i, value in known.get(as_key(answer)) or self._note(label, answer):
+                key = tuple(answer) if isinstance(answer, list) else answer
+                for i, value in known.get(key) or self._note(label, answer):
                     vector[i] = value
             elif label in self._domains:
                 for i, value in enumerate(self._domains[label].features(answer), self._first[label]):
