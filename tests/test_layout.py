@@ -295,7 +295,7 @@ def test_what_is_not_public_is_not_imported(folder: str, modules: Modules) -> No
 
 
 def test_pages_import_what_is_public(modules: Modules) -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    pages = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
     strangers = {}
     for page in pages:
         blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)

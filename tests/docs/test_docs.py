@@ -1,4 +1,4 @@
-"""Every Python block of the README and the documentation runs, page by page."""
+"""Every Python block of the pages at the top and of the documentation runs, page by page."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from nas.testing import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES}
 
 
