@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy
 import torch
@@ -53,10 +53,40 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def host_states() -> tuple[Any, ...]:
+    """The states of the global generators of Python, numpy and torch on the CPU."""
+    return random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+
+
+def set_host_states(states: tuple[Any, ...]) -> None:
+    """Puts back what `host_states` has returned."""
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Afterwards the global generators on the CPU are as they were before, whatever is drawn inside the block.
+
+    Example:
+        >>> before = torch.get_rng_state()
+        >>> with untouched():
+        ...     noise = torch.randn(3)
+        >>> bool((torch.get_rng_state() == before).all())
+        True
+    """
+    before = host_states()
+    try:
+        yield
+    finally:
+        set_host_states(before)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the global generators of Python, numpy and torch (CUDA included), and afterwards puts them back."""
-    python_state, numpy_state, torch_state = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    before = host_states()
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     random.seed(seed)
     numpy.random.seed(seed)
@@ -64,9 +94,7 @@ def seeded(seed: int) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(python_state)
-        numpy.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
+        set_host_states(before)
         if cuda_states is not None:
             torch.cuda.set_rng_state_all(cuda_states)
 

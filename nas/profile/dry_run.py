@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter, is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from nas._compat.torch_internals import TorchDispatchMode, can_decompose, children_of, drop_hooks, own_parameters
 from nas.checks import plain_int
 from nas.errors import NasError, NasTypeError, NasValueError, explain
+from nas.weightless import copy_to_meta
 
 Example: TypeAlias = "Tensor | Sequence[Tensor] | Sequence[int]"
 Shape: TypeAlias = tuple[int, ...]
@@ -106,40 +106,10 @@ def meta_copy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("profile needs an nn.Module or a ModelSpace", got=model))
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for tensor in _tensors(vars(module)):
-            memo.setdefault(id(tensor), _to_meta(tensor))
-    try:
-        twin = copy.deepcopy(model, memo)
-    except NasError:
-        raise
-    except Exception as error:
-        raise NasTypeError(
-            explain(f"the module cannot be copied ({type(error).__name__}: {error})", got=type(model).__name__)
-        ) from error
+    twin = copy_to_meta(model)
     for module in twin.modules():
         _drop_hooks(module)
     return twin.eval()
-
-
-def _tensors(attributes: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The tensors of a module: parameters, buffers and plain attributes, also in lists, tuples and dicts."""
-    for value in attributes.values():
-        if isinstance(value, Tensor):
-            yield value
-        elif type(value) is dict:
-            yield from _tensors({str(i): item for i, item in enumerate(value.values())})
-        elif type(value) in (list, tuple):
-            yield from _tensors({str(i): item for i, item in enumerate(value)})
-
-
-def _to_meta(tensor: Tensor) -> Tensor:
-    if is_lazy(tensor):
-        kind: Any = type(tensor)
-        return kind(requires_grad=tensor.requires_grad, device="meta", dtype=tensor.dtype)  # type: ignore[no-any-return]
-    empty = torch.empty_like(tensor.detach(), device="meta")
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _drop_hooks(module: nn.Module) -> None:

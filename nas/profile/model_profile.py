@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from nas.errors import NasError
 from nas.profile.dry_run import Example, ModuleRun, Shape, meta_copy, meta_example, run_on_meta
 from nas.profile.memory import PeakMemory, peak_memory
 from nas.space import Answer, ModelSpace
@@ -147,15 +145,8 @@ def _row(run: ModuleRun) -> ModuleProfile:
 
 def build_on_meta(space: ModelSpace, sample: Mapping[str, Answer]) -> nn.Module:
     """The architecture of a sample on the meta device, in evaluation mode; global random numbers stay as they are."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with _NoInitialisation():
-                return space.build(sample, device="meta").eval()
-        except NasError:
-            raise
-        except Exception:
-            # Some constructors need real numbers (`torch.linspace(...).tolist()`): those run on the CPU.
-            return meta_copy(space.build(sample))
+    with _NoInitialisation():
+        return space.build(sample, device="meta").eval()
 
 
 @final
@@ -165,5 +156,7 @@ class _NoInitialisation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:  # elsewhere somebody may read them
+                return tensor
         return func(*args, **kwargs)

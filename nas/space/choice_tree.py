@@ -1,4 +1,4 @@
-"""The nodes of a search space: choices, what their answers make active, and ways through all of them."""
+"""The tree of a search space: choices, what their answers make active, the ways through it, and how many there are."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _next_open(agenda: _Agenda, sample: Sample) -> tuple[Choice, _Agenda] | None
     return None
 
 
-Number = int | float
+Number: TypeAlias = int | float
 
 
 def count(choices: tuple[Choice, ...]) -> Number:

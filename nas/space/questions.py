@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -246,3 +247,35 @@ class Answering(Handler):
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
         """As many blocks as were chosen."""
         return nn.Sequential(*(block(i) for i in range(self.value(question))))
+
+
+def answering(sample: Mapping[str, Answer], rng: random.Random | None) -> Callable[[], Answering]:
+    """Makes handlers that answer from a sample; what it lacks is drawn, or takes its default.
+
+    All of them answer alike: each begins with the random numbers that the first has begun with.
+
+    Args:
+        sample: label -> answer.
+        rng: for what the sample lacks; None for the defaults.
+    """
+    begin = None if rng is None else rng.getstate()
+
+    def answer(question: Question) -> Answer:
+        if question.label in sample:
+            try:
+                return question.domain.canonical(sample[question.label])
+            except NasValueError as error:
+                raise NasValueError(f"{question.describe()}: {error}") from error
+        return fill(question.domain, question.default, rng)
+
+    def make() -> Answering:
+        if rng is not None and begin is not None:
+            rng.setstate(begin)
+        return Answering(answer)
+
+    return make
+
+
+def fill(domain: Domain, default: Answer, rng: random.Random | None) -> Answer:
+    """A draw where there are random numbers, else the default."""
+    return default if rng is None else domain.sample(rng)

@@ -8,23 +8,34 @@ import random
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any, TypeVar, final
+from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import nn
 
-from nas.errors import NasError, NasTypeError, NasValueError, explain
-from nas.random_state import Rng, as_rng
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.random_state import Rng, as_rng, untouched
 from nas.space.constraints import Where
 from nas.space.discover import Discover
 from nas.space.domains import Answer, Domain
 from nas.space.drawing import draw_html, draw_text, size_text
 from nas.space.mutators import Mutator
-from nas.space.questions import Answering, Handler, Question, default_answer, handling, is_handled, label_scope
+from nas.space.questions import (
+    Answering,
+    Handler,
+    answering,
+    default_answer,
+    fill,
+    handling,
+    is_handled,
+    label_scope,
+)
 from nas.space.samples import Sample
 from nas.space.search_space import unknown_label
+from nas.weightless import copy_to_meta, without_weights
 
 M = TypeVar("M", bound=nn.Module)
+H = TypeVar("H", bound=Handler)
 Device = torch.device | str | int | None
 
 _ARGUMENTS = "_nas_arguments"
@@ -101,10 +112,11 @@ class ModelSpace:
         for mutator in self.mutators:
             if not isinstance(mutator, Mutator):
                 raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
-        discover = Discover()
-        first = weakref.ref(self._on_meta(discover))
+        module, discover, _ = self.without_weights(Discover)
+        first = weakref.ref(module)
+        del module
         # A module that outlives its construction is held by somebody: by the factory, to return it again?
-        if first() is not None and self._on_meta(Answering(default_answer)) is first():
+        if first() is not None and self.without_weights(lambda: Answering(default_answer))[0] is first():
             raise NasValueError(
                 explain(
                     "two builds share no storage, but this factory returns the same module each time",
@@ -220,7 +232,7 @@ class ModelSpace:
         handler = self._trace(sample, rng)
         found = handler.answers
         for label, domain in self.hyperparameters.items():
-            found[label] = domain.canonical(sample[label]) if label in sample else _fill(domain, domain.first, rng)
+            found[label] = domain.canonical(sample[label]) if label in sample else fill(domain, domain.first, rng)
         unknown = [label for label in sample if label not in found]
         if unknown:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in unknown))
@@ -249,7 +261,7 @@ class ModelSpace:
 
         Args:
             sample: label -> answer.
-            device: where its parameters are made.
+            device: where its parameters are made; on "meta" it has none, whatever its constructor needs.
 
         Raises:
             NasValueError: the sample is not of this space.
@@ -280,30 +292,36 @@ class ModelSpace:
     def _build(
         self, sample: Mapping[str, Answer], rng: random.Random | None, device: Device
     ) -> tuple[nn.Module, Sample]:
-        handler = Answering(_Answers(sample, rng))
-        module = self.construct(handler, device)
+        make = answering(sample, rng)
+        if device is not None and torch.device(device).type == "meta":
+            module, handler, where = self.without_weights(make)
+            module = module if where == "meta" else copy_to_meta(module)
+        else:
+            handler = make()
+            module = self.construct(handler, device)
         labels = {label: repr(question.domain) for label, question in handler.questions.items()}
         module.__dict__[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
         return module, handler.answers
 
     def _trace(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Answering:
         """Runs the program without weights; the handler then holds what it asked and was answered."""
-        handler = Answering(_Answers(sample, rng))
-        self._on_meta(handler)
-        return handler
+        return self.without_weights(answering(sample, rng))[1]
 
-    def _on_meta(self, handler: Handler) -> nn.Module:
-        """Constructs without allocating weights, and without a trace in the global random state."""
-        with torch.random.fork_rng(devices=[]):
-            fresh = copy.deepcopy(handler)
-            try:
-                return self.construct(handler, "meta")
-            except NasError:
-                raise
-            except Exception:
-                # Some constructors need real numbers (`torch.linspace(...).tolist()`): those run on the CPU.
-                handler.__dict__.update(fresh.__dict__)
-                return self.construct(handler, None)
+    def without_weights(
+        self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
+    ) -> tuple[nn.Module, H, Literal["meta", "cpu"]]:
+        """Runs the program without weights, on the meta device or, where it needs numbers, on the CPU.
+
+        Args:
+            make: makes the handler that answers every choice; see `nas.weightless.without_weights`.
+            serves: whether the module that was built on the meta device will do; where not, it is built on the CPU.
+            alone: whether no other thread draws random numbers, so that the global generators can be put back.
+
+        Returns:
+            The module, the handler that has answered, and the device.
+        """
+        with untouched() if alone else nullcontext():
+            return without_weights(self.construct, make, serves)
 
     def construct(self, handler: Handler, device: Device = None) -> nn.Module:
         """Runs the program with another handler answering its choices: how a supernet is made of it.
@@ -343,26 +361,6 @@ class ModelSpace:
 
     def _repr_html_(self) -> str:
         return draw_html(self.name, self.search_space)
-
-
-@final
-class _Answers:
-    """Answers from a sample; what it lacks is drawn, or takes its default."""
-
-    def __init__(self, sample: Mapping[str, Answer], rng: random.Random | None) -> None:
-        self._sample, self._rng = sample, rng
-
-    def __call__(self, question: Question) -> Answer:
-        if question.label in self._sample:
-            try:
-                return question.domain.canonical(self._sample[question.label])
-            except NasValueError as error:
-                raise NasValueError(f"{question.describe()}: {error}") from error
-        return _fill(question.domain, question.default, self._rng)
-
-
-def _fill(domain: Domain, default: Answer, rng: random.Random | None) -> Answer:
-    return default if rng is None else domain.sample(rng)
 
 
 def _mapping(sample: object) -> Mapping[str, Answer]:

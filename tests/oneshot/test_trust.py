@@ -135,7 +135,7 @@ def test_a_report_on_a_search(make: Any, tmp_path: Any) -> None:
     assert (found.curvature is None) == (make is RandomOneShot)
     assert found.expected_skips == pytest.approx(1 / 3, abs=0.15)
     assert str(found) == str(experiment.one_shot_report(k=3)), "the same again"
-    with pytest.raises(NasValueError, match="at least 2"):
+    with pytest.raises(NasValueError, match="k must be an int from 2 on; received 1"):
         experiment.one_shot_report(k=1)
     with pytest.raises(NasValueError, match="spread"):
         experiment.one_shot_report(k=2, choose="worst")

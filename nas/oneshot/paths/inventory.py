@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import TENSOR_DICTS, tree_map
-from nas.errors import NasError, NasValueError, explain
+from nas.errors import NasValueError, explain
 from nas.oneshot.paths.alignment import Alignment, Found, plain
 from nas.oneshot.paths.extremes import Answers, corners
 from nas.oneshot.paths.layouts import trace_layouts
@@ -309,19 +309,12 @@ def named(places: Iterable[TensorSite]) -> Iterator[tuple[str, TensorSite]]:
 
 def construct_without_weights(
     space: ModelSpace, make: Callable[[], AllPaths | OnePath]
-) -> tuple[nn.Module, AllPaths | OnePath, str]:
-    """On the meta device; on the CPU where the program needs numbers, or keeps some that are no parameters."""
-    handler = make()
-    try:
-        model = space.construct(handler, "meta")
-        if not any(_has_plain_tensors(module) for module in model.modules()):
-            return model, handler, "meta"
-    except NasError:
-        raise
-    except Exception:
-        pass
-    handler = make()
-    return space.construct(handler, "cpu"), handler, "cpu"
+) -> tuple[nn.Module, AllPaths | OnePath, Literal["meta", "cpu"]]:
+    """Constructs without weights; on the CPU too where the program keeps tensors that are no parameters.
+
+    Random states are left to the caller: other threads may draw meanwhile.
+    """
+    return space.without_weights(make, serves=_has_no_plain_tensors, alone=False)
 
 
 def _on(example: tuple[Any, ...], device: str) -> tuple[Any, ...]:
@@ -330,9 +323,10 @@ def _on(example: tuple[Any, ...], device: str) -> tuple[Any, ...]:
     return moved
 
 
-def _has_plain_tensors(module: nn.Module) -> bool:
-    return any(
+def _has_no_plain_tensors(model: nn.Module) -> bool:
+    return not any(
         isinstance(item, Tensor)
+        for module in model.modules()
         for name, value in vars(module).items()
         if name not in TENSOR_DICTS
         for item in _items(value)

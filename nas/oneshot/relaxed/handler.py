@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, final
 
-import torch
 from torch import nn
 
-from nas.errors import NasError, NasValueError, explain
+from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer
 from nas.oneshot.relaxed.partial_channels import PartialChannels
@@ -149,19 +148,6 @@ def relaxed_network(space: ModelSpace, handler: Relax) -> nn.Module:
     network = space.construct(handler)
     _tidy(network)
     return network
-
-
-def relaxed_on_meta(space: ModelSpace, handler: Callable[[], Relax]) -> tuple[nn.Module, Relax]:
-    """The supernet without weights, leaving the global random state alone; on the CPU where that cannot be built."""
-    with torch.random.fork_rng(devices=[]):
-        made = handler()
-        try:
-            return space.construct(made, "meta"), made
-        except NasError:
-            raise
-        except Exception:
-            made = handler()
-            return space.construct(made), made
 
 
 def _tidy(network: nn.Module) -> None:

@@ -21,7 +21,7 @@ from nas._compat.torch_internals import (
     own_parameters,
 )
 from nas.errors import NasError, NasValueError, explain
-from nas.oneshot.relaxed.handler import Relax, relaxed_on_meta
+from nas.oneshot.relaxed.handler import Relax
 from nas.space import Answer, ModelSpace, Sample
 
 MakeHandler: TypeAlias = Callable[[Mapping[str, Answer] | None], Relax]
@@ -61,7 +61,7 @@ class ShapeChoices:
 
     def __init__(self, space: ModelSpace, handler: MakeHandler) -> None:
         self._space, self._handler = space, handler
-        module, relax = relaxed_on_meta(space, lambda: handler(None))
+        module, relax, _ = space.without_weights(lambda: handler(None))
         self._default = Network(module=module, shapes=_shapes(module))
         self.questions = {label: question for label, question in relax.values.items() if question.domain.size > 1}
         # Networks with one answer each, in which sizes that depend on its label are not changed by other labels.
@@ -87,7 +87,7 @@ class ShapeChoices:
 
     def network(self, answers: Mapping[str, Answer]) -> Network:
         """The supernet for these answers, all others the default."""
-        module, _ = relaxed_on_meta(self._space, lambda: self._handler(answers))
+        module, _, _ = self._space.without_weights(lambda: self._handler(answers))
         return Network(module=module, shapes=_shapes(module))
 
     def largest(self) -> Sample:

@@ -11,6 +11,7 @@ import numpy
 import torch
 
 from nas.checks import check_int
+from nas.random_state import host_states, set_host_states
 
 
 @final
@@ -28,29 +29,19 @@ class RandomStream:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Inside the block the global generators of Python, numpy and torch (on the CPU) are those of the stream."""
-        outside = _host_states()
+        outside = host_states()
         if self._states is None:
             random.seed(self._seed)
             numpy.random.seed(self._seed)
             # Not torch.manual_seed, which would seed the generators of all devices too.
             torch.set_rng_state(torch.Generator().manual_seed(self._seed).get_state())
         else:
-            _set_host_states(self._states)
+            set_host_states(self._states)
         try:
             yield
         finally:
-            self._states = _host_states()
-            _set_host_states(outside)
-
-
-def _host_states() -> tuple[Any, ...]:
-    return random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-
-
-def _set_host_states(states: tuple[Any, ...]) -> None:
-    random.setstate(states[0])
-    numpy.random.set_state(states[1])
-    torch.set_rng_state(states[2])
+            self._states = host_states()
+            set_host_states(outside)
 
 
 def all_states() -> dict[str, Any]:
