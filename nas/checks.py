@@ -16,11 +16,11 @@ import numpy
 from nas.errors import NasTypeError, NasValueError, explain
 
 
-def plain(value: object) -> object:
+def without_numpy(value: object) -> object:
     """A number, truth value or text of numpy as Python's own; all else as it is.
 
     Example:
-        >>> plain(numpy.float64(0.1)), plain("relu")
+        >>> without_numpy(numpy.float64(0.1)), without_numpy("relu")
         (0.1, 'relu')
     """
     return value.item() if isinstance(value, numpy.generic) else value

@@ -23,7 +23,16 @@ from torch.utils.data import TensorDataset
 
 import nas
 from nas import Categorical, Experiment, LayerChoice, ModelSpace, NasTypeError, NasValueError, SearchSpace, ValueChoice
-from nas.checks import check_bool, check_int, check_number, check_pair, check_word, plain, plain_int, plain_number
+from nas.checks import (
+    check_bool,
+    check_int,
+    check_number,
+    check_pair,
+    check_word,
+    plain_int,
+    plain_number,
+    without_numpy,
+)
 from nas.evaluators import (
     Classification,
     FunctionalEvaluator,
@@ -107,13 +116,8 @@ def test_nan_is_no_limit_and_infinity_only_where_it_may_be_one() -> None:
 
 def test_other_kinds_of_numbers_become_plain_ones() -> None:
     assert repr(check_number("rate", Fraction(1, 4))) == "0.25"
-    assert [repr(plain(value)) for value in (numpy.float64(0.1), numpy.int64(3), numpy.bool_(True), "3", None)] == [
-        "0.1",
-        "3",
-        "True",
-        "'3'",
-        "None",
-    ]
+    scalars = (numpy.float64(0.1), numpy.int64(3), numpy.bool_(True), "3", None)
+    assert list(map(repr, map(without_numpy, scalars))) == ["0.1", "3", "True", "'3'", "None"]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +297,7 @@ RECORDS = {
     "nas.profile.Latency": "latency makes it",
     "nas.profile.ModelProfile": "profile makes it",
     "nas.profile.ModuleProfile": "profile makes it",
+    "nas.profile.ModuleRun": "a dry run makes it",
     "nas.profile.PeakMemory": "profile makes it",
 }
 """What is made by the package itself, and by whom."""

@@ -27,7 +27,7 @@ class UnknownName(NasValueError):  # noqa: N818 - names the situation
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class Catalogue:
     """Where experiments are kept.
 
     Args:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.catalogue import Shelf, UnknownName, describe_trial
+from nas.cli.catalogue import Catalogue, UnknownName, describe_trial
 from nas.cli.loading import open_file
 from nas.errors import NasError
 from nas.opened import Opening
@@ -120,7 +120,7 @@ def _reopen(
     executor: str | None = None,
     accept_changes: bool,
 ) -> tuple[Experiment, dict[str, Any]]:
-    results = Shelf(directory=directory, storage=storage).find(name)
+    results = Catalogue(directory=directory, storage=storage).find(name)
     target = file or results.run.get("file")
     if target is None:
         raise UnknownName(f"It is not noted which file holds the experiment {name!r}: say it by --file FILE[:NAME].")
@@ -142,8 +142,8 @@ def _reopen(
 def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
     """List the experiments, with their states and best values."""
     with _errors():
-        shelf = Shelf(directory=directory, storage=storage)
-        found = [shelf.describe(name) for name in shelf.names()]
+        catalogue = Catalogue(directory=directory, storage=storage)
+        found = [catalogue.describe(name) for name in catalogue.names()]
         rows = [
             [e["name"], e["state"], _of(e["finished"], e["max_trials"]), str(e["trials"]["FAILED"]), _values(e["best"])]
             for e in found
@@ -155,7 +155,7 @@ def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = 
 def show(name: Name, directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
     """Show an experiment: its state, its best trial, its failures with their reasons, the time that is left."""
     with _errors():
-        found = Shelf(directory=directory, storage=storage).describe(name)
+        found = Catalogue(directory=directory, storage=storage).describe(name)
         _show(found, as_json, lambda: _tell(found))
 
 
@@ -169,7 +169,7 @@ def top(
 ) -> None:
     """Show the best trials of different samples."""
     with _errors():
-        trials = [describe_trial(trial) for trial in Shelf(directory=directory, storage=storage).find(name).top(k)]
+        trials = [describe_trial(trial) for trial in Catalogue(directory=directory, storage=storage).find(name).top(k)]
         _show(trials, as_json, lambda: _trials(trials))
 
 
@@ -177,7 +177,7 @@ def top(
 def trials(name: Name, directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
     """Show all trials."""
     with _errors():
-        found = [describe_trial(trial) for trial in Shelf(directory=directory, storage=storage).find(name).trials]
+        found = [describe_trial(trial) for trial in Catalogue(directory=directory, storage=storage).find(name).trials]
         _show(found, as_json, lambda: _trials(found))
 
 
@@ -188,9 +188,9 @@ def log(name: Name, trial: int, directory: Directory = HERE, storage: Storage = 
     from nas.records import folder_of
 
     with _errors():
-        shelf = Shelf(directory=directory, storage=storage)
-        results = shelf.find(name)
-        found = shelf.trial(results, trial)
+        catalogue = Catalogue(directory=directory, storage=storage)
+        results = catalogue.find(name)
+        found = catalogue.trial(results, trial)
         typer.echo(read_log(folder_of(results.path, trial)), nl=False)
         if found.error:
             typer.echo(found.error, nl=False)
@@ -200,9 +200,9 @@ def log(name: Name, trial: int, directory: Directory = HERE, storage: Storage = 
 def stop(name: Name, directory: Directory = HERE, storage: Storage = None) -> None:
     """Ask the processes that run an experiment to end when their trials have."""
     with _errors():
-        shelf = Shelf(directory=directory, storage=storage)
-        running = shelf.is_running(name)
-        shelf.ledger(name).ask_to_stop()
+        catalogue = Catalogue(directory=directory, storage=storage)
+        running = catalogue.is_running(name)
+        catalogue.ledger(name).ask_to_stop()
         typer.echo(f"{name} ends when its running trials have." if running else f"{name} is not running here.")
 
 
@@ -242,9 +242,9 @@ def export(
     from nas.space import dumps_sample, save_sample
 
     with _errors():
-        shelf = Shelf(directory=directory, storage=storage)
-        results = shelf.find(name)
-        chosen = shelf.trial(results, trial)
+        catalogue = Catalogue(directory=directory, storage=storage)
+        results = catalogue.find(name)
+        chosen = catalogue.trial(results, trial)
         formatter = "onnx" if onnx else "code" if code else "dict"
         if formatter == "dict" and output is None:
             typer.echo(dumps_sample(chosen.sample, indent=2))
@@ -270,7 +270,7 @@ def report(
     from nas.cli.report_page import write_report
 
     with _errors():
-        typer.echo(write_report(Shelf(directory=directory, storage=storage), name, output, top=k))
+        typer.echo(write_report(Catalogue(directory=directory, storage=storage), name, output, top=k))
 
 
 @app.command()
@@ -282,11 +282,11 @@ def rm(
 ) -> None:
     """Delete an experiment with all its trials."""
     with _errors():
-        shelf = Shelf(directory=directory, storage=storage)
-        count = len(shelf.find(name).trials)
+        catalogue = Catalogue(directory=directory, storage=storage)
+        count = len(catalogue.find(name).trials)
         if not yes:
             typer.confirm(f"Delete {name} with its {count} trials?", abort=True)
-        shelf.remove(name)
+        catalogue.remove(name)
         typer.echo(f"{name} is deleted.")
 
 
@@ -299,7 +299,7 @@ def dashboard(
     from nas.records import open_storage
 
     with _errors():
-        path = Shelf(directory=directory, storage=storage).find(name).path
+        path = Catalogue(directory=directory, storage=storage).find(name).path
         try:
             import optuna_dashboard
         except ImportError as error:
@@ -322,7 +322,7 @@ def _errors() -> Iterator[None]:
 def _complete() -> list[str]:
     """The names for the shell's completion; nothing may go wrong there."""
     try:
-        return Shelf(directory=HERE).names()
+        return Catalogue(directory=HERE).names()
     except Exception:
         return []
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
-from nas.cli.catalogue import Shelf, describe_trial
+from nas.cli.catalogue import Catalogue, describe_trial
 from nas.protocols import Objectives, Trial, TrialState, losses
 from nas.search import Results, sample_text, value_text
 from nas.space import Answer
@@ -39,11 +39,11 @@ class Chart:
     left: int = 80
 
 
-def write_report(shelf: Shelf, name: str, path: Path | None = None, *, top: int = 10) -> Path:
+def write_report(catalogue: Catalogue, name: str, path: Path | None = None, *, top: int = 10) -> Path:
     """Writes the page: what `nas show` says, the search in a picture, the best trials, what their answers share.
 
     Args:
-        shelf: where the experiment is kept.
+        catalogue: where the experiment is kept.
         name: of the experiment.
         path: of the page; `report.html` in the experiment's folder where omitted.
         top: how many trials are listed.
@@ -56,12 +56,12 @@ def write_report(shelf: Shelf, name: str, path: Path | None = None, *, top: int 
     """
     from jinja2 import Environment, PackageLoader
 
-    results = shelf.find(name)
+    results = catalogue.find(name)
     environment = Environment(
         loader=PackageLoader("nas.cli", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
     text = environment.get_template("report_page.html.jinja").render(
-        e=shelf.describe(name),
+        e=catalogue.describe(name),
         charts=_charts(results),
         best=[describe_trial(trial) for trial in results.top(top)],
         choices=_choices(results),

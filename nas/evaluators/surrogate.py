@@ -34,7 +34,7 @@ class Surrogate(SimulatedEvaluator):
     Args:
         predict: a function from a sample to a number, a dict of metrics or a `Run`; or a fitted estimator, whose
             `predict` takes rows of features (then `encode` is needed).
-        encode: a sample to its features; `nas.strategies.encoding.PathEncoding(space)` does for any space.
+        encode: a sample to its features; `nas.strategies.PathEncoding(space)` does for any space.
         seconds: that the training would take: a number, a function of the sample, or an estimator. A `Run` has its own.
         curves: whether to report the steps of a `Run`'s curve.
 
@@ -86,7 +86,7 @@ def _as_function(predict: object, encode: Encode | None, name: str) -> Callable[
                     "an estimator needs an encoding of the samples",
                     got=predict,
                     where=f"Surrogate, {name}",
-                    mend="encode=nas.strategies.encoding.PathEncoding(space)",
+                    mend="encode=nas.strategies.PathEncoding(space)",
                 )
             )
         return lambda sample: numpy.ravel(predict.predict(numpy.array([encode(sample)])))[0]

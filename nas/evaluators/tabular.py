@@ -107,7 +107,7 @@ class Tabular(SimulatedEvaluator):
 
     Args:
         table: key -> a `Run`, a sequence of them (repeated trainings), a dict of metrics, or a number. Any mapping:
-            those of `nas.evaluators.nasbench` read a benchmark's files.
+            `read_nasbench101` and its kin read a benchmark's files.
         key: sample -> key of the table: `sample_key`, the sample as text, where omitted.
         runs: of several trainings "draw" takes one by the trial's seed, as the published benchmarks do; "mean"
             averages the metrics, the times and the curves.

@@ -25,7 +25,7 @@ class ENAS(SupernetStrategy):
     """Efficient neural architecture search (Pham et al. 2018, arXiv 1802.03268).
 
     In each epoch the shared weights are trained on paths that the controller draws; after it the controller, an LSTM
-    that walks the choices (`nas.strategies.policy.Policy`, the network of PPO), takes some steps of REINFORCE, paid by
+    that walks the choices (`nas.strategies.Policy`, the network of PPO), takes some steps of REINFORCE, paid by
     the metric of its paths on batches of validation data. At the end the trained controller draws paths, and these are
     ranked on all the validation data.
 

@@ -12,7 +12,7 @@ from nas.errors import MissingDependency
 
 Point: TypeAlias = tuple[float, float]
 Size: TypeAlias = tuple[float, float]
-Path: TypeAlias = list[tuple[Literal[1, 2, 4], Point]]
+Outline: TypeAlias = list[tuple[Literal[1, 2, 4], Point]]
 """Begins at a point (1), goes on by lines (2) and by the control points of cubic curves, three each (4)."""
 
 _LAYERS, _LAYERS_BRANCHED, _LAYERS_RIGHTWARDS, _NEIGHBOURS, _COLUMNS = 0.24, 0.32, 0.42, 0.16, 0.5  # inches between
@@ -26,7 +26,7 @@ class Placed:
 
     centers: list[Point]
     sizes: list[Size]
-    paths: list[Path]
+    paths: list[Outline]
     width: float
     height: float
 
@@ -120,7 +120,7 @@ def _straight(sizes: Sequence[Size], edges: Sequence[tuple[int, int]], found: _L
     paths = []
     for (source, target), bend in zip(edges, found.bends, strict=True):
         (x, y), begin = centers[source], found.layer[source]
-        path: Path = [(1, (x, y + sizes[source][1] / 2)), (2, (x, top[begin] + high[begin]))]
+        path: Outline = [(1, (x, y + sizes[source][1] / 2)), (2, (x, top[begin] + high[begin]))]
         for on, across in [*((on, x - left) for on, x in bend), (found.layer[target], centers[target][0])]:
             before, middle = path[-1][1], top[on] - gap / 2
             path += [(4, (before[0], middle)), (4, (across, middle)), (4, (across, top[on]))]
@@ -130,7 +130,7 @@ def _straight(sizes: Sequence[Size], edges: Sequence[tuple[int, int]], found: _L
     return Placed(centers=centers, sizes=list(sizes), paths=paths, width=width, height=top[-1] + high[-1])
 
 
-def _without_points(path: Path) -> Path:
+def _without_points(path: Outline) -> Outline:
     """Lines of no length left out: an arrowhead needs a direction."""
     return [path[0], *(b for a, b in pairwise(path) if b[0] != 2 or math.dist(a[1], b[1]) > 1e-6)]
 
@@ -183,13 +183,13 @@ def _columns(
     paths = []
     for e, (source, target) in enumerate(edges):
         dx, dy = shifts[column[target]]
-        path: Path = [(code, (a + dx, b + dy)) for code, (a, b) in whole.paths[e]]
+        path: Outline = [(code, (a + dx, b + dy)) for code, (a, b) in whole.paths[e]]
         if e in broken:
             first = next(k for k, (_, (_, b)) in enumerate(path) if b > _LAYERS - 1e-6)
             (x0, y0), across = centers[source], path[first][1][0]
             low, gutter = y0 + sizes[source][1] / 2, right[column[source]] + _COLUMNS / 2
             corners = [(x0, low + _LAYERS / 2), (gutter, low + _LAYERS / 2), (gutter, _LAYERS / 2)]
-            lines: Path = [(2, point) for point in [*corners, (across, _LAYERS / 2), path[first][1]]]
+            lines: Outline = [(2, point) for point in [*corners, (across, _LAYERS / 2), path[first][1]]]
             path = [(1, (x0, low)), *lines, *path[first + 1 :]]
         paths.append(path)
     height = max(y + high / 2 for (_, y), (_, high) in zip(centers, sizes, strict=True))

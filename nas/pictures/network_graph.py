@@ -10,7 +10,7 @@ from torch import nn
 from nas._compat.torch_internals import Convolution
 from nas.checks import check_int
 from nas.pictures.graph_picture import Graph, Group
-from nas.pictures.network_trace import Call, Step, trace
+from nas.pictures.network_steps import ModuleCall, Step, network_steps
 from nas.profile import Example
 from nas.space import CellModule, ChosenInputs
 
@@ -59,7 +59,7 @@ def network_graph(model: nn.Module, example_input: Example, *, depth: int | None
     if depth is not None:
         depth = check_int("depth", depth, least=1, or_else="None", where="draw")
     modules = dict(model.named_modules())
-    steps = trace(model, example_input)
+    steps = network_steps(model, example_input)
     if depth is not None:
         return _graph(_folded(modules, steps, depth, whole=False), title)
     found = _rows(_folded(modules, steps, 1, whole=True))
@@ -105,9 +105,9 @@ def _folded(modules: Mapping[str, nn.Module], steps: Sequence[Step], depth: int,
     return parts
 
 
-def _owner(modules: Mapping[str, nn.Module], step: Step, depth: int, whole: bool) -> Call | None:
+def _owner(modules: Mapping[str, nn.Module], step: Step, depth: int, whole: bool) -> ModuleCall | None:
     """The call that a step is shown as, if not as itself. Chosen inputs count as no level where they only pass on."""
-    calls: list[Call] = []
+    calls: list[ModuleCall] = []
     for call in step.calls:
         module = modules[call[1]]
         if not isinstance(module, ChosenInputs) or call == step.calls[-1]:

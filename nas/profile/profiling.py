@@ -35,22 +35,20 @@ __all__ = [
     "profile",
 ]
 
-Answers = Mapping[str, Answer]
-
 
 @overload
-def profile(model: nn.Module | tuple[ModelSpace, Answers], example_input: Example) -> ModelProfile: ...
+def profile(model: nn.Module | tuple[ModelSpace, Mapping[str, Answer]], example_input: Example) -> ModelProfile: ...
 @overload
-def profile(model: ModelSpace, example_input: Example, *, sample: Answers) -> ModelProfile: ...
+def profile(model: ModelSpace, example_input: Example, *, sample: Mapping[str, Answer]) -> ModelProfile: ...
 @overload
 def profile(model: ModelSpace, example_input: Example, *, sample: None = None) -> SpaceProfile: ...
 
 
 def profile(
-    model: nn.Module | ModelSpace | tuple[ModelSpace, Answers],
+    model: nn.Module | ModelSpace | tuple[ModelSpace, Mapping[str, Answer]],
     example_input: Example,
     *,
-    sample: Answers | None = None,
+    sample: Mapping[str, Answer] | None = None,
 ) -> ModelProfile | SpaceProfile:
     """What a model costs, or what each architecture of a space costs.
 

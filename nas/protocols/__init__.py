@@ -14,8 +14,7 @@ from nas.protocols.evaluation import (
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
 from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
-from nas.protocols.strategy import Strategy, Task, check_single
-from nas.protocols.supernet_strategy import OneShotStrategy
+from nas.protocols.strategy import OneShotStrategy, Strategy, Task, check_single
 from nas.protocols.trial import Trial, TrialState
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Optuna pruners that `nas.early_stopping` puts together; imports Optuna, so it is imported when they are made."""
+"""Optuna pruners that `early_stopping.py` puts together; imports Optuna, so it is imported when they are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ask/tell protocol of strategies."""
+"""The ask/tell protocol of strategies, and that of those which train a supernet first."""
 
 from __future__ import annotations
 
@@ -87,6 +87,20 @@ class Strategy(ABC):
         All that an experiment must know of one-shot search it asks of what this returns, which may be the strategy.
         """
         return None
+
+
+class OneShotStrategy(Strategy, SharedTraining):
+    """Trains a supernet, and then proposes its subnets, the best first; they are judged with the shared weights.
+
+    As a strategy it proposes what `search` has ranked. `nas.oneshot` has those that train by pytorch-lightning. Nothing
+    asks for this class: any strategy whose `shared_training` is there is treated the same.
+    """
+
+    @property
+    @final
+    def shared_training(self) -> SharedTraining:
+        """Itself."""
+        return self
 
 
 def check_single(task: Task, name: str) -> None:

@@ -103,7 +103,7 @@ def check_pruner(early_stopping: object, objectives: Objectives) -> BasePruner |
     if not isinstance(early_stopping, BasePruner | EarlyStopping):
         raise NasTypeError(
             explain(
-                "early_stopping is a rule of nas.early_stopping, or an Optuna pruner",
+                "early_stopping is a nas.EarlyStopping (MedianStop, Patience, ...) or an Optuna pruner",
                 got=early_stopping,
                 mend="early_stopping=MedianStop()",
             )

@@ -53,8 +53,8 @@ class Experiment:
         executor: where trials run: "inline" is this process, "process" worker processes, "ray" a Ray cluster; or one
             of `nas.execution` with arguments of its own, as ProcessExecutor(gpus_per_trial=0.5).
         repeats: evaluations of each sample, with seeds of their own; the metrics are their means.
-        early_stopping: asked at each `nas.report`: MedianStop, SuccessiveHalving, Hyperband, Patience of
-            `nas.early_stopping`, or any Optuna pruner.
+        early_stopping: asked at each `nas.report`: MedianStop, SuccessiveHalving, Hyperband, Patience, or any Optuna
+            pruner.
         storage: an Optuna storage or its URL; None keeps a journal in the experiment's folder.
         resume: go on with the experiment of this name where there is one.
         accept_changes: go on with it though the code, the space or the strategy has changed since; else that is

@@ -1,21 +1,23 @@
-"""The loop of a search: propose, evaluate, write down, tell; `nas.experiment` starts it."""
+"""The loop of a search: propose, evaluate, write down, tell; `Experiment.run` starts it, Ctrl-C ends it in order."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, final
 
 from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
 from nas.execution import Assignment, Executor, Outcome, Plan, answer_again
 from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState
 from nas.random_state import derive_seed
 from nas.records import History, Ledger, folder_of, write_outcome, write_sample
-from nas.search.interrupts import Interrupts
 from nas.search.progress import Progress
 from nas.space import ModelSpace, Sample
 
@@ -70,7 +72,7 @@ class SearchLoop:
         """
         self.executor.start(self._plan(), self.concurrency)
         try:
-            with Interrupts(patient=self.executor.is_isolated) as interrupts:
+            with _Interrupts(patient=self.executor.is_isolated) as interrupts:
                 return self._search(max_trials, end, shown, interrupts)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -85,7 +87,7 @@ class SearchLoop:
         finally:
             self.ledger.sharing.end()
 
-    def _search(self, max_trials: int | None, end: float | None, shown: Progress, interrupts: Interrupts) -> str:
+    def _search(self, max_trials: int | None, end: float | None, shown: Progress, interrupts: _Interrupts) -> str:
         history, stops = self.history, self.history.stops
         under_way: set[int] = set()
         failures, ending = 0, ""
@@ -189,3 +191,39 @@ class SearchLoop:
     def _on_report(self, number: int, step: int, value: float) -> bool:
         self.ledger.report(number, step, value)
         return self.pruner is not None and self.ledger.should_stop(number, step, self.pruner)
+
+
+@final
+class _Interrupts:
+    """Notes the first Ctrl-C in a `with` block, and lets the second through as KeyboardInterrupt.
+
+    So trials that run in other processes are let finish.
+
+    Args:
+        patient: whether the first one is only noted; else every one is let through.
+    """
+
+    def __init__(self, *, patient: bool) -> None:
+        self.asked = False
+        """Whether there was one."""
+        self._patient = patient
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupts:
+        usable = self._patient and threading.current_thread() is threading.main_thread()
+        if usable and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        # Printing inside a signal handler may meet a print that is under way: write to the terminal itself.
+        os.write(2, b"\nThe running trials are let finish; Ctrl-C once more breaks them off.\n")

@@ -15,7 +15,7 @@ from nas.space.mutables import ChosenInt
 from nas.space.questions import Handler, Question, Select, check_same, chosen_items
 from nas.space.search_space import SearchSpace
 
-Path: TypeAlias = dict[str, frozenset[Answer]]
+Assumptions: TypeAlias = dict[str, frozenset[Answer]]
 """What the place that runs now has assumed: label -> the answers it stands under."""
 
 
@@ -25,7 +25,7 @@ class _Node:
     """A choice while its branches are still being found."""
 
     question: Question
-    path: Path
+    assumptions: Assumptions
     branches: dict[frozenset[Answer], list[_Node]] = field(default_factory=dict)
 
     def freeze(self) -> list[Choice]:
@@ -63,7 +63,7 @@ class Discover(Handler):
     def __init__(self) -> None:
         self._roots: list[_Node] = []
         self._siblings = self._roots
-        self._path: Path = {}
+        self._assumptions: Assumptions = {}
         self._asked: dict[str, list[_Node]] = {}
 
     @property
@@ -83,7 +83,7 @@ class Discover(Handler):
     def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
         """The default candidate, all the others built and dropped."""
         node = self._note(question)
-        possible = self._path.get(question.label)
+        possible = self._assumptions.get(question.label)
         chosen = self._assumed(question)
         result: nn.Module | None = None
         for key in question.domain.values():
@@ -102,7 +102,7 @@ class Discover(Handler):
         passed: dict[int, nn.Module] = {}
         if each is not None:
             taken: dict[int, set[Answer]] = {}
-            possible = self._path.get(question.label)
+            possible = self._assumptions.get(question.label)
             for answer in question.domain.values():
                 if possible is None or as_key(answer) in possible:
                     for i in chosen_items(answer):
@@ -116,7 +116,7 @@ class Discover(Handler):
         """As many blocks as the default says; what the deeper ones ask stands under `depth > index`."""
         node = self._note(question)
         depths = frozenset(question.domain.values())
-        possible = self._path.get(question.label, depths)
+        possible = self._assumptions.get(question.label, depths)
         built = []
         for index in range(max(possible)):
             deeper = frozenset(depth for depth in depths if depth > index)
@@ -128,7 +128,7 @@ class Discover(Handler):
         return nn.Sequential(*built[: self._assumed(question)])
 
     def _assumed(self, question: Question) -> Answer:
-        possible = self._path.get(question.label)
+        possible = self._assumptions.get(question.label)
         if possible is None or as_key(question.default) in possible:
             return question.default
         return next(answer for answer in question.domain.values() if as_key(answer) in possible)
@@ -139,10 +139,10 @@ class Discover(Handler):
         if earlier:
             check_same(earlier[0].question, question)
         for node in earlier:
-            if node.path == self._path:
+            if node.assumptions == self._assumptions:
                 return node
-        node = _Node(question, dict(self._path))
-        if not any(_implies(self._path, other.path) for other in earlier):
+        node = _Node(question, dict(self._assumptions))
+        if not any(_implies(self._assumptions, other.assumptions) for other in earlier):
             self._siblings.append(node)
             earlier.append(node)
         return node
@@ -150,23 +150,23 @@ class Discover(Handler):
     @contextmanager
     def _under(self, node: _Node, answers: frozenset[Answer]) -> Iterator[None]:
         label = node.question.label
-        siblings, assumed = self._siblings, self._path.get(label)
+        siblings, assumed = self._siblings, self._assumptions.get(label)
         found = node.branches.setdefault(answers, [])
         self._siblings = found
-        self._path = {**self._path, label: answers if assumed is None else answers & assumed}
+        self._assumptions = {**self._assumptions, label: answers if assumed is None else answers & assumed}
         try:
             yield
         finally:
             self._siblings = siblings
-            self._path = {k: v for k, v in self._path.items() if k != label}
+            self._assumptions = {k: v for k, v in self._assumptions.items() if k != label}
             if assumed is not None:
-                self._path[label] = assumed
+                self._assumptions[label] = assumed
             if found and not any(node is other for other in self._asked[label]):
                 # The answer was known here already, but this place hangs more choices on it: the label stands again.
                 self._siblings.append(node)
                 self._asked[label].append(node)
 
 
-def _implies(path: Path, other: Path) -> bool:
-    """Whether whatever runs under `path` runs under `other` too."""
-    return all(label in path and path[label] <= answers for label, answers in other.items())
+def _implies(assumptions: Assumptions, other: Assumptions) -> bool:
+    """Whether whatever runs under these assumptions runs under the other ones too."""
+    return all(label in assumptions and assumptions[label] <= answers for label, answers in other.items())

@@ -192,7 +192,7 @@ class ModelSpace:
         """A neighbour of a sample: exactly one choice changed, or each with the given probability."""
         rng = as_rng(rng, "rng")
         child = self.search_space.mutate(self.validate(sample), rng, probability)
-        return child if all(n in self.search_space.domains for n in sample) else self._trace(child, rng).answers
+        return child if all(n in self.search_space.domains for n in sample) else self._asked(child, rng).answers
 
     def validate(self, sample: Mapping[str, Answer]) -> Sample:
         """Checks a sample, and returns it in canonical form.
@@ -206,7 +206,7 @@ class ModelSpace:
         if wrong or not unknown:
             return self.search_space.validate(sample)
         # Choices met only through the value of another are not in the tree: the program itself says whether it asks.
-        asked = self._trace({**found, **{label: sample[label] for label in unknown}}).answers
+        asked = self._asked({**found, **{label: sample[label] for label in unknown}}).answers
         if unknown - asked.keys():
             return self.search_space.validate({k: v for k, v in sample.items() if k not in asked or k in found})
         self.search_space.validate(found)  # its constraint
@@ -229,7 +229,7 @@ class ModelSpace:
             NasValueError: labels that are unknown, or answers outside their domain.
         """
         rng = None if seed is None else as_rng(seed)
-        handler = self._trace(sample, rng)
+        handler = self._asked(sample, rng)
         found = handler.answers
         for label, domain in self.hyperparameters.items():
             found[label] = domain.canonical(sample[label]) if label in sample else fill(domain, domain.first, rng)
@@ -303,7 +303,7 @@ class ModelSpace:
         module.__dict__[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
         return module, handler.answers
 
-    def _trace(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Answering:
+    def _asked(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Answering:
         """Runs the program without weights; the handler then holds what it asked and was answered."""
         return self.without_weights(answering(sample, rng))[1]
 

@@ -30,7 +30,7 @@ _LIMIT = 3.0
 class PPO(Strategy):
     """A recurrent controller trained by proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347).
 
-    The controller (`nas.strategies.policy.Policy`) walks the choices of the search tree and is paid at the end of the
+    The controller (`nas.strategies.Policy`) walks the choices of the search tree and is paid at the end of the
     walk; the update is tianshou's. A reward is the value less a moving baseline, in units of the moving deviation, so
     the scale of the values does not matter. Results may come late and in any order: each is weighed by the probability
     that its sample had when it was proposed. A sample that was tried is drawn again, and then mutated. One objective.

@@ -158,7 +158,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         MedianStop(warmup_trials=-1)
     with pytest.raises(NasValueError, match="Patience: min_delta must be a number from 0 on"):
         Patience(3, min_delta=-1.0)
-    with pytest.raises(NasTypeError, match="early_stopping is a rule of nas.early_stopping, or an Optuna pruner"):
+    with pytest.raises(NasTypeError, match="early_stopping is a nas.EarlyStopping .* or an Optuna pruner"):
         run(tmp_path, flat_curves(2), 2, "median")
     with pytest.raises(NasValueError, match="early stopping needs a single objective"):
         run(tmp_path, flat_curves(2), 2, MedianStop(), objective={"a": "maximize", "b": "minimize"})

@@ -1,7 +1,8 @@
 """One experiment, struck by everything at once: nothing is lost, nothing counted twice.
 
 The main process is killed 10 times, workers 20 times, the disk is full once, and where the trials are kept on a
-PostgreSQL server, its connections are cut once. What happened is printed: `pytest -s -m slow tests/nas/test_faults.py`.
+PostgreSQL server, its connections are cut once. What happened is printed:
+`pytest -s -m slow tests/search/test_faults.py`.
 """
 
 from __future__ import annotations

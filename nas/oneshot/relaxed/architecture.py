@@ -43,7 +43,7 @@ class RelaxedChoice:
         """What is weighed: the answers of the domain, or the positions of the inputs."""
         if self.kind == "answers":
             return tuple(self.domain.values())
-        return tuple(range(self.domain.n))  # type: ignore[attr-defined]  # a Subset: see relax.py
+        return tuple(range(self.domain.n))  # type: ignore[attr-defined]  # a Subset: see handler.py
 
     @property
     def shape(self) -> tuple[int, ...]:

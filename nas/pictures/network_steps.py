@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from nas.errors import NasValueError, explain
 from nas.profile import Example, meta_copy, meta_example, real_example, tensors_of
 
-Call: TypeAlias = tuple[int, str]
+ModuleCall: TypeAlias = tuple[int, str]
 """A call of a module: its number in the pass, and the path of the module."""
 
 _PASSED = {"__getitem__", "__get__", "contiguous", "detach", "clone", "to", "float", "chunk", "split", "unbind"}
@@ -27,7 +27,7 @@ class Step:
     """A function of torch that ran; also the inputs and the output of the network."""
 
     name: str
-    calls: tuple[Call, ...]
+    calls: tuple[ModuleCall, ...]
     """The calls of modules that it ran in, outermost first, the network itself left out."""
     sources: tuple[int, ...]
     """The steps whose tensors it took. What depends on no input of the network is no step."""
@@ -35,7 +35,7 @@ class Step:
     """Of its first output."""
 
 
-def trace(model: nn.Module, example_input: Example) -> list[Step]:
+def network_steps(model: nn.Module, example_input: Example) -> list[Step]:
     """The steps of a forward pass in evaluation mode that the output depends on, on a copy on the meta device.
 
     Where that fails (a forward that reads values of tensors), a copy runs on the example itself.
@@ -46,11 +46,11 @@ def trace(model: nn.Module, example_input: Example) -> list[Step]:
     """
     inputs = meta_example(example_input)
     try:
-        return _Tracer(meta_copy(model)).run(inputs)
+        return _Recorder(meta_copy(model)).run(inputs)
     except Exception:
         try:
             with torch.random.fork_rng(devices=[]):
-                return _Tracer(copy.deepcopy(model).eval()).run(real_example(example_input))
+                return _Recorder(copy.deepcopy(model).eval()).run(real_example(example_input))
         except Exception as error:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
             raise NasValueError(
@@ -63,14 +63,14 @@ def trace(model: nn.Module, example_input: Example) -> list[Step]:
 
 
 @final
-class _Tracer(TorchFunctionMode):
+class _Recorder(TorchFunctionMode):
     """Runs a model of ours and notes its steps."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.steps: list[Step] = []
-        self.calls: list[Call] = []
+        self.calls: list[ModuleCall] = []
         self.number = 0
         self.made: dict[int, int] = {}  # id of a tensor -> the step that yielded it
         self.alive: list[Any] = []  # so that no id comes twice
