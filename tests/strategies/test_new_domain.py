@@ -194,7 +194,7 @@ MODELS = {"TPE", "NSGA-II", "GaussianProcess", "BANANAS", "PPO"}
         (Words(), {*MODELS, "GridSearch"}),
         (Normal(0, 1), {"GridSearch"}),
     ],
-    ids=repr,
+    ids=lambda given: repr(sorted(given) if isinstance(given, set) else given),  # sets are in no order
 )
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_searches_it_or_refuses_it_by_label(name: str, domain: Domain, refusing: set[str]) -> None:
