@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TypeAlias, final, overload
 
 from torch import nn
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.checks import check_number
+from nas.errors import NasTypeError, explain
 from nas.profile.costs import Cost
 from nas.profile.dry_run import Example, ModuleRun, meta_copy, meta_example, run_on_meta
 from nas.profile.space_profile import tabulate
@@ -81,10 +81,6 @@ class _Counted:
         self._of, self._name = of, name
 
     def __call__(self, run: ModuleRun) -> int:
-        found: object = self._of(run)
         where = f"{self._name} of {repr(run.path) if run.path else 'the model itself'}"
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            raise NasTypeError(explain("a module costs a number", got=found, where=where, mend="return 0 for nothing"))
-        if not 0 <= found < math.inf:
-            raise NasValueError(explain("a module costs a number from 0 on", got=found, where=where))
+        found = check_number("what a module costs", self._of(run), least=0, where=where, mend="return 0 for nothing")
         return round(found / _UNIT)

@@ -136,14 +136,18 @@ def test_it_is_penalised() -> None:
     [
         (SPACE, 3, "of is a function of what a module does; received 3"),
         (Net, bits, "a cost is that of a module or of a ModelSpace"),
-        (SPACE, lambda run: None, "cost of the model itself: a module costs a number; received None"),
+        (
+            SPACE,
+            lambda run: None,
+            "cost of the model itself: what a module costs must be a number from 0 on; received None",
+        ),
         (
             SPACE,
             lambda run: -1.0 * (run.path == "head"),
-            "'head': a module costs a number from 0 on; received -1.0",
+            "'head': what a module costs must be a number from 0 on; received -1.0",
         ),
-        (SPACE, lambda run: float("nan"), "a number from 0 on; received nan"),
-        (nn.Conv2d(3, 3, 1), lambda run: True, "a module costs a number; received True"),
+        (SPACE, lambda run: float("nan"), "must be a finite number from 0 on; received nan"),
+        (nn.Conv2d(3, 3, 1), lambda run: True, "must be a number from 0 on; received True"),
     ],
 )
 def test_what_is_no_cost_is_refused(model: Any, of: Any, message: str) -> None:
