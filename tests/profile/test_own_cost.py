@@ -139,7 +139,7 @@ def test_it_is_penalised() -> None:
         (
             SPACE,
             lambda run: None,
-            "cost of the model itself: what a module costs must be a number from 0 on; received None",
+            "of the model itself: what a module costs must be a number from 0 on; received None",
         ),
         (
             SPACE,
