@@ -13,6 +13,7 @@ from nas.errors import (
 from nas.execution import (
     Assignment,
     Executor,
+    FuturesExecutor,
     InlineExecutor,
     Outcome,
     Plan,
@@ -88,6 +89,7 @@ __all__ = [
     "Experiment",
     "ExperimentArguments",
     "ExperimentError",
+    "FuturesExecutor",
     "Hyperband",
     "InlineExecutor",
     "InputChoice",

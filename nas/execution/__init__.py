@@ -1,6 +1,7 @@
 """Where trials run: the executors and the one function that runs a trial."""
 
 from nas.execution.executor import Executor
+from nas.execution.futures import FuturesExecutor
 from nas.execution.inline import InlineExecutor
 from nas.execution.log import read_log
 from nas.execution.process import ProcessExecutor
@@ -10,6 +11,7 @@ from nas.execution.trial_run import Assignment, Outcome, Plan, answer_again, exe
 __all__ = [
     "Assignment",
     "Executor",
+    "FuturesExecutor",
     "InlineExecutor",
     "Outcome",
     "Plan",

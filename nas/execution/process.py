@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from multiprocessing.connection import wait
+from functools import partial
 from pathlib import Path
 from typing import final
 
 from nas.checks import check_int, check_number
 from nas.errors import NasValueError, explain
+from nas.execution.crew import Crew, Worker
 from nas.execution.devices import environments
 from nas.execution.executor import Executor
 from nas.execution.pickled import dump_plan
 from nas.execution.trial_run import Assignment, Outcome, Plan
-from nas.execution.worker_process import WorkerProcess
+from nas.execution.worker_process import WorkerProcess, listen
 
 _MOST = 512
 _GRACE = 5.0
@@ -60,7 +60,7 @@ class ProcessExecutor(Executor):
         check_gpus(gpus_per_trial)
         grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where=where)
         self._workers, self._threads, self._gpus, self._grace = workers, threads, gpus_per_trial, float(grace)
-        self._processes: list[WorkerProcess] = []
+        self._crew: Crew[WorkerProcess] | None = None
         self._folder: Path | None = None
 
     @property
@@ -94,41 +94,27 @@ class ProcessExecutor(Executor):
         self._folder = Path(tempfile.mkdtemp(prefix="nas-"))
         path = self._folder / "plan.pickle"
         path.write_bytes(pickled)
-        self._processes = [
-            WorkerProcess(path, environment, max_trial_time=plan.max_trial_time, grace=self._grace)
+        workers = [
+            Worker(partial(WorkerProcess, path, environment), limit=plan.max_trial_time, grace=self._grace)
             for environment in divided
         ]
+        self._crew = Crew(workers, listen)
 
     def submit(self, assignment: Assignment) -> None:
         """Hands a trial to an idle worker."""
-        idle = next((process for process in self._processes if process.assignment is None), None)
-        assert idle is not None, "no more trials than the concurrency that was started with"
-        idle.assign(assignment)
+        assert self._crew is not None, "start comes before submit"
+        self._crew.submit(assignment)
 
     def collect(self) -> tuple[int, Outcome]:
         """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
-        while True:
-            busy = [process for process in self._processes if process.assignment is not None]
-            assert busy, "submit comes before collect"
-            deadlines = [process.deadline for process in busy if process.deadline is not None]
-            ends = {end: process for process in busy for end in (process.line, process.death) if end is not None}
-            ready = wait(ends, max(0.0, min(deadlines) - time.monotonic()) if deadlines else None)
-            for process in dict.fromkeys(ends[end] for end in ready):  # type: ignore[index]  # what was waited for
-                assert process.assignment is not None
-                number = process.assignment.number
-                outcome = process.receive()
-                if outcome is not None:
-                    return number, outcome
-            for process in busy:
-                if process.deadline is not None and time.monotonic() > process.deadline:
-                    assert process.assignment is not None
-                    return process.assignment.number, process.end_overdue()
+        assert self._crew is not None, "start comes before collect"
+        return self._crew.collect()
 
     def close(self) -> None:
         """Kills the workers and their children."""
-        for process in self._processes:
-            process.close()
-        self._processes = []
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
+from itertools import count
 from typing import Any, final
 
 from nas.checks import check_int, check_number
 from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
+from nas.execution.crew import Crew, Worker
 from nas.execution.executor import Executor
 from nas.execution.pickled import dump_plan
-from nas.execution.ray_worker import Mailbox, RayWorker
+from nas.execution.ray_worker import Letters, Mailbox, RayWorker
 from nas.execution.trial_run import Assignment, Outcome, Plan
 
 _MOST = 4096
 _GRACE = 5.0
-_GLANCE = 0.5
 
 
 @final
@@ -58,9 +58,8 @@ class RayExecutor(Executor):
             self._resources[name] = check_number(f"resources_per_trial[{name!r}]", amount, least=0, where="RayExecutor")
         grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where="RayExecutor")
         self._limit, self._address, self._grace = workers, address, float(grace)
-        self._workers: list[RayWorker] = []
+        self._crew: Crew[RayWorker] | None = None
         self._mailbox: Any = None
-        self._letter: Any = None
         self._is_ours = False
 
     @property
@@ -104,10 +103,16 @@ class RayExecutor(Executor):
         place = {"num_cpus": 0, "scheduling_strategy": here}
         self._mailbox = ray.remote(Mailbox).options(max_concurrency=1000, **place).remote()
         reference = ray.put(pickled)
-        self._workers = [
-            RayWorker(reference, self._mailbox, self._resources, limit=plan.max_trial_time, grace=self._grace)
+        numbers = count()
+        workers = [
+            Worker(
+                lambda: RayWorker(reference, self._mailbox, self._resources, next(numbers)),
+                limit=plan.max_trial_time,
+                grace=self._grace,
+            )
             for _ in range(concurrency)
         ]
+        self._crew = Crew(workers, Letters(self._mailbox).listen)
 
     def _check_resources(self, nodes: list[dict[str, Any]]) -> None:
         offers = [node["Resources"] for node in nodes if node["Alive"]]
@@ -123,51 +128,13 @@ class RayExecutor(Executor):
 
     def submit(self, assignment: Assignment) -> None:
         """Hands a trial to an idle actor."""
-        idle = next((worker for worker in self._workers if worker.assignment is None), None)
-        assert idle is not None, "no more trials than the concurrency that was started with"
-        idle.assign(assignment)
+        assert self._crew is not None, "start comes before submit"
+        self._crew.submit(assignment)
 
     def collect(self) -> tuple[int, Outcome]:
         """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
-        import ray
-
-        while True:
-            self._feed_the_starved()
-            busy = {worker.number: worker for worker in self._workers if worker.assignment is not None}
-            assert busy, "submit comes before collect"
-            if self._letter is None:
-                self._letter = self._mailbox.next.remote()
-            awaited = {reference: worker for worker in busy.values() for reference in worker.awaited}
-            deadlines = [worker.deadline for worker in busy.values() if worker.deadline is not None]
-            # ray.wait does not see every signal: a second Ctrl-C would wait for the next trial to end.
-            timeout = max(0.0, min([_GLANCE, *(deadline - time.monotonic() for deadline in deadlines)]))
-            ready, _ = ray.wait([*awaited, self._letter], timeout=timeout)
-            if self._letter in ready:
-                number, step, value = ray.get(self._letter)
-                self._letter = None
-                if number in busy:  # Else it is a last word of a trial that has been ended.
-                    self._mailbox.answer.remote(number, busy[number].report(step, value))
-            for reference in ready:
-                if reference in awaited:
-                    worker = awaited[reference]
-                    number, outcome = worker.number, worker.receive(reference)
-                    if outcome is not None:
-                        self._feed_the_starved()
-                        return number, outcome
-            for number, worker in busy.items():
-                if worker.deadline is not None and time.monotonic() > worker.deadline:
-                    return number, worker.end_overdue()
-
-    def _feed_the_starved(self) -> None:
-        """Gives trials that wait for a place, as after the loss of a node, to actors that keep theirs for nothing."""
-        for starved in [worker for worker in self._workers if worker.is_starved]:
-            warm = next((worker for worker in self._workers if worker.is_warm), None)
-            if warm is None:
-                return
-            assignment = starved.assignment
-            assert assignment is not None
-            starved.close()
-            warm.assign(assignment)
+        assert self._crew is not None, "start comes before collect"
+        return self._crew.collect()
 
     def close(self) -> None:
         """Kills the actors, and ends Ray where it was started here."""
@@ -176,10 +143,10 @@ class RayExecutor(Executor):
         import ray
 
         if ray.is_initialized():
-            for worker in self._workers:
-                worker.close()
+            if self._crew is not None:
+                self._crew.close()
             if self._mailbox is not None:
                 ray.kill(self._mailbox)
             if self._is_ours:
                 ray.shutdown()
-        self._workers, self._mailbox, self._letter, self._is_ours = [], None, None, False
+        self._crew, self._mailbox, self._is_ours = None, None, False

@@ -1,4 +1,4 @@
-"""One actor of Ray and its trial, seen from the process of the experiment; and what runs inside the actors."""
+"""One actor of Ray, seen from the process of the experiment; and what runs inside the actors."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ import pickle
 import re
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any, final
 
-from nas.execution.log import quote_log
+from nas.execution.crew import Begun, Done, Gone, Line, Report, Word
 from nas.execution.trial_run import Assignment, Outcome, Plan
 from nas.execution.worker import run_trial
 
-_TRIES = 3
-"""So many actors may die before they come to a trial at all."""
 _STARVED = 10.0
 """Seconds after which an actor that has not started is taken to find no place; it starts in about two."""
 _GLANCE = 0.5
-"""Seconds between two questions to an actor that cannot be reached."""
+"""Seconds between two looks at what happens, and two questions to an actor that cannot be reached."""
 
 
 @final
 class Mailbox:
-    """An actor that passes reports to the experiment, and answers back."""
+    """An actor that passes reports to the experiment, and answers back; the others are known by their numbers."""
 
     def __init__(self) -> None:
         self._letters: asyncio.Queue[tuple[int, int, float]] = asyncio.Queue()
         self._answers: dict[int, asyncio.Future[bool]] = {}
 
     async def ask(self, number: int, step: int, value: float) -> bool:
-        """Called by a trial: reports, and waits for whether to stop."""
+        """Called by an actor: reports, and waits for whether to stop."""
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         await self._letters.put((number, step, value))
@@ -43,7 +40,7 @@ class Mailbox:
         return await self._letters.get()
 
     async def answer(self, number: int, stop: bool) -> None:
-        """Called by the experiment: answers a trial."""
+        """Called by the experiment: answers an actor."""
         waiting = self._answers.pop(number, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(stop)
@@ -56,10 +53,11 @@ class Runner:
     Args:
         plan: pickled.
         mailbox: for reports.
+        number: its own, there.
     """
 
-    def __init__(self, plan: bytes, mailbox: Any) -> None:
-        self._pickled, self._mailbox = plan, mailbox
+    def __init__(self, plan: bytes, mailbox: Any, number: int) -> None:
+        self._pickled, self._mailbox, self._number = plan, mailbox, number
         self._plan: Plan | None = None
 
     def node(self) -> str:
@@ -73,7 +71,7 @@ class Runner:
         import ray
 
         def report(step: int, value: float) -> bool:
-            return bool(ray.get(self._mailbox.ask.remote(assignment.number, step, value)))
+            return bool(ray.get(self._mailbox.ask.remote(self._number, step, value)))
 
         try:
             if self._plan is None:
@@ -84,82 +82,21 @@ class Runner:
 
 
 @final
-class RayWorker:
-    """An actor that runs trials, replaced when it dies.
+class RayWorker(Line):
+    """An actor that runs trials, seen from the process of the experiment.
 
     Args:
         plan: reference to the pickled plan.
         mailbox: for reports.
         resources: that the actor holds.
-        limit: seconds for a trial.
-        grace: seconds that it may go on after them.
+        number: in the mailbox; no two are the same, so that late words are known as what they are.
     """
 
-    def __init__(
-        self, plan: Any, mailbox: Any, resources: Mapping[str, float], *, limit: float | None, grace: float
-    ) -> None:
-        self._plan, self._mailbox, self._resources = plan, mailbox, dict(resources)
-        self._limit, self._grace = limit, grace
-        self.assignment: Assignment | None = None
-        """What it works on."""
-        self._actor: Any = None
-        self._place: Any = None
-        self._result: Any = None
-        self._probe: Any = None
-        self._node: str | None = None
-        self._began: float | None = None
-        self._asked = 0.0
-        self._tries = 0
-        self._curve: dict[int, float] = {}
-
-    @property
-    def number(self) -> int:
-        """Of its trial."""
-        assert self.assignment is not None
-        return self.assignment.number
-
-    @property
-    def awaited(self) -> list[Any]:
-        """What comes next: its place, as long as that is not known, and the outcome; or whether it is alive at all."""
-        if self._probe is not None:
-            return [self._probe]
-        return [reference for reference in (self._place, self._result) if reference is not None]
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether it has an actor and no trial for it."""
-        return self.assignment is None and self._actor is not None
-
-    @property
-    def is_starved(self) -> bool:
-        """Whether its trial has waited so long for an actor that there seems to be no place for one."""
-        return self._place is not None and time.monotonic() > self._asked + _STARVED
-
-    @property
-    def deadline(self) -> float | None:
-        """Of `time.monotonic()`: when its trial has gone on too long after its time."""
-        if self._began is None or self._limit is None:
-            return None
-        return self._began + self._limit + self._grace
-
-    def assign(self, assignment: Assignment) -> None:
-        """Hands it a trial."""
-        self.assignment, self._tries = assignment, 0
-        self._send()
-
-    def _send(self) -> None:
-        assert self.assignment is not None
-        self._curve = {}
-        if self._actor is None:
-            self._start()
-        self._began = None if self._place is not None else time.monotonic()
-        self._result = self._actor.run.remote(replace(self.assignment, on_report=None))
-
-    def _start(self) -> None:
+    def __init__(self, plan: Any, mailbox: Any, resources: Mapping[str, float], number: int) -> None:
         import ray
 
-        self._tries += 1
-        amounts = dict(self._resources)
+        self._mailbox, self.number = mailbox, number
+        amounts = dict(resources)
         make = ray.remote(Runner).options(
             num_cpus=amounts.pop("CPU", 0),
             num_gpus=amounts.pop("GPU", 0),
@@ -169,21 +106,43 @@ class RayWorker:
             max_task_retries=0,
         )
         self._asked = time.monotonic()
-        self._actor = make.remote(self._plan, self._mailbox)
-        self._place, self._node = self._actor.node.remote(), None
+        self._actor = make.remote(plan, mailbox, number)
+        self._place: Any = self._actor.node.remote()
+        self._result: Any = None
+        self._probe: Any = None
+        self._node: str | None = None
+        self._error: Exception | None = None
 
-    def report(self, step: int, value: float) -> bool:
-        """What the experiment answers to a report."""
-        assert self.assignment is not None
-        self._curve[step] = value
-        return self.assignment.on_report is not None and self.assignment.on_report(step, value)
+    @property
+    def noun(self) -> str:
+        """An actor."""
+        return "actor"
 
-    def receive(self, reference: Any) -> Outcome | None:
-        """Takes what is ready; the outcome, where it is one."""
+    @property
+    def awaited(self) -> list[Any]:
+        """What comes next: its place, as long as that is not known, and the outcome; or whether it is alive at all."""
+        if self._probe is not None:
+            return [self._probe]
+        return [reference for reference in (self._place, self._result) if reference is not None]
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether it has not started for so long that there seems to be no place for it."""
+        return self._place is not None and time.monotonic() > self._asked + _STARVED
+
+    def send(self, assignment: Assignment) -> bool:
+        """Hands over a trial, which begins at once in an actor that is up."""
+        self._result = self._actor.run.remote(assignment)
+        return self._place is None
+
+    def answer(self, stop: bool) -> None:
+        """Answers a report."""
+        self._mailbox.answer.remote(self.number, stop)
+
+    def read(self, reference: Any) -> Word | None:
+        """What is meant by one of `awaited` that is ready; None where that is not known yet."""
         import ray
 
-        if reference not in self.awaited:
-            return None  # of an actor that has been replaced since
         try:
             found = ray.get(reference)
         except ray.exceptions.ActorUnavailableError:
@@ -192,68 +151,72 @@ class RayWorker:
             self._probe = self._actor.node.remote()
             return None
         except ray.exceptions.RayError as error:
-            return self._died(error)
+            self._error = error
+            return Gone(innocent=self._node_is_lost())
         if reference == self._probe:  # It lives, but what it was asked for is lost with the connection.
-            self._run_again()
-            return None
+            return Gone(innocent=True)
         if reference == self._place:
-            self._place, self._node, self._began = None, found, time.monotonic()
-            return None
-        outcome: Outcome = found
-        self.assignment = self._began = self._result = None
-        return outcome
+            self._place, self._node = None, found
+            return Begun()
+        self._result = None
+        return Done(outcome=found)
 
-    def end_overdue(self) -> Outcome:
-        """Kills the actor: its trial has not ended at its time."""
-        reason = (
-            f"the trial ran longer than max_trial_time, {self._limit:g} s, and did not end within {self._grace:g} s"
-        )
-        return self._fail(f"TrialTimeout: {reason} more; its actor was killed")
-
-    def _died(self, error: Exception) -> Outcome | None:
-        """The outcome of a trial whose actor has died; none where it is run again."""
-        lost = self._node_is_lost(error)
-        if lost or (self._began is None and self._tries < _TRIES):
-            self._run_again()
-            return None
-        return self._fail(
-            f"WorkerDied: the actor of this trial has died ({_detail(error)}): by a fault in compiled code, "
-            "killed by somebody, or by the system because memory was short"
-        )
-
-    def _run_again(self) -> None:
-        self._stop()
-        self._send()
-
-    def _node_is_lost(self, error: Exception) -> bool:
+    def _node_is_lost(self) -> bool:
         import ray
 
-        if "node has died" in str(error):
+        if "node has died" in str(self._error):
             return True
         return self._node is not None and not any(n["Alive"] for n in ray.nodes() if n["NodeID"] == self._node)
 
-    def _fail(self, error: str) -> Outcome:
-        assert self.assignment is not None
-        duration = 0.0 if self._began is None else time.monotonic() - self._began
-        error = quote_log(self.assignment.directory) + error
-        outcome = self.assignment.failed(error, duration=duration, curve=self._curve)
-        self.close()
-        return outcome
+    def cause(self) -> str:
+        """What Ray says of its death."""
+        return (
+            f"has died ({_detail(self._error)}): by a fault in compiled code, "
+            "killed by somebody, or by the system because memory was short"
+        )
 
-    def _stop(self) -> None:
+    def end(self) -> None:
+        """Kills the actor, whatever it does."""
         import ray
 
-        if self._actor is not None:
-            ray.kill(self._actor)
-        self._actor = self._place = self._result = self._probe = self._node = self._began = None
-
-    def close(self) -> None:
-        """Kills the actor, whatever it does."""
-        self._stop()
-        self.assignment = None
+        ray.kill(self._actor)
 
 
-def _detail(error: Exception) -> str:
+@final
+class Letters:
+    """What actors say, those of one run.
+
+    Args:
+        mailbox: of their reports.
+    """
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._next: Any = None
+
+    def listen(self, actors: list[RayWorker], timeout: float | None) -> Iterator[tuple[RayWorker, Word]]:
+        """What they say next."""
+        import ray
+
+        if self._next is None:
+            self._next = self._mailbox.next.remote()
+        awaited = {reference: actor for actor in actors for reference in actor.awaited}
+        # ray.wait does not see every signal: a second Ctrl-C would wait for the next trial to end.
+        ready, _ = ray.wait([*awaited, self._next], timeout=_GLANCE if timeout is None else min(timeout, _GLANCE))
+        if self._next in ready:
+            number, step, value = ray.get(self._next)
+            self._next = None
+            for actor in actors:
+                if actor.number == number:  # Else it is a last word of an actor that has been replaced.
+                    yield actor, Report(step=step, value=value)
+        for reference in ready:
+            speaker = awaited.get(reference)
+            word = speaker.read(reference) if speaker is not None and reference in speaker.awaited else None
+            if speaker is not None and word is not None:
+                yield speaker, word
+
+
+def _detail(error: Exception | None) -> str:
     """What Ray says of the end of a worker, without its advice."""
     text = " ".join(str(error).split())
     found = re.search(r"Worker exit type: (.*?)(?: Some common causes|$)", text)

@@ -5,7 +5,7 @@ from nas.testing.domains import DomainContract
 from nas.testing.evaluators import EvaluatorContract
 from nas.testing.executors import ExecutorContract
 from nas.testing.one_shot import OneShotContract
-from nas.testing.processes import PATIENCE, is_alive, wait_until
+from nas.testing.processes import PATIENCE, ended_well, fork, is_alive, wait_until
 from nas.testing.strategies import StrategyContract
 from nas.testing.strategy_table import STRATEGIES, ListedStrategy
 from nas.testing.tables import Table, play, synthetic_table, table_of
@@ -21,6 +21,8 @@ __all__ = [
     "StrategyContract",
     "Table",
     "differences",
+    "ended_well",
+    "fork",
     "is_alive",
     "play",
     "refused",

@@ -10,17 +10,19 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, final
 
-import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 from torch import nn
 
 from nas.execution import Assignment, Executor, Outcome, Plan
 from nas.protocols import Evaluator, Job, Objectives, TrialState
-from nas.space import ModelSpace, ValueChoice
-from nas.testing.processes import INTERRUPTED_SCRIPT, PATIENCE, held, is_alive, last_line, pack, unpack, wait_until
+from nas.search import Experiment
+from nas.space import Domain, ModelSpace, Real, ValueChoice
+from nas.strategies import Random
+from nas.testing.processes import PATIENCE, ended_well, fork, held, is_alive, pack, unpack, wait_until
 
 
 @final
@@ -37,6 +39,9 @@ class _Calls(Evaluator):
 class ExecutorContract(ABC):
     """What an experiment relies on. Subclass it in a test file under a name that begins with `Test`.
 
+    Class attributes say what the executor does not promise:
+        warm: a process that has run a trial runs others too; else each trial may take seconds to begin.
+
     Example:
         >>> from nas import InlineExecutor
         >>> class TestInline(ExecutorContract):
@@ -44,6 +49,8 @@ class ExecutorContract(ABC):
         ...         return InlineExecutor()
         >>> TestInline().test_metrics_and_numbers_come_back(Path("."))
     """
+
+    warm = True
 
     @abstractmethod
     def make(self) -> Executor:
@@ -296,43 +303,44 @@ class ExecutorContract(ABC):
 
     def test_ctrl_c_once_and_twice(self, tmp_path: Path) -> None:
         """Once: running trials are let finish (those in this very process break off). Twice: they are broken off."""
-        (tmp_path / "script.py").write_text(INTERRUPTED_SCRIPT)
-        (tmp_path / "executor").write_bytes(cloudpickle.dumps(self.make()))
         count, isolated = self.make().usual_concurrency, self.make().is_isolated
 
-        process = self._script(tmp_path, count)
-        process.send_signal(signal.SIGINT)
+        process = self._search(tmp_path, count)
+        _interrupt(process)
         if isolated:
             time.sleep(0.5)
-            assert process.poll() is None, "it did not wait for its trials"
+            assert process.is_alive(), "it did not wait for its trials"
             (tmp_path / "go").touch()
-        out = last_line(process)
-        assert out.count("COMPLETE" if isolated else "RUNNING") == out.count("'") // 2 == count, out
+        states = self._states(process, tmp_path)
+        assert states == ["COMPLETE" if isolated else "RUNNING"] * count
 
         (tmp_path / "go").unlink(missing_ok=True)
         for path in tmp_path.glob("begun-*"):
             path.unlink()
-        process = self._script(tmp_path, count)
-        process.send_signal(signal.SIGINT)
+        process = self._search(tmp_path, count)
+        _interrupt(process)
         if isolated:
             time.sleep(0.5)
-            process.send_signal(signal.SIGINT)
-        out = last_line(process)
-        assert out.count("RUNNING") == count, out
+            _interrupt(process)
+        states = self._states(process, tmp_path)
+        assert states.count("RUNNING") == count, states
 
         (tmp_path / "go").touch()
-        out = last_line(self._script(tmp_path, 0))
-        assert out.count("COMPLETE") == out.count("'") // 2 == 6, out
+        assert self._states(self._search(tmp_path, 0), tmp_path) == ["COMPLETE"] * 6
 
-    def _script(self, folder: Path, begun: int) -> subprocess.Popen[str]:
-        command = [sys.executable, str(folder / "script.py"), str(folder)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        wait_until(lambda: process.poll() is not None or len(list(folder.glob("begun-*"))) >= begun)
-        assert begun == 0 or process.poll() is None, process.communicate()
+    def _search(self, folder: Path, begun: int) -> BaseProcess:
+        process = fork(_search, folder, self.make(), output=folder / "output")
+        wait_until(lambda: not process.is_alive() or len(list(folder.glob("begun-*"))) >= begun)
+        assert begun == 0 or process.is_alive(), (folder / "output").read_text()
         return process
 
+    def _states(self, process: BaseProcess, folder: Path) -> list[str]:
+        ended_well(process, folder / "output")
+        return (folder / "states").read_text().split()
+
     def test_many_trials_leave_nothing_behind(self, tmp_path: Path) -> None:
-        """500 trivial trials: memory, file handles, threads and processes stay what they were, here and in workers."""
+        """Trivial trials: memory, file handles, threads and processes stay what they were, here and in warm workers."""
+        count = 500 if self.warm else 6
         here: list[tuple[int, int]] = []
         there: dict[int, list[tuple[int, int]]] = {}
 
@@ -345,12 +353,13 @@ class ExecutorContract(ABC):
             here.append(held())
             return False
 
-        found = self._run(evaluate, 500, on_report=note)
+        found = self._run(evaluate, count, on_report=note)
+        assert len(found) == count
         for outcome in found.values():
             assert outcome.values is not None, outcome.error
             pid, files, memory = unpack(outcome.values[0])
             there.setdefault(pid, []).append((files, memory))
-        assert len(there) <= 2, "workers were not kept warm"
+        assert len(there) <= 2 or not self.warm, "workers were not kept warm"
         for course in (here, *there.values()):
             early, late = course[len(course) // 5], course[-1]
             assert late[0] <= early[0] + 3, f"file handles went from {early[0]} to {late[0]}"
@@ -358,3 +367,43 @@ class ExecutorContract(ABC):
         gc.collect()
         wait_until(lambda: not any(is_alive(pid) for pid in there if pid != os.getpid()))
         assert sum(thread.is_alive() and "loky" in thread.name.lower() for thread in threading.enumerate()) == 0
+
+
+@final
+class _Waits(Evaluator):
+    """Trials that wait until there is a file `go`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Domain]:
+        """So that there are as many samples as anybody wants."""
+        return {"rate": Real(0, 1)}
+
+    def evaluate(self, job: Job) -> float:
+        """Tells that it has begun, and waits."""
+        (self.folder / f"begun-{job.number}").touch()
+        while not (self.folder / "go").exists():
+            time.sleep(0.01)
+        return job.number
+
+
+def _search(folder: Path, executor: Executor) -> None:
+    """Six trials, or the rest of them; what has become of each is in a file `states`."""
+    experiment = Experiment(
+        lambda: nn.Linear(2, ValueChoice([1, 2], label="width")),
+        _Waits(folder),
+        Random(),
+        name="interrupted",
+        directory=folder,
+        resume=True,
+        executor=executor,
+    )
+    experiment.run(6, progress="silent")
+    (folder / "states").write_text(" ".join(trial.state.name for trial in experiment.trials))
+
+
+def _interrupt(process: BaseProcess) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -15,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 import numpy
 import torch
 from torch import nn
@@ -27,6 +24,7 @@ from nas.protocols import Evaluator, Job, MedianStop, OneShotStrategy, TrialStat
 from nas.search import Experiment
 from nas.space import Categorical, LayerChoice, ModelSpace, Repeat, ValueChoice
 from nas.testing.comparison import differences, process_state, refused
+from nas.testing.processes import fork
 
 _KILLS = 3
 
@@ -151,7 +149,7 @@ class OneShotContract(ABC):
         total, rng = self._counted[1], random.Random(type(self).__name__)
         codes = [self._in_a_process(tmp_path, rng.randrange(total // 8, total)) for _ in range(_KILLS)]
         assert codes[0] == -signal.SIGKILL
-        assert set(codes) <= {0, -signal.SIGKILL}, "the search in another process failed; see its output"
+        assert set(codes) <= {0, -signal.SIGKILL}, (tmp_path / "output.txt").read_text()
         survivor = self._experiment(tmp_path, resume=True)
         survivor.run(progress="silent")
         self._assert_same_end(survivor)
@@ -162,17 +160,8 @@ class OneShotContract(ABC):
         Returns:
             The exit code.
         """
-        module = sys.modules[type(self).__module__]
-        cloudpickle.register_pickle_by_value(module)
-        try:
-            payload = cloudpickle.dumps(self)
-        finally:
-            cloudpickle.unregister_pickle_by_value(module)
-        # Forked from a process that has imported what is needed, but has run nothing: torch cannot be forked after.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([type(part).__module__ for part in (self.make(), self.evaluator())])
-        process = context.Process(target=_search, args=(payload, str(folder), calls))
-        process.start()
+        preload = tuple(type(part).__module__ for part in (self.make(), self.evaluator()))
+        process = fork(_search, self, folder, calls, output=folder / "output.txt", preload=preload)
         process.join()
         return process.exitcode
 
@@ -353,11 +342,10 @@ def _stop(*_: Any) -> Any:
     raise _Stop
 
 
-def _search(payload: bytes, folder: str, calls: int) -> None:
+def _search(contract: OneShotContract, folder: Path, calls: int) -> None:
     """Runs the search of a contract in a process that is killed after so many calls of modules."""
-    contract: OneShotContract = cloudpickle.loads(payload)
     with calls_counted(lambda made: os.kill(os.getpid(), signal.SIGKILL) if made == calls else None):
-        contract._experiment(Path(folder), resume=True).run(progress="silent")
+        contract._experiment(folder, resume=True).run(progress="silent")
 
 
 @contextmanager

@@ -1,39 +1,22 @@
-"""What tests of processes need: patience, and what a process holds."""
+"""What tests of processes need: patience, processes that begin at once, and what a process holds."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
+import sys
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 
 PATIENCE = float(os.environ.get("NAS_TEST_PATIENCE", "120"))
 """Seconds: machines that run tests are busy."""
-
-INTERRUPTED_SCRIPT = """
-import sys, time
-from pathlib import Path
-import cloudpickle
-from torch import nn
-from nas import Evaluator, Experiment, Real, ValueChoice
-from nas.strategies import Random
-
-folder = Path(sys.argv[1])
-
-class Waits(Evaluator):
-    hyperparameters = {"rate": Real(0, 1)}
-    def evaluate(self, job):
-        (folder / f"begun-{job.number}").touch()
-        while not (folder / "go").exists():
-            time.sleep(0.01)
-        return job.number
-
-experiment = Experiment(lambda: nn.Linear(2, ValueChoice([1, 2], label="width")), Waits(), Random(), name="interrupted",
-                        directory=folder, resume=True, executor=cloudpickle.loads((folder / "executor").read_bytes()))
-experiment.run(6, progress="silent")
-print([trial.state.name for trial in experiment.trials], flush=True)
-"""
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -44,11 +27,54 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def last_line(process: subprocess.Popen[str]) -> str:
-    """The last line that a process prints, once it has ended well."""
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, out + err
-    return out.splitlines()[-1]
+def fork(function: Callable[..., None], *arguments: Any, output: Path, preload: tuple[str, ...] = ()) -> BaseProcess:
+    """Runs a function in a process of its own, which begins at once.
+
+    It is forked from a process that has imported what searches need, but has run nothing, for torch cannot be forked
+    after it has. Function and arguments travel whole, so they need no file that could be imported.
+
+    Args:
+        function: to run.
+        *arguments: for it.
+        output: the file that gets what it prints, appended.
+        preload: modules that are imported before the first fork; later they change nothing.
+
+    Returns:
+        The process; it has its own `exitcode`.
+    """
+    modules = {sys.modules[getattr(part, "__module__", type(part).__module__)] for part in (function, *arguments)}
+    theirs = [module for module in modules if module.__name__.split(".")[0] not in (*sys.stdlib_module_names, "nas")]
+    for module in theirs:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        payload = cloudpickle.dumps((function, arguments))
+    finally:
+        for module in theirs:
+            cloudpickle.unregister_pickle_by_value(module)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nas.testing", *_IMPORTED, *preload])
+    process = context.Process(target=_run, args=(payload, str(output)))
+    process.start()
+    return process
+
+
+_IMPORTED = ("nas.strategies", "nas.evaluators", "nas.oneshot", "optuna.storages", "optuna.storages.journal")
+
+
+def _run(payload: bytes, output: str) -> None:
+    with open(output, "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        function, arguments = cloudpickle.loads(payload)
+        try:
+            function(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            raise
+
+
+def ended_well(process: BaseProcess, output: Path) -> None:
+    """Waits for a process, and fails with what it has printed if it has."""
+    process.join(PATIENCE)
+    assert process.exitcode == 0, (process.exitcode, output.read_text() if output.exists() else "")
 
 
 def is_alive(pid: int) -> bool:

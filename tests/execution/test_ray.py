@@ -1,5 +1,6 @@
 """Trials on a real Ray instance on this machine."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from nas import Experiment, ExperimentError, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.execution import Executor, RayExecutor
 from nas.strategies import GridSearch
-from nas.testing import ExecutorContract
+from nas.testing import ExecutorContract, ended_well, fork
 
 ray = pytest.importorskip("ray")
 
@@ -27,7 +28,8 @@ def instance() -> Iterator[None]:
 
 class TestRay(ExecutorContract):
     def make(self) -> Executor:
-        return RayExecutor(workers=2, grace=1)
+        # The processes that are interrupted join this instance, too.
+        return RayExecutor(workers=2, grace=1, address=ray.get_runtime_context().gcs_address)
 
 
 def space() -> nn.Module:
@@ -42,6 +44,20 @@ def test_a_request_that_no_node_can_meet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"no node of the cluster has what a trial needs.*the nodes have"):
         experiment.run(progress="silent")
     assert experiment.trials == []
+
+
+def search_in_a_cluster_of_its_own(folder: Path) -> None:
+    os.environ.pop("RAY_ADDRESS", None)
+    experiment = Experiment(
+        space, FunctionalEvaluator(lambda model: 1.0), GridSearch(), name="e", directory=folder, executor="ray"
+    )
+    experiment.run(2, progress="silent")
+    assert [trial.error or trial.value for trial in experiment.trials] == [1.0, 1.0]
+    assert not ray.is_initialized()
+
+
+def test_a_cluster_that_it_has_started_ends_with_the_run(tmp_path: Path) -> None:
+    ended_well(fork(search_in_a_cluster_of_its_own, tmp_path, output=tmp_path / "output"), tmp_path / "output")
 
 
 def test_the_trial_of_a_lost_node_is_run_again_on_another(tmp_path: Path) -> None:
