@@ -13,6 +13,8 @@ import pytest
 
 import nas
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "nas",

@@ -6,6 +6,10 @@ import sys
 from importlib.metadata import Distribution
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 
 GOOD = """

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from nas.cli.commands import app
 from nas.testing import PATIENCE, wait_until
 
+pytestmark = pytest.mark.long
+
 SEARCH = """
 import time
 import torch

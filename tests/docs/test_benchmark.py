@@ -11,6 +11,8 @@ import pytest
 
 from nas.testing import STRATEGIES
 
+pytestmark = pytest.mark.long
+
 BENCHMARK = Path(__file__).parents[2] / "docs" / "benchmark"
 
 

@@ -4,6 +4,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).parents[2] / "docs" / "mixed_operations.py"
 
 

@@ -21,6 +21,8 @@ sys.path.append(str(DOCS))
 import drnas  # noqa: E402 - it lies in the documentation, not on the path
 import gaea  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 SHORT: Any = {"epochs": 2, "checkpoint_every": 3, "candidates": 3, "recalibration": 2}
 
 

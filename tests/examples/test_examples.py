@@ -14,6 +14,8 @@ import numpy
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

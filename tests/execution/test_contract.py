@@ -1,7 +1,11 @@
 """The executors keep their contract."""
 
+import pytest
+
 from nas.execution import Executor, InlineExecutor, ProcessExecutor
 from nas.testing import ExecutorContract
+
+pytestmark = pytest.mark.long
 
 
 class TestInline(ExecutorContract):

@@ -5,8 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
+import pytest
+
 from nas.execution import Executor, FuturesExecutor
 from nas.testing import ExecutorContract
+
+pytestmark = pytest.mark.long
 
 
 class TestProcessPool(ExecutorContract):

@@ -21,6 +21,8 @@ from nas.execution.devices import divide_gpus, environments, visible_gpus
 from nas.strategies import GridSearch
 from nas.testing import PATIENCE, is_alive, wait_until
 
+pytestmark = pytest.mark.long
+
 
 def plan(function: Callable[..., float]) -> Plan:
     space = ModelSpace(lambda: nn.Linear(2, ValueChoice([1, 2, 3], label="width")))

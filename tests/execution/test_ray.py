@@ -15,6 +15,8 @@ from nas.execution import Executor, RayExecutor
 from nas.strategies import GridSearch
 from nas.testing import ExecutorContract, ended_well, fork
 
+pytestmark = pytest.mark.long
+
 ray = pytest.importorskip("ray")
 
 

@@ -5,6 +5,8 @@ import torch
 
 from nas.model_zoo.registry import SPACES, space
 
+pytestmark = pytest.mark.long
+
 NAMES = ["general", "mobilenet_v3", "proxylessnas", "resnet", "shufflenet_v2", "transformer_lm", "vision_transformer"]
 
 

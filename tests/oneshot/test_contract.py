@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -10,6 +11,8 @@ from nas import Cell, Evaluator, ModelSpace, OneShotStrategy, Zero
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot
 from nas.testing import OneShotContract
+
+pytestmark = pytest.mark.long
 
 SHORT: Any = {"epochs": 2, "checkpoint_every": 3, "candidates": 3, "recalibration": 2}
 

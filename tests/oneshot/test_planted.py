@@ -13,6 +13,8 @@ from nas import Cell, Experiment, LayerChoice, Sample, Zero
 from nas.evaluators import Regression
 from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomOneShot, SupernetStrategy
 
+pytestmark = pytest.mark.long
+
 SEEDS = range(5)
 
 

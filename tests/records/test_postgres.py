@@ -20,6 +20,8 @@ from nas.evaluators import FunctionalEvaluator
 from nas.strategies import Random
 from nas.testing import PATIENCE, wait_until
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Server
 

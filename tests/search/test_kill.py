@@ -8,12 +8,15 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
 from torch import nn
 
 from nas import Experiment, LayerChoice, Real, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import Random
 from nas.testing import ended_well, fork, wait_until
+
+pytestmark = pytest.mark.long
 
 KILLS, TRIALS = 20, 400
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 CHECK = """
 import itertools, sys, torch
 from nas.oneshot.relaxed import kernels

@@ -16,6 +16,7 @@ from nas.evaluators import Classification
 from nas.oneshot import DARTS, PCDARTS, CurvatureStop, GumbelDARTS, ProxylessNAS, Speed, SupernetStrategy
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # torch looks at it itself
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
 ]

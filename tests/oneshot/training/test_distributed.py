@@ -15,7 +15,7 @@ from nas.oneshot import DARTS, ENAS, CurvatureStop, RandomOneShot
 from nas.oneshot.training.distributed import choose_strategy
 from nas.testing import differences
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*epoch will be drop:UserWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*epoch will be drop:UserWarning")]
 
 
 def network() -> nn.Module:
