@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import inspect
 import math
 import re
@@ -224,6 +225,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "nas.Cell": {"operations": {"skip": lambda i: nn.Identity()}, "nodes": 2, "label": "cell"},
     "nas.Experiment": {"space": space, "evaluator": FunctionalEvaluator(lambda model: 1.0), "strategy": Random()}
     | {"name": "checks", "directory": mkdtemp},
+    "nas.FuturesExecutor": {"pool": concurrent.futures.ThreadPoolExecutor(1)},
     "nas.Hyperband": {"max_resource": 9},
     "nas.InputChoice": {"n_candidates": 3},
     "nas.Integer": {"low": 1, "high": 3},

@@ -101,6 +101,7 @@ class Draws(Net):
 
     def __init__(self) -> None:
         super().__init__()
+        numpy.random.seed(len("nobody is to notice"))
         self.noise = random.random() + float(numpy.random.rand())
         self.offset = nn.Parameter(torch.randn(()))
 

@@ -15,7 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
 
-from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
+from nas.checks import check_int, check_number
+from nas.errors import ExperimentError, NasTypeError, explain
 from nas.execution.crew import Begun, Crew, Done, Gone, Line, Report, Word, Worker
 from nas.execution.executor import Executor
 from nas.execution.futures_mail import PLAN, Inbox, Pulse, pause_after
@@ -86,12 +87,11 @@ class FuturesExecutor(Executor):
                     "function that makes one",
                 )
             )
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise NasValueError(explain("workers must be an int from 1 on, or None", got=workers))
+        if workers is not None:
+            workers = check_int("workers", workers, least=1, or_else="None", where="FuturesExecutor")
         if not isinstance(folder, str | Path | None):
             raise NasTypeError(explain("folder must be a path, or None", got=folder))
-        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace < 1e6:
-            raise NasValueError(explain("grace must be a number of seconds", got=grace))
+        grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where="FuturesExecutor")
         self._pool: Any = pool if is_pool else None
         self._make: Any = None if is_pool else pool
         self._limit, self._folder, self._grace = workers, folder, float(grace)
