@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas import Categorical, Integer, Real, SearchSpace, Subset
@@ -39,6 +39,7 @@ def test_each_path_has_its_feature() -> None:
     assert encode({"op": "conv", "unknown": 3}) == [1, *[0] * (encode.width - 1)]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_different_samples_have_different_vectors(left: int, right: int) -> None:
     space = synthetic_table("conditional", 0).space

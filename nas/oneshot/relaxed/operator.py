@@ -87,12 +87,7 @@ def _sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
     return total.to(kind)
 
 
-# Spelled out for torch 2.6, which does not know list[Tensor].
-@torch.library.custom_op(
-    "nas::weighted_sum_backward",
-    mutates_args=(),
-    schema="(Tensor gradient, Tensor[] outputs, Tensor weights, bool[] needed) -> Tensor[]",
-)
+@torch.library.custom_op("nas::weighted_sum_backward", mutates_args=())
 def _gradients(gradient: Tensor, outputs: Sequence[Tensor], weights: Tensor, needed: Sequence[bool]) -> list[Tensor]:
     """Of each output, and at last (candidates,) of the weights; those that are not `needed` are empty."""
     if kernels := _kernels(outputs[0]):
