@@ -13,7 +13,7 @@ _ROUNDS = 8
 """Answers of each value that are tried one after the other; of longer domains as many in equal distances."""
 
 
-def corners(space: SearchSpace) -> Iterator[Answers]:
+def extremes(space: SearchSpace) -> Iterator[Answers]:
     """The largest values, the smallest, and each place of their domains; layers and inputs at their defaults."""
     sizes = [min(choice.domain.size, _ROUNDS) for choice in _nodes(space.choices) if choice.kind in ("value", "repeat")]
     rounds = int(max(sizes, default=0))

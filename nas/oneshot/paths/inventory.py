@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from nas._compat.torch_internals import TENSOR_DICTS, tree_map
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths.alignment import Alignment, Found, plain
-from nas.oneshot.paths.extremes import Answers, corners
+from nas.oneshot.paths.extremes import Answers, extremes
 from nas.oneshot.paths.layouts import trace_layouts
 from nas.oneshot.paths.naming import AllPaths, OnePath, TensorSite, answers_from
 from nas.oneshot.paths.slicing import Index, Region, Shape, is_whole, region
@@ -79,7 +79,7 @@ class Built:
 
 
 @final
-class Census:
+class Inventory:
     """The names of all architectures of a space.
 
     The space is not enumerated. All candidates, inputs and depths are built beside one architecture: once with the
@@ -104,7 +104,7 @@ class Census:
         self.probes: list[Probe] = []
         self.calm, self.follows = True, False
         self._alignments: dict[tuple[str, int], Alignment] = {}
-        for answer in corners(space.search_space):
+        for answer in extremes(space.search_space):
             self._try(answer)
         rng = random.Random(derive_seed(seed, 1))
         self._sample(rng)

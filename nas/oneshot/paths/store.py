@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import children_of, own_buffers, own_parameters, persists
-from nas.oneshot.paths.inventory import Census, Entry, named
+from nas.oneshot.paths.inventory import Entry, Inventory, named
 from nas.oneshot.paths.slicing import Shape, indexed, region
 from nas.random_state import derive_seed, seeded
 
@@ -21,22 +21,22 @@ class Store(nn.Module):
     """Parameters and buffers at the places of the modules that own them: `stem[conv3].weight`.
 
     Args:
-        census: of a space.
+        inventory: of a space.
         shapes: of each tensor, by name: the largest that an architecture asks for.
         seed: of the numbers that the layers' own initialisations draw.
     """
 
-    def __init__(self, census: Census, shapes: dict[str, Shape], seed: int) -> None:
+    def __init__(self, inventory: Inventory, shapes: dict[str, Shape], seed: int) -> None:
         super().__init__()
         self._holders: dict[str, Holder] = {}
         waiting: dict[int, dict[str, Entry]] = {}
-        for name, entry in census.entries.items():
+        for name, entry in inventory.entries.items():
             waiting.setdefault(entry.probe, {})[name] = entry
         drawn: dict[str, Tensor] = {}
         for number, entries in waiting.items():
             with seeded(derive_seed(seed, number)):
-                drawn |= _drawn(census, number, {name: shapes[name] for name in entries})
-        for name, entry in census.entries.items():
+                drawn |= _drawn(inventory, number, {name: shapes[name] for name in entries})
+        for name, entry in inventory.entries.items():
             self._hold(name, drawn[name], persistent=persists(entry.owner, entry.local))
 
     def _hold(self, name: str, tensor: Tensor, *, persistent: bool) -> None:
@@ -67,15 +67,15 @@ class Store(nn.Module):
         return iter(self._holders)
 
 
-def _drawn(census: Census, number: int, shapes: dict[str, Shape]) -> dict[str, Tensor]:
+def _drawn(inventory: Inventory, number: int, shapes: dict[str, Shape]) -> dict[str, Tensor]:
     """The tensors of one construction, with numbers; those that no layer has so large are filled up."""
-    probe = census.probes[number]
+    probe = inventory.probes[number]
     handler = probe.handler()
-    model = census.space.construct(handler, "cpu")
+    model = inventory.space.construct(handler, "cpu")
     found: dict[str, Tensor] = {}
     for name, place in named(handler.names.places(model)):
         if name in shapes and name not in found:
-            found[name] = _filled(place.module, place.local, place.tensor, shapes[name], census.entries[name])
+            found[name] = _filled(place.module, place.local, place.tensor, shapes[name], inventory.entries[name])
     return found
 
 

@@ -15,7 +15,7 @@ from nas._compat.torch_internals import MovableModule, own_buffers, own_paramete
 from nas.checks import check_int
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
-from nas.oneshot.paths.inventory import Built, Census
+from nas.oneshot.paths.inventory import Built, Inventory
 from nas.oneshot.paths.naming import OnePath, TensorSite, answers_from
 from nas.oneshot.paths.slicing import indexed
 from nas.oneshot.paths.store import Store
@@ -58,9 +58,9 @@ class PathSupernet(MovableModule):
         seed = check_int("seed", seed, where="PathSupernet")
         cache = check_int("cache", cache, least=1, where="PathSupernet")
         self.space = space
-        self.census = Census(space, seed=seed, example=example_input)
-        self.store = Store(self.census, {name: e.shape for name, e in self.census.entries.items()}, seed)
-        refuse_computed_buffers(self.census, self.store)
+        self.inventory = Inventory(space, seed=seed, example=example_input)
+        self.store = Store(self.inventory, {name: e.shape for name, e in self.inventory.entries.items()}, seed)
+        refuse_computed_buffers(self.inventory, self.store)
         self._cache: OrderedDict[Hashable, Subnet | Future[Subnet]] = OrderedDict()
         self._capacity = cache
         self._generation = 0
@@ -90,7 +90,7 @@ class PathSupernet(MovableModule):
         They are built in a thread where constructing was seen to leave the global random states alone; else nothing is
         done, and `select` builds them.
         """
-        if not self.census.calm:
+        if not self.inventory.calm:
             return
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="nas-subnets")
@@ -200,7 +200,7 @@ class PathSupernet(MovableModule):
         with self._building:
             complete = self.space.validate(sample)
             answers = answers_from(complete)
-            built = self.census.build(lambda: OnePath(answers), alone=alone and not self.census.calm)
+            built = self.inventory.build(lambda: OnePath(answers), alone=alone and not self.inventory.calm)
             parts = [self._part(name, place, built) for name, place in built.places]
             return Subnet(built.sample, built.model, parts)
 
@@ -211,7 +211,7 @@ class PathSupernet(MovableModule):
             local=place.local,
             slot=((own_parameters if parameter else own_buffers)(place.module), place.local),
             name=name,
-            region=self.census.region(name, place, built.layouts),
+            region=self.inventory.region(name, place, built.layouts),
             parameter=parameter,
         )
 
