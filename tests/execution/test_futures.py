@@ -1,23 +1,245 @@
-"""Trials in the workers of pools: real ones of each kind."""
+"""Trials in the workers of pools: real ones of each kind. Their whole contracts, but one, are `slow`."""
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor as NativePool
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache, partial
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
+import loky
+import psutil
 import pytest
+from torch import nn
 
+import nas
+from nas import Experiment, ExperimentError, NasError, TrialState, ValueChoice
+from nas.evaluators import FunctionalEvaluator
 from nas.execution import Executor, FuturesExecutor
-from nas.testing import ExecutorContract
+from nas.strategies import GridSearch
+from nas.testing import ExecutorContract, fork, is_alive, wait_until
 
 pytestmark = pytest.mark.long
 
+Make = Callable[[], Any]
 
-class TestProcessPool(ExecutorContract):
-    def make(self) -> Executor:
-        return FuturesExecutor(lambda: ProcessPoolExecutor(2, mp_context=get_context("spawn")), workers=2, grace=1)
+
+def spawned() -> NativePool:
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+
+
+@cache
+def cluster(pid: int) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended_clusters() -> Iterator[None]:
+    yield
+    if cluster.cache_info().currsize:
+        cluster(os.getpid()).close()
+        cluster.cache_clear()
+
+
+def client(address: str) -> Any:
+    from distributed import Client
+
+    return Client(address)
+
+
+def dask() -> Make:
+    pytest.importorskip("distributed", reason='needs pip install "torch-nas[dask]"')
+    return partial(client, cluster(os.getpid()).scheduler_address)
+
+
+def jobs(folder: str) -> Any:
+    from submitit import LocalExecutor
+
+    return LocalExecutor(folder)
+
+
+def slurm(folder: Path) -> Make:
+    pytest.importorskip("submitit", reason='needs pip install "torch-nas[slurm]"')
+    return partial(jobs, str(folder))
 
 
 class TestThreads(ExecutorContract):
     def make(self) -> Executor:
-        return FuturesExecutor(lambda: ThreadPoolExecutor(2), workers=2, grace=1)
+        return FuturesExecutor(partial(ThreadPoolExecutor, 2), workers=2, grace=1)
+
+
+@pytest.mark.slow
+class TestProcesses(ExecutorContract):
+    def make(self) -> Executor:
+        return FuturesExecutor(spawned, workers=2, grace=1)
+
+
+@pytest.mark.slow
+class TestLoky(ExecutorContract):
+    def make(self) -> Executor:
+        return FuturesExecutor(partial(loky.ProcessPoolExecutor, 2), workers=2, grace=1)
+
+
+@pytest.mark.slow
+class TestDask(ExecutorContract):
+    def make(self) -> Executor:
+        return FuturesExecutor(dask(), workers=2, grace=1)
+
+
+@pytest.mark.slow
+class TestSubmitit(ExecutorContract):
+    warm = False  # A job ends with its trial.
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path) -> None:
+        self.jobs = tmp_path / "jobs"
+
+    def make(self) -> Executor:
+        return FuturesExecutor(slurm(self.jobs), workers=2, grace=1)
+
+
+def space() -> nn.Module:
+    return nn.Linear(2, ValueChoice([1, 2, 3], label="width"))
+
+
+def search(folder: Path, executor: Executor, function: Callable[[Any], float], **options: Any) -> list[Any]:
+    experiment = Experiment(
+        space, FunctionalEvaluator(function), GridSearch(), name="e", directory=folder, executor=executor, **options
+    )
+    experiment.run(progress="silent")
+    assert list((folder / "e" / "trials").glob(".*")) == [], "the folder of the run is left behind"
+    return experiment.trials
+
+
+class StopAtOnce(nas.EarlyStopping):
+    def pruner(self) -> Any:
+        from optuna.pruners import ThresholdPruner
+
+        return ThresholdPruner(upper=0.5)
+
+
+@pytest.mark.parametrize("kind", ["processes", "loky", "dask", "submitit"])
+def test_a_search_in_each_kind_of_pool(kind: str, tmp_path: Path) -> None:
+    """One trial is stopped early, one kills its process, one is complete."""
+
+    def evaluate(model: nn.Linear) -> float:
+        print("width", model.out_features)
+        if model.out_features == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        nas.report(0.3 * model.out_features)
+        return 1.0
+
+    pools: dict[str, Callable[[], Make]] = {
+        "processes": lambda: spawned,
+        "loky": lambda: partial(loky.ProcessPoolExecutor, 2),
+        "dask": dask,
+        "submitit": lambda: slurm(tmp_path / "jobs"),
+    }
+    trials = search(tmp_path, FuturesExecutor(pools[kind](), workers=2), evaluate, early_stopping=StopAtOnce())
+    assert {trial.sample["width"]: trial.state for trial in trials} == {
+        1: TrialState.COMPLETE,
+        2: TrialState.STOPPED,
+        3: TrialState.FAILED,
+    }
+    (killed,) = [trial for trial in trials if trial.state is TrialState.FAILED]
+    assert "The end of its log:\n  width 3\n" in killed.error
+    assert "WorkerDied: the process of this trial was killed (SIGKILL(-9))" in killed.error
+
+
+def test_the_trial_of_a_lost_worker_fails_and_the_pool_is_made_anew(tmp_path: Path) -> None:
+    def evaluate(model: nn.Linear) -> float:
+        if model.out_features == 2:
+            psutil.Process(os.getppid()).kill()  # The worker of the pool, which takes the whole pool with it.
+            time.sleep(100)
+        return 1.0
+
+    trials = search(tmp_path, FuturesExecutor(spawned), evaluate)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAILED", "COMPLETE"]
+    assert "WorkerDied: the process of this trial was lost with its worker (BrokenProcessPool: " in trials[1].error
+
+
+def test_a_given_pool_that_is_broken_ends_the_search(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        executor = FuturesExecutor(pool)
+    with pytest.raises(ExperimentError, match=r"takes no more trials \(RuntimeError: .*give .* a function that makes"):
+        search(tmp_path, executor, lambda model: 1.0)
+    assert [t.state.name for t in nas.Experiment.load(tmp_path / "e").trials] == ["RUNNING"]
+
+
+def test_a_trial_that_the_pool_begins_anew_is_followed(tmp_path: Path) -> None:
+    """As SLURM after a preemption: the scheduler of Dask gives the trial of a dead worker to another one."""
+
+    def evaluate(model: nn.Linear) -> float:
+        first = not (tmp_path / "begun").exists()
+        (tmp_path / "begun").touch()
+        nas.report(0.1 if first else 0.2, 0)
+        if first:
+            nas.report(0.1, 1)
+            psutil.Process(os.getppid()).kill()
+            time.sleep(100)
+        return 1.0
+
+    trials = search(tmp_path, FuturesExecutor(dask()), evaluate)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+    assert trials[0].intermediate == {0: 0.2}
+
+
+def hold(folder: Path) -> None:
+    def evaluate(model: nn.Linear) -> float:
+        (folder / f"draft-{os.getpid()}").touch()
+        (folder / f"draft-{os.getpid()}").rename(folder / f"pid-{os.getpid()}")
+        time.sleep(1000)
+        return 1.0
+
+    search(folder, FuturesExecutor(partial(ThreadPoolExecutor, 2), workers=2), evaluate)
+
+
+def test_trials_do_not_outlive_a_killed_experiment(tmp_path: Path) -> None:
+    process = fork(hold, tmp_path, output=tmp_path / "output")
+    wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+    process.kill()
+    process.join()
+    pids = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+    wait_until(lambda: not any(map(is_alive, pids)))
+
+
+def test_a_process_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))
+    trials = search(tmp_path, FuturesExecutor(partial(ThreadPoolExecutor, 1)), lambda model: 1.0)
+    assert [trial.state.name for trial in trials] == ["FAILED"] * 3
+    assert "WorkerDied: the process of this trial ended: EXIT(1), saying " in trials[0].error
+
+
+class Counting:
+    """A pool that runs nothing by itself."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("pool", "options", "message"),
+    [
+        ("dask", {}, r"a pool has a method submit.*received 'dask'.*ProcessPoolExecutor, a dask"),
+        (Counting(), {"workers": 0}, "workers must be an int from 1 on"),
+        (Counting(), {"workers": True}, "workers must be an int from 1 on"),
+        (Counting(), {"grace": -1}, "grace must be"),
+        (Counting(), {"folder": 3}, "folder must be a path"),
+    ],
+)
+def test_what_is_no_pool_is_refused(pool: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(NasError, match=message):
+        FuturesExecutor(pool, **options)
+
+
+def test_a_function_that_makes_no_pool_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NasError, match="must make a pool"):
+        search(tmp_path, FuturesExecutor(lambda: 3), lambda model: 1.0)  # type: ignore[arg-type, return-value]
