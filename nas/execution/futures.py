@@ -43,18 +43,18 @@ PoolOrFactory: TypeAlias = Pool | Callable[[], Pool]
 class FuturesExecutor(Executor):
     """Runs trials in the workers of a pool: of `concurrent.futures` or loky, a Dask client, or submitit's for SLURM.
 
-    The pool says where a trial runs. There the trial gets a process of its own beside the pool's worker, which stays warm
-    as long as the worker does: so a trial that crashes or is killed for its time takes no worker with it, and threads and
-    Dask's threads are as safe as processes. A trial whose worker itself is lost, as by a time limit of SLURM, is FAILED
-    with what the pool says; where the pool begins it anew by itself, as after a preemption, it is followed there. What the
-    workers' environments say (CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS) is what the trials see.
+    The pool says where a trial runs. There the trial gets a process of its own beside the pool's worker, which stays
+    warm as long as the worker does: so a trial that crashes or is killed for its time takes no worker with it, and
+    threads and Dask's threads are as safe as processes. A trial whose worker itself is lost, as by a time limit of
+    SLURM, is FAILED with what the pool says; where the pool begins it anew by itself, as after a preemption, it is
+    followed there. What the workers' environments say (CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS) is what the trials see.
 
     Experiment and workers talk through files, so all of them must see the folder of the experiment, and `nas` must be
     installed for the workers.
 
     Args:
-        pool: with `submit(function, *arguments)`, which returns a future with `done`, `result` and `cancel`; or a function
-            without arguments that makes one, which is then made anew when it breaks, and closed with the run.
+        pool: with `submit(function, *arguments)`, which returns a future with `done`, `result` and `cancel`; or a
+            function without arguments that makes one, which is then made anew when it breaks, and closed with the run.
         workers: trials at a time at most; None for as many as `Experiment.run(concurrency=...)` asks for. More than the
             pool can run wait their turn in it.
         folder: for the files, on a disk that all workers see; None for one beside the folders of the trials.
@@ -147,8 +147,8 @@ class FuturesExecutor(Executor):
             if self._make is None:
                 raise ExperimentError(
                     explain(
-                        f"the pool takes no more trials ({type(error).__name__}: {error}); those that run are run again "
-                        "on resume",
+                        f"the pool takes no more trials ({type(error).__name__}: {error}); those that run are run "
+                        "again on resume",
                         got=self._pool,
                         mend="give FuturesExecutor a function that makes the pool, so that it can be made anew",
                     )

@@ -1,8 +1,8 @@
 """Words between an experiment and the workers of a pool, through files in a folder that both see.
 
-The folder of a run holds the plan, the pulse of the experiment, and a folder for each trial that was handed to the pool:
-`1.words` of whoever began it first, `2.words` if the pool has begun it anew elsewhere, answers in `1.answers`, and `end`
-when it is to be killed.
+The folder of a run holds the plan, the pulse of the experiment, and a folder for each trial that was handed to the
+pool: `1.words` of whoever began it first, `2.words` if the pool has begun it anew elsewhere, answers in `1.answers`,
+and `end` when it is to be killed.
 """
 
 from __future__ import annotations

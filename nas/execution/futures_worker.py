@@ -110,7 +110,7 @@ class Child:
         self.run = errand.run
         modules = [*sys.path, *(path for path in errand.modules if path not in sys.path)]
         start = "from nas.execution.futures_worker import serve_worker; serve_worker()"
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"import sys; sys.path[:] = {modules!r}; {start}"],
             stdin=subprocess.PIPE,

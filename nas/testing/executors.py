@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, final
@@ -19,9 +19,8 @@ from torch import nn
 
 from nas.execution import Assignment, Executor, Outcome, Plan
 from nas.protocols import Evaluator, Job, Objectives, TrialState
-from nas.search import Experiment
-from nas.space import Domain, ModelSpace, Real, ValueChoice
-from nas.strategies import Random
+from nas.space import ModelSpace, ValueChoice
+from nas.testing.interrupted_search import search_and_wait
 from nas.testing.processes import PATIENCE, ended_well, fork, held, is_alive, pack, unpack, wait_until
 
 
@@ -329,7 +328,7 @@ class ExecutorContract(ABC):
         assert self._states(self._search(tmp_path, 0), tmp_path) == ["COMPLETE"] * 6
 
     def _search(self, folder: Path, begun: int) -> BaseProcess:
-        process = fork(_search, folder, self.make(), output=folder / "output")
+        process = fork(search_and_wait, folder, self.make(), output=folder / "output")
         wait_until(lambda: not process.is_alive() or len(list(folder.glob("begun-*"))) >= begun)
         assert begun == 0 or process.is_alive(), (folder / "output").read_text()
         return process
@@ -367,41 +366,6 @@ class ExecutorContract(ABC):
         gc.collect()
         wait_until(lambda: not any(is_alive(pid) for pid in there if pid != os.getpid()))
         assert sum(thread.is_alive() and "loky" in thread.name.lower() for thread in threading.enumerate()) == 0
-
-
-@final
-class _Waits(Evaluator):
-    """Trials that wait until there is a file `go`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def hyperparameters(self) -> Mapping[str, Domain]:
-        """So that there are as many samples as anybody wants."""
-        return {"rate": Real(0, 1)}
-
-    def evaluate(self, job: Job) -> float:
-        """Tells that it has begun, and waits."""
-        (self.folder / f"begun-{job.number}").touch()
-        while not (self.folder / "go").exists():
-            time.sleep(0.01)
-        return job.number
-
-
-def _search(folder: Path, executor: Executor) -> None:
-    """Six trials, or the rest of them; what has become of each is in a file `states`."""
-    experiment = Experiment(
-        lambda: nn.Linear(2, ValueChoice([1, 2], label="width")),
-        _Waits(folder),
-        Random(),
-        name="interrupted",
-        directory=folder,
-        resume=True,
-        executor=executor,
-    )
-    experiment.run(6, progress="silent")
-    (folder / "states").write_text(" ".join(trial.state.name for trial in experiment.trials))
 
 
 def _interrupt(process: BaseProcess) -> None:
