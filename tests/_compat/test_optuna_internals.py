@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 import warnings
@@ -23,6 +24,15 @@ from nas._compat.optuna_internals import (
     stale_trials,
     trials_with_heartbeat,
 )
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Optuna logs nothing of what is usual."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(before)
 
 
 @pytest.fixture
@@ -137,10 +147,9 @@ SAMPLERS = samplers()
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.filterwarnings("ignore")
 def test_the_seed_decides_what_a_sampler_proposes(name: str) -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = []
     for seed in (1, 1, 2):
-        sampler = SAMPLERS[name]
+        sampler = copy.deepcopy(SAMPLERS[name])
         reseed(sampler, seed)
         study = optuna.create_study(sampler=sampler)
         study.optimize(lambda trial: trial.suggest_int("x", 0, 49) ** 2, n_trials=2)
