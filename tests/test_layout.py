@@ -338,6 +338,15 @@ def test_a_door_lists_what_it_has(door: str, modules: Modules) -> None:
         if node.module not in ("typing", "nas.late")
     }
     assert taken <= set(listed), "imported by the door, and not listed"
+    shown = {
+        alias.name
+        for node in modules[door].tree.body
+        if isinstance(node, ast.If)
+        for inner in node.body
+        if isinstance(inner, ast.ImportFrom)
+        for alias in inner.names
+    }
+    assert shown == set(getattr(room, "_LATE", ())), "type checkers see other names than are loaded late"
 
 
 BAD_ROOMS = {

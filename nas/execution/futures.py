@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
@@ -27,6 +28,8 @@ from nas.execution.worker_process import describe_end
 
 _MOST = 4096
 _GRACE = 5.0
+_FAREWELL = 10.0
+"""Seconds in which workers of the pool surely have ended what they were told to end."""
 
 
 class Pool(Protocol):
@@ -45,9 +48,9 @@ class FuturesExecutor(Executor):
 
     The pool says where a trial runs. There the trial gets a process of its own beside the pool's worker, which stays
     warm as long as the worker does: so a trial that crashes or is killed for its time takes no worker with it, and
-    threads and Dask's threads are as safe as processes. A trial whose worker itself is lost, as by a time limit of
-    SLURM, is FAILED with what the pool says; where the pool begins it anew by itself, as after a preemption, it is
-    followed there. What the workers' environments say (CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS) is what the trials see.
+    threads are as safe as processes. A trial whose worker itself is lost, as by a time limit of SLURM, is FAILED with
+    what the pool says; where the pool begins it anew by itself, as after a preemption, it is followed there. What the
+    workers' environments say (CUDA_VISIBLE_DEVICES, OMP_NUM_THREADS) is what the trials see.
 
     Experiment and workers talk through files, so all of them must see the folder of the experiment, and `nas` must be
     installed for the workers.
@@ -55,8 +58,8 @@ class FuturesExecutor(Executor):
     Args:
         pool: with `submit(function, *arguments)`, which returns a future with `done`, `result` and `cancel`; or a
             function without arguments that makes one, which is then made anew when it breaks, and closed with the run.
-        workers: trials at a time at most; None for as many as `Experiment.run(concurrency=...)` asks for. More than the
-            pool can run wait their turn in it.
+        workers: trials at a time at most; None for as many as `Experiment.run(concurrency=...)` asks for. More than
+            the pool can run wait their turn in it.
         folder: for the files, on a disk that all workers see; None for one beside the folders of the trials.
         grace: seconds that a trial may go on after `max_trial_time` before its process is killed.
 
@@ -100,6 +103,7 @@ class FuturesExecutor(Executor):
         self._run: Path | None = None
         self._pulse: Pulse | None = None
         self._numbers = count()
+        self._leaving: list[_Leaving] = []
 
     @property
     def max_concurrency(self) -> int:
@@ -138,9 +142,10 @@ class FuturesExecutor(Executor):
 
     def _worker(self) -> PooledWorker:
         assert self._run is not None
-        return PooledWorker(self._run, self._numbers, self._submit)
+        return PooledWorker(self._run, self._numbers, self._submit, self._leaving)
 
     def _submit(self, payload: bytes) -> Any:
+        tidy_up(self._leaving)
         try:
             return self._pool.submit(run_errand, payload)
         except Exception as error:  # Each kind of pool breaks in its own way.
@@ -190,10 +195,20 @@ class FuturesExecutor(Executor):
         if self._pulse is not None:
             self._pulse.end()
             self._pulse = None
+        self._wait_for_the_leaving()
         self._close_pool()
         if self._run is not None:
             shutil.rmtree(self._run, ignore_errors=True)
             self._run = None
+
+    def _wait_for_the_leaving(self) -> None:
+        begin = time.monotonic()
+        while self._leaving and time.monotonic() < begin + _FAREWELL:
+            tidy_up(self._leaving)
+            time.sleep(pause_after(time.monotonic() - begin))
+        for leaving in self._leaving:
+            cancel(leaving.future)
+        self._leaving.clear()
 
     def _close_pool(self) -> None:
         if self._make is not None and self._pool is not None:
@@ -204,6 +219,22 @@ class FuturesExecutor(Executor):
 
 
 @final
+@dataclass(frozen=True, kw_only=True)
+class _Leaving:
+    """A function that has nothing to tell any more, but has not returned to the pool yet."""
+
+    future: Any
+    folder: Path
+
+
+def tidy_up(leaving: list[_Leaving]) -> None:
+    """Forgets those that have returned, and their files."""
+    for one in [one for one in leaving if one.future.done()]:
+        shutil.rmtree(one.folder, ignore_errors=True)
+        leaving.remove(one)
+
+
+@final
 class PooledWorker(Line):
     """A process beside some worker of the pool, seen from the process of the experiment.
 
@@ -211,15 +242,19 @@ class PooledWorker(Line):
         run: the folder of the run.
         numbers: one for each trial that is handed over.
         submit: hands the pool an errand, and returns its future.
+        leaving: gets the functions whose trials have ended, or been told to.
     """
 
-    def __init__(self, run: Path, numbers: Iterator[int], submit: Callable[[bytes], Any]) -> None:
-        self._run, self._numbers, self._submit = run, numbers, submit
+    def __init__(
+        self, run: Path, numbers: Iterator[int], submit: Callable[[bytes], Any], leaving: list[_Leaving]
+    ) -> None:
+        self._run, self._numbers, self._submit, self._leaving = run, numbers, submit, leaving
         self._future: Any = None
         self._inbox: Inbox | None = None
         self._words: deque[Word] = deque()
         self._folder = run
         self._assignment: Assignment | None = None
+        self._is_done = False
         self._cause = ""
 
     @property
@@ -235,7 +270,7 @@ class PooledWorker(Line):
     def send(self, assignment: Assignment) -> bool:
         """Hands the trial to the pool."""
         self._folder = self._run / str(next(self._numbers))
-        self._inbox, self._assignment = Inbox(self._folder), assignment
+        self._inbox, self._assignment, self._is_done = Inbox(self._folder), assignment, False
         errand = Errand(run=self._run, words=self._folder, modules=tuple(sys.path), assignment=assignment)
         self._future = self._submit(pickle.dumps(errand))
         return False
@@ -250,15 +285,28 @@ class PooledWorker(Line):
         assert self._inbox is not None
         is_over = self._future is not None and self._future.done()
         for kind, *rest in self._inbox.read():
-            self._words.append(Begun() if kind == "begun" else Report(step=rest[0], value=rest[1]))
-        if is_over:
+            if kind == "done":
+                self._is_done = True
+            else:
+                self._words.append(Begun() if kind == "begun" else Report(step=rest[0], value=rest[1]))
+        # Taken at once: a job may need seconds, which are not the trial's, to end after it.
+        outcome = self._inbox.outcome() if self._is_done and self._future is not None else None
+        if outcome is not None:
+            self._words.append(Done(outcome=pickle.loads(outcome)))
+            self._leave()
+        elif is_over:
             self._words.append(self._last_word())
         while self._words:
             yield self._words.popleft()
 
+    def _leave(self) -> None:
+        self._leaving.append(_Leaving(future=self._future, folder=self._folder))
+        self._future = None
+
     def _last_word(self) -> Word:
         assert self._assignment is not None
-        future, self._future = self._future, None
+        future = self._future
+        self._leave()
         try:
             kind, result = future.result()
         except Exception as error:  # What each kind of pool raises when a worker of it is lost.
@@ -266,7 +314,6 @@ class PooledWorker(Line):
             self._cause = f"was lost with its worker ({'; '.join(line.strip() for line in lines[:3])})"
             return Gone()
         if kind == "done":
-            shutil.rmtree(self._folder, ignore_errors=True)
             return Done(outcome=pickle.loads(result))
         if kind == "refused":
             return Done(outcome=self._assignment.failed(result))
@@ -282,13 +329,19 @@ class PooledWorker(Line):
         return self._cause
 
     def end(self) -> None:
-        """Has the process killed, and takes the trial from the pool."""
-        if self._inbox is not None:
-            self._inbox.end()
-        if self._future is not None:
-            with suppress(Exception):  # It may have ended just now, in as many ways as there are pools.
-                self._future.cancel()
-            self._future = None
+        """Has the process killed by the worker of the pool, or takes the trial from the queue."""
+        if self._inbox is None or self._future is None:
+            return
+        self._inbox.end()
+        if not self._inbox.is_claimed:
+            cancel(self._future)
+        self._leave()
+
+
+def cancel(future: Any) -> None:
+    """Takes something from the pool, or breaks it off, as far as the pool can."""
+    with suppress(Exception):  # It may have ended just now, in as many ways as there are pools.
+        future.cancel()
 
 
 def listen(workers: list[PooledWorker], timeout: float | None) -> Iterator[tuple[PooledWorker, Word]]:

@@ -67,12 +67,24 @@ class Inbox:
         self._folder, self._number = folder, 0
         self._tail: _Tail | None = None
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a worker has taken the trial up."""
+        return (self._folder / "1.words").exists()
+
     def read(self) -> list[list[Any]]:
         """New words: those of the worker that has begun it last."""
         if (self._folder / f"{self._number + 1}.words").exists():
             self._number += 1
             self._tail = _Tail(self._folder / f"{self._number}.words")
         return [] if self._tail is None else [json.loads(line) for line in self._tail.lines()]
+
+    def outcome(self) -> bytes | None:
+        """What has come of the trial, once that is seen from here."""
+        try:
+            return outcome_of(self._folder, self._number).read_bytes()
+        except OSError:
+            return None
 
     def answer(self, stop: bool) -> None:
         """Answers the last report."""
@@ -95,7 +107,7 @@ class Outbox:
     """
 
     def __init__(self, folder: Path, number: int) -> None:
-        self._words = folder / f"{number}.words"
+        self._words, self._outcome = folder / f"{number}.words", outcome_of(folder, number)
         self._answers = _Tail(folder / f"{number}.answers")
 
     @staticmethod
@@ -122,6 +134,13 @@ class Outbox:
         while not (answers := self._answers.lines()):
             time.sleep(pause_after(time.monotonic() - begin))
         return answers[-1] == "1"
+
+    def end(self, outcome: bytes) -> None:
+        """Says what has come of the trial."""
+        draft = self._outcome.with_suffix(".draft")
+        draft.write_bytes(outcome)
+        os.replace(draft, self._outcome)
+        self.say("done")
 
 
 @final
@@ -178,8 +197,6 @@ class Lifeline:
         return time.monotonic() > self._when + self._silence
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is there whole or not at all."""
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_bytes(data)
-    os.replace(draft, path)
+def outcome_of(folder: Path, number: int) -> Path:
+    """The file that gets what comes of a trial: whole or not at all."""
+    return folder / f"{number}.outcome"

@@ -13,16 +13,17 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import IO, Any, BinaryIO, final
 
 import psutil
 
-from nas.execution.futures_mail import END, PLAN, Lifeline, Outbox, pause_after, write_whole
+from nas.execution.futures_mail import END, PLAN, Lifeline, Outbox, outcome_of, pause_after
 from nas.execution.trial_run import Assignment, Plan
 from nas.execution.worker import run_trial
 
@@ -68,14 +69,14 @@ def run_errand(payload: bytes) -> tuple[str, Any]:
     child = children.take(errand)
     try:
         child.begin(errand, number)
-        result = _wait(child, errand, errand.words / f"{number}.outcome")
+        result = _wait(child, errand, outcome_of(errand.words, number))
     except BaseException:
-        child.kill()
+        child.close()
         raise
     if result[0] == "done":
         children.give_back(child)
     else:
-        child.kill()
+        child.close()
     return result
 
 
@@ -110,7 +111,7 @@ class Child:
         self.run = errand.run
         modules = [*sys.path, *(path for path in errand.modules if path not in sys.path)]
         start = "from nas.execution.futures_worker import serve_worker; serve_worker()"
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"import sys; sys.path[:] = {modules!r}; {start}"],
             stdin=subprocess.PIPE,
@@ -118,6 +119,8 @@ class Child:
             stderr=self._errors,
             start_new_session=True,  # A Ctrl-C on a terminal reaches all its processes.
         )
+        # Called at the end of this process, too: one that waits for more must not be left to itself.
+        self._close = weakref.finalize(self, _close, self.process, self._errors)
 
     def begin(self, errand: Errand, number: int) -> None:
         """Hands over a trial."""
@@ -132,18 +135,19 @@ class Child:
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
 
-    def kill(self) -> None:
-        """Ends it and its children, whatever they do."""
-        _kill_with_children(self.process.pid)
-        self.process.wait()
-        self.close()
-
     def close(self) -> None:
-        """Lets go of a process that has ended."""
-        assert self.process.stdin is not None
-        with suppress(OSError):
-            self.process.stdin.close()
-        self._errors.close()
+        """Ends it and its children, whatever they do."""
+        self._close()
+
+
+def _close(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    if process.poll() is None:
+        _kill_with_children(process.pid)
+        process.wait()
+    assert process.stdin is not None
+    with suppress(OSError):  # What it was not told any more.
+        process.stdin.close()
+    errors.close()
 
 
 @final
@@ -197,7 +201,7 @@ def serve_worker() -> None:
             outcome = run_trial(plan, errand.assignment, on_report=outbox.ask)
         except Exception:
             outcome = errand.assignment.failed(traceback.format_exc())
-        write_whole(errand.words / f"{number}.outcome", pickle.dumps(outcome))
+        outbox.end(pickle.dumps(outcome))
 
 
 def _receive(line: BinaryIO, arrivals: queue.SimpleQueue[tuple[Errand, int]]) -> None:

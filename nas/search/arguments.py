@@ -87,9 +87,10 @@ def make_executor(executor: object) -> Executor:
         return RayExecutor()
     raise NasValueError(
         explain(
-            'the executor is "inline", "process" or "ray", or an instance of nas.execution.Executor',
+            'the executor is "inline", "process" or "ray", or a nas.Executor: an InlineExecutor, ProcessExecutor, '
+            "RayExecutor or FuturesExecutor, or one of your own",
             got=executor,
-            mend='executor="process"',
+            mend='executor="process", or executor=FuturesExecutor(pool) for a pool of futures',
         )
     )
 

@@ -51,7 +51,7 @@ class Experiment:
         seed: all random numbers of the search come from it.
         mutators: changes to the space from outside.
         executor: where trials run: "inline" is this process, "process" worker processes, "ray" a Ray cluster; or one
-            of `nas.execution` with arguments of its own, as ProcessExecutor(gpus_per_trial=0.5).
+            with arguments of its own, as ProcessExecutor(gpus_per_trial=0.5) or FuturesExecutor(pool), for SLURM say.
         repeats: evaluations of each sample, with seeds of their own; the metrics are their means.
         early_stopping: asked at each `nas.report`: MedianStop, SuccessiveHalving, Hyperband, Patience, or any Optuna
             pruner.

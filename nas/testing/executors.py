@@ -210,7 +210,7 @@ class ExecutorContract(ABC):
         assert found[0].state is TrialState.FAILED
         assert "max_trial_time" in (found[0].error or "")
         assert 1.0 <= found[0].duration < PATIENCE / 2
-        assert found[1].state is found[2].state is TrialState.COMPLETE
+        assert found[1].state is found[2].state is TrialState.COMPLETE, (found[1].error, found[2].error)
 
     def test_it_can_be_started_again(self, tmp_path: Path) -> None:
         """After `close`, which may be called at any time, with another plan."""
@@ -294,7 +294,7 @@ class ExecutorContract(ABC):
             return 1.0
 
         found = self._run(evaluate, 4, max_trial_time=1.0)
-        assert [found[n].state.name for n in range(4)] == ["FAILED", "COMPLETE", "COMPLETE", "COMPLETE"]
+        assert [found[n].state.name for n in range(4)] == ["FAILED", "COMPLETE", "COMPLETE", "COMPLETE"], found
         assert "max_trial_time" in (found[0].error or "").splitlines()[-1]
         assert "killed" in (found[0].error or "").splitlines()[-1]
         pid = int((tmp_path / "pid").read_text())
