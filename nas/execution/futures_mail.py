@@ -136,11 +136,11 @@ class Outbox:
         return answers[-1] == "1"
 
     def end(self, outcome: bytes) -> None:
-        """Says what has come of the trial."""
+        """Says what has come of the trial; with that the last word is written, and the folder may be removed."""
         draft = self._outcome.with_suffix(".draft")
         draft.write_bytes(outcome)
-        os.replace(draft, self._outcome)
         self.say("done")
+        os.replace(draft, self._outcome)
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -93,3 +94,22 @@ def test_a_folder_that_workers_do_not_see_is_told(tmp_path: Path, monkeypatch: p
     kind, reason = run_errand(pickle.dumps(errand))
     assert kind == "refused"
     assert f"does not find {tmp_path / 'elsewhere'}. To mend: FuturesExecutor(..., folder=...)" in reason
+
+
+def test_an_outcome_is_there_whole_and_after_all_words(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path / "words")
+    outbox = Outbox(tmp_path / "words", Outbox.claim(tmp_path / "words"))
+    outcome, seen = b"x" * 2**22, list[int]()
+
+    def watch() -> None:
+        inbox.read()
+        while (found := inbox.outcome()) is None:
+            pass
+        seen.append(len(found))
+        shutil.rmtree(tmp_path / "words")  # What the other side writes after this would fail.
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    outbox.end(outcome)
+    thread.join()
+    assert seen == [len(outcome)]
