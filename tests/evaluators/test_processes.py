@@ -84,9 +84,8 @@ def test_two_processes_train_one_model_report_and_are_stopped(script: list[str])
     process = start(script, "two")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    lines = [
-        line for line in out.splitlines() if not line.startswith("[Gloo]")
-    ]  # torch 2.10 says that they are connected
+    # Older torch says between them who is connected.
+    lines = [line for line in out.splitlines() if line.startswith('["')]
     (stopped, last, curve, _), (state, value, whole, error) = map(json.loads, lines)
     assert stopped == "STOPPED"
     assert [last] == curve[-1:]
