@@ -60,8 +60,11 @@ def start(folder: Path, url: str, trials: int, pause: float = 0.01) -> subproces
 
 
 def finish(process: subprocess.Popen[str]) -> list[list[Any]]:
-    out, err = process.communicate(timeout=2 * PATIENCE)
-    assert process.returncode == 0, err
+    # Not by communicate(): it passes over what an earlier readline() has put into the buffer.
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    assert process.wait(timeout=2 * PATIENCE) == 0, err
     found: list[list[Any]] = json.loads(out.splitlines()[-1])
     return found
 
