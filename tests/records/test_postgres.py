@@ -18,7 +18,7 @@ from torch import nn
 from nas import Experiment, Real, TrialState, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import Random
-from nas.testing import PATIENCE, wait_until
+from nas.testing import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -63,8 +63,9 @@ def finish(process: subprocess.Popen[str]) -> list[list[Any]]:
     # Not by communicate(): it passes over what an earlier readline() has put into the buffer.
     assert process.stdout is not None
     assert process.stderr is not None
-    out, err = process.stdout.read(), process.stderr.read()
-    assert process.wait(timeout=2 * PATIENCE) == 0, err
+    with process:
+        out, err = process.stdout.read(), process.stderr.read()
+    assert process.returncode == 0, err
     found: list[list[Any]] = json.loads(out.splitlines()[-1])
     return found
 
