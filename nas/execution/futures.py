@@ -198,7 +198,7 @@ class FuturesExecutor(Executor):
         self._wait_for_the_leaving()
         self._close_pool()
         if self._run is not None:
-            shutil.rmtree(self._run, ignore_errors=True)
+            _remove(self._run)
             self._run = None
 
     def _wait_for_the_leaving(self) -> None:
@@ -230,8 +230,17 @@ class _Leaving:
 def tidy_up(leaving: list[_Leaving]) -> None:
     """Forgets those that have returned, and their files."""
     for one in [one for one in leaving if one.future.done()]:
-        shutil.rmtree(one.folder, ignore_errors=True)
+        _remove(one.folder)
         leaving.remove(one)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder where others may still write last words."""
+    for _ in range(5):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.02)
 
 
 @final

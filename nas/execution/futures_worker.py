@@ -120,7 +120,7 @@ class Child:
             start_new_session=True,  # A Ctrl-C on a terminal reaches all its processes.
         )
         # Called at the end of this process, too: one that waits for more must not be left to itself.
-        self._close = weakref.finalize(self, _close, self.process, self._errors)
+        self._close = weakref.finalize(self, _close, self.process, self._errors, os.getpid())
 
     def begin(self, errand: Errand, number: int) -> None:
         """Hands over a trial."""
@@ -140,7 +140,9 @@ class Child:
         self._close()
 
 
-def _close(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+def _close(process: subprocess.Popen[bytes], errors: IO[bytes], owner: int) -> None:
+    if os.getpid() != owner:  # A copy of its owner, by a fork.
+        return
     if process.poll() is None:
         _kill_with_children(process.pid)
         process.wait()
