@@ -30,7 +30,8 @@ class RayExecutor(Executor):
         workers: how many at most; None for as many as `Experiment.run(concurrency=...)` asks for.
         resources_per_trial: what each trial needs, by Ray's names, as {"CPU": 2, "GPU": 0.5}; one CPU where omitted.
         address: of a cluster, as `ray.init` takes it; None for the one this process is connected to, that of
-            RAY_ADDRESS, or one that is started here and ended with the run.
+            RAY_ADDRESS, or one that is started here and ended with the run. A cluster that checks tokens, as Ray
+            2.60 starts them, is joined with RAY_AUTH_MODE=token in the environment.
         grace: seconds that a trial may go on after `max_trial_time` before its actor is killed.
 
     Raises:

@@ -169,13 +169,31 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
         yield
         return
 
+    over = TrialTimeout(f"the trial ran longer than max_trial_time, {seconds:g} s")
+
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise TrialTimeout(f"the trial ran longer than max_trial_time, {seconds:g} s")
+        raise over
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except Exception as error:
+        # It may have come up inside a library that makes another error of whatever error it meets.
+        if error is over or not _came_from(error, over):
+            raise
+        raise TrialTimeout(*over.args) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _came_from(error: BaseException | None, origin: BaseException) -> bool:
+    """Whether an error was raised because of another one, or while that one was handled."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if error is origin:
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

@@ -23,9 +23,12 @@ ray = pytest.importorskip("ray")
 @pytest.fixture(scope="module", autouse=True)
 def instance() -> Iterator[None]:
     """One for all tests here: it takes seconds to start."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # With a token, who joins it by its address needs this variable: processes forked earlier do not have it.
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        yield
+        ray.shutdown()
 
 
 class TestRay(ExecutorContract):

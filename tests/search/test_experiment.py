@@ -209,6 +209,26 @@ def test_time_limits(make: Callable[..., Experiment]) -> None:
     assert len(short.trials) == 1
 
 
+@pytest.mark.parametrize("keeps_cause", [True, False])
+def test_a_library_that_turns_every_error_into_its_own_does_not_hide_that_the_time_was_up(
+    make: Callable[..., Experiment], keeps_cause: bool
+) -> None:
+    def slow(model: nn.Module) -> float:
+        try:
+            time.sleep(5)
+        except Exception as error:
+            raise TypeError("unsupported") from error if keeps_cause else None
+        return 1.0
+
+    trial = quiet(make(slow), 1, max_trial_time=0.1).trials[0]
+    assert trial.error_line == "nas.protocols.evaluation.TrialTimeout: the trial ran longer than max_trial_time, 0.1 s"
+
+    def wrong(model: nn.Module) -> float:
+        raise TypeError("unsupported")
+
+    assert quiet(make(wrong, name="wrong"), 1, max_trial_time=9).trials[0].error_line == "TypeError: unsupported"
+
+
 def test_ctrl_c_ends_in_good_order_and_run_goes_on(
     make: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
 ) -> None:
