@@ -12,18 +12,30 @@ import numbers
 from collections.abc import Sequence
 
 import numpy
+import torch
 
 from nas.errors import NasTypeError, NasValueError, explain
 
 
-def without_numpy(value: object) -> object:
-    """A number, truth value or text of numpy as Python's own; all else as it is.
+def as_plain(value: object) -> object:
+    """A number, truth value or text of numpy or torch as Python's own, one that is traced without its trace.
+
+    A tuple is taken item by item; all else stays as it is.
 
     Example:
-        >>> without_numpy(numpy.float64(0.1)), without_numpy("relu")
-        (0.1, 'relu')
+        >>> as_plain(numpy.float64(0.1)), as_plain(torch.tensor(3)), as_plain("relu")
+        (0.1, 3, 'relu')
     """
-    return value.item() if isinstance(value, numpy.generic) else value
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(map(as_plain, value))
+    if isinstance(value, numpy.generic | numpy.ndarray | torch.Tensor):
+        return value.item() if value.ndim == 0 else value
+    return getattr(value, "plain", value) if isinstance(value, int | float | str) else value
+
+
+_PLAIN = frozenset({int, float, str, bool, type(None)})
 
 
 def plain_int(value: object) -> int | None:

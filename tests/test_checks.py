@@ -32,7 +32,7 @@ from nas.checks import (
     check_word,
     plain_int,
     plain_number,
-    without_numpy,
+    as_plain,
 )
 from nas.evaluators import (
     Classification,
@@ -118,7 +118,7 @@ def test_nan_is_no_limit_and_infinity_only_where_it_may_be_one() -> None:
 def test_other_kinds_of_numbers_become_plain_ones() -> None:
     assert repr(check_number("rate", Fraction(1, 4))) == "0.25"
     scalars = (numpy.float64(0.1), numpy.int64(3), numpy.bool_(True), "3", None)
-    assert list(map(repr, map(without_numpy, scalars))) == ["0.1", "3", "True", "'3'", "None"]
+    assert list(map(repr, map(as_plain, scalars))) == ["0.1", "3", "True", "'3'", "None"]
 
 
 @pytest.mark.parametrize(

@@ -1,94 +1,84 @@
-"""Finds the search space of a program: runs it once on the meta device, building every candidate of every choice."""
+"""Runs a program once to see what it asks: it gets given answers to its values, and builds all candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TypeAlias, final
+from typing import NamedTuple, TypeAlias, final
 
 from torch import nn
 
-from nas.space.choice_tree import Branch, Choice
-from nas.space.domains import Answer, as_key
-from nas.space.mutables import ChosenInt
-from nas.space.questions import Handler, Question, Select, check_same, chosen_items
-from nas.space.search_space import SearchSpace
+from nas.space.domains import Answer, Domain, as_key
+from nas.space.questions import Handler, Kind, Question, Select, check_same, chosen_items, default_answer
+from nas.space.samples import Sample
+from nas.space.traced import Decided, traced
 
-Assumptions: TypeAlias = dict[str, frozenset[Answer]]
-"""What the place that runs now has assumed: label -> the answers it stands under."""
+Path: TypeAlias = tuple[tuple[str, frozenset[Answer]], ...]
+"""The conditions under which something is asked, the outer ones first: a label, and the answers that lead on."""
 
 
-@final
-@dataclass(slots=True)
-class _Node:
-    """A choice while its branches are still being found."""
+class Entry(NamedTuple):
+    """A choice, where candidates and blocks of other choices ask it."""
 
-    question: Question
-    assumptions: Assumptions
-    branches: dict[frozenset[Answer], list[_Node]] = field(default_factory=dict)
-
-    def freeze(self) -> list[Choice]:
-        """The choice, and after it those that all its answers lead to: they do not depend on it."""
-        q, always = self.question, self._always()
-        branches = tuple(
-            Branch(answers=answers, choices=choices)
-            for answers, nodes in self.branches.items()
-            if (choices := tuple(c for n in nodes if n.question.label not in always for c in n.freeze()))
-        )
-        own = Choice(label=q.label, domain=q.domain, kind=q.kind, default=q.default, branches=branches)
-        return [own, *(choice for node in always.values() for choice in node.freeze())]
-
-    def _always(self) -> dict[str, _Node]:
-        """What each input goes through alike: asked under all answers, with nothing below it."""
-        if self.question.kind != "input" or not self.branches:
-            return {}
-        answers, nodes = dict[str, set[Answer]](), dict[str, list[_Node]]()
-        for under, found in self.branches.items():
-            for node in found:
-                answers.setdefault(node.question.label, set()).update(under)
-                nodes.setdefault(node.question.label, []).append(node)
-        everything = {as_key(answer) for answer in self.question.domain.values()}
-        return {
-            label: nodes[label][0]
-            for label, under in answers.items()
-            if under == everything and not any(any(node.branches.values()) for node in nodes[label])
-        }
+    label: str
+    kind: Kind
+    domain: Domain
+    path: Path
 
 
 @final
 class Discover(Handler):
-    """Records what is asked, and under which answers; gives the program the defaults to go on with."""
+    """Records what is asked, and inside which candidates; gives the program one answer of each choice to go on with.
 
-    def __init__(self) -> None:
-        self._roots: list[_Node] = []
-        self._siblings = self._roots
-        self._assumptions: Assumptions = {}
-        self._asked: dict[str, list[_Node]] = {}
+    Args:
+        answer: of ValueChoices.
+        decided: is told when plain Python decides something by an answer.
+
+    Attributes:
+        entries: what was asked where, in order.
+        values: the answers that the program got, in the order in which it asked for them.
+    """
+
+    def __init__(
+        self, answer: Callable[[Question], Answer] = default_answer, decided: Decided = lambda *told: None
+    ) -> None:
+        self.entries: dict[Entry, Question] = {}
+        self.values: Sample = {}
+        self._answer, self._decided = answer, decided
+        self._questions: dict[str, Question] = {}
+        self._path: Path = ()
+        self._assumed: dict[str, frozenset[Answer]] = {}
 
     @property
-    def search_space(self) -> SearchSpace:
-        """The tree found so far."""
-        return SearchSpace(tuple(choice for node in self._roots for choice in node.freeze()))
+    def order(self) -> dict[str, int]:
+        """Which label was asked how early."""
+        return {label: position for position, label in enumerate(self._questions)}
+
+    @property
+    def default(self) -> list[str]:
+        """The labels that are asked where every choice takes its default."""
+        found = []
+        for entry in self.entries:
+            defaults = {label: as_key(self._questions[label].default) for label, _ in entry.path}
+            if all(defaults[label] in answers for label, answers in entry.path):
+                found.append(entry.label)
+        return found
 
     def value(self, question: Question) -> Answer:
-        """The default; an int that remembers its question, so that Repeat can use it as its depth."""
+        """The given answer; an int that remembers its question, so that Repeat can use it as its depth."""
         self._note(question)
-        answer = self._assumed(question)
-        if isinstance(answer, int) and not isinstance(answer, bool):
-            answer = ChosenInt(answer)
-            answer.question = question
-        return answer
+        answer = self.values.setdefault(question.label, self._answer(question))
+        return traced(question, self._possible(question, answer), self._decided)
 
     def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
         """The default candidate, all the others built and dropped."""
-        node = self._note(question)
-        possible = self._assumptions.get(question.label)
-        chosen = self._assumed(question)
+        self._note(question)
+        possible = self._assumed.get(question.label)
+        chosen = self._possible(question, question.default)
         result: nn.Module | None = None
         for key in question.domain.values():
             if possible is None or key in possible:
-                with self._under(node, frozenset({key})):
+                with self._under(question, frozenset({key})):
                     module = build(key)
                 if key == chosen:
                     result = module
@@ -97,76 +87,53 @@ class Discover(Handler):
 
     def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
         """The module for the default inputs; what the other inputs go through is built and dropped."""
-        node = self._note(question)
-        chosen = self._assumed(question)
+        self._note(question)
+        chosen = self._possible(question, question.default)
         passed: dict[int, nn.Module] = {}
         if each is not None:
             taken: dict[int, set[Answer]] = {}
-            possible = self._assumptions.get(question.label)
+            possible = self._assumed.get(question.label)
             for answer in question.domain.values():
                 if possible is None or as_key(answer) in possible:
                     for i in chosen_items(answer):
                         taken.setdefault(i, set()).add(as_key(answer))
             for i, answers in sorted(taken.items()):
-                with self._under(node, frozenset(answers)):
+                with self._under(question, frozenset(answers)):
                     passed[i] = each(i)
         return select(chosen, {i: passed[i] for i in dict.fromkeys(chosen_items(chosen)) if i in passed})
 
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
         """As many blocks as the default says; what the deeper ones ask stands under `depth > index`."""
-        node = self._note(question)
+        self._note(question)
         depths = frozenset(question.domain.values())
-        possible = self._assumptions.get(question.label, depths)
+        possible = self._assumed.get(question.label, depths)
         built = []
         for index in range(max(possible)):
             deeper = frozenset(depth for depth in depths if depth > index)
             if possible <= deeper:
                 built.append(block(index))
             else:
-                with self._under(node, deeper):
+                with self._under(question, deeper):
                     built.append(block(index))
-        return nn.Sequential(*built[: self._assumed(question)])
+        return nn.Sequential(*built[: self._possible(question, self.values.get(question.label, question.default))])
 
-    def _assumed(self, question: Question) -> Answer:
-        possible = self._assumptions.get(question.label)
-        if possible is None or as_key(question.default) in possible:
-            return question.default
+    def _possible(self, question: Question, answer: Answer) -> Answer:
+        """The answer, or one that the place that runs now stands under."""
+        possible = self._assumed.get(question.label)
+        if possible is None or as_key(answer) in possible:
+            return answer
         return next(answer for answer in question.domain.values() if as_key(answer) in possible)
 
-    def _note(self, question: Question) -> _Node:
-        """The node to hang branches on: the one that was asked under the same answers, or else a new one."""
-        earlier = self._asked.setdefault(question.label, [])
-        if earlier:
-            check_same(earlier[0].question, question)
-        for node in earlier:
-            if node.assumptions == self._assumptions:
-                return node
-        node = _Node(question, dict(self._assumptions))
-        if not any(_implies(self._assumptions, other.assumptions) for other in earlier):
-            self._siblings.append(node)
-            earlier.append(node)
-        return node
+    def _note(self, question: Question) -> None:
+        check_same(self._questions.setdefault(question.label, question), question)
+        self.entries.setdefault(Entry(question.label, question.kind, question.domain, self._path), question)
 
     @contextmanager
-    def _under(self, node: _Node, answers: frozenset[Answer]) -> Iterator[None]:
-        label = node.question.label
-        siblings, assumed = self._siblings, self._assumptions.get(label)
-        found = node.branches.setdefault(answers, [])
-        self._siblings = found
-        self._assumptions = {**self._assumptions, label: answers if assumed is None else answers & assumed}
+    def _under(self, question: Question, answers: frozenset[Answer]) -> Iterator[None]:
+        label, path, assumed = question.label, self._path, self._assumed
+        self._path = (*path, (label, answers))
+        self._assumed = {**assumed, label: answers & assumed.get(label, answers)}
         try:
             yield
         finally:
-            self._siblings = siblings
-            self._assumptions = {k: v for k, v in self._assumptions.items() if k != label}
-            if assumed is not None:
-                self._assumptions[label] = assumed
-            if found and not any(node is other for other in self._asked[label]):
-                # The answer was known here already, but this place hangs more choices on it: the label stands again.
-                self._siblings.append(node)
-                self._asked[label].append(node)
-
-
-def _implies(assumptions: Assumptions, other: Assumptions) -> bool:
-    """Whether whatever runs under these assumptions runs under the other ones too."""
-    return all(label in assumptions and assumptions[label] <= answers for label, answers in other.items())
+            self._path, self._assumed = path, assumed

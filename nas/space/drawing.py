@@ -29,8 +29,9 @@ def size_text(space: SearchSpace) -> str:
     choices = f"{number} choice{'s' if number != 1 else ''}"
     if isinstance(size, float):
         return f"{choices}, infinitely many samples"
+    least = "" if space.exact else "at least "
     about = f" (about {_power(size)})" if size >= 10**9 else ""
-    return f"{choices}, {size:,} architecture{'s' if size != 1 else ''}{about}"
+    return f"{choices}, {least}{size:,} architecture{'s' if size != 1 else ''}{about}"
 
 
 def _power(size: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Generic, TypeVar, final
 
-from nas.checks import check_int, plain_int, without_numpy
+from nas.checks import as_plain, check_int, plain_int
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.space.domains import Answer, Choose, Domain
 
@@ -28,7 +28,7 @@ def _is_plain(value: object) -> bool:
 
 def _with_tuples(value: object) -> object:
     """JSON knows no tuples: a list stands for the tuple of its items."""
-    return tuple(_with_tuples(item) for item in value) if isinstance(value, list | tuple) else without_numpy(value)
+    return tuple(_with_tuples(item) for item in value) if isinstance(value, list | tuple) else as_plain(value)
 
 
 def _same_kind(left: object, right: object) -> bool:
@@ -112,7 +112,7 @@ def _check_candidates(candidates: Sequence[T]) -> tuple[T, ...]:
         raise NasTypeError(
             explain("candidates must be a list or tuple of values", got=candidates, mend="write [16, 32, 64]")
         )
-    found: tuple[Any, ...] = tuple(map(without_numpy, candidates))
+    found: tuple[Any, ...] = tuple(map(as_plain, candidates))
     if not found:
         raise NasValueError(explain("a choice needs at least one candidate", got=candidates, mend="name the answers"))
     if not _SIMPLE.issuperset(map(type, found)) and not all(map(_is_plain, found)):

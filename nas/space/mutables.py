@@ -22,9 +22,12 @@ Reduction: TypeAlias = Literal["sum", "mean", "concat", "none"]
 
 
 class ChosenInt(int):
-    """The int that discovery hands out for a ValueChoice: it remembers its question, so that `Repeat` can use it."""
+    """The int that discovery hands out for a ValueChoice: it remembers its question, so that `Repeat` can use it.
 
-    question: Question
+    What is computed from one may be of this kind too, but then has no question.
+    """
+
+    question: Question | None = None
 
 
 @overload
@@ -270,12 +273,13 @@ def Repeat(  # noqa: N802
         raise NasValueError(
             explain(f"the list of blocks must reach the greatest depth, {max(depths)}", got=len(block), where=where)
         )
-    if domain is None or isinstance(depth, ChosenInt):
+    asked = _asked(depth)
+    if domain is None or asked is not None:
         # A build sees only the value of a ValueChoice, so its label must not take part in the scope's name.
         scope = label if label is not None else "repeat"
-        if not isinstance(depth, ChosenInt):
+        if asked is None:
             return nn.Sequential(*(_scoped(scope, i, make) for i in range(depths[0])))
-        handler, question = current_handler(), depth.question
+        handler, question = current_handler(), asked
     else:
         handler, question = ask("repeat", domain, label=label)
         scope = question.label
@@ -284,10 +288,16 @@ def Repeat(  # noqa: N802
     return built
 
 
+def _asked(depth: object) -> Question | None:
+    """The ValueChoice whose very answer a depth is."""
+    return depth.question if isinstance(depth, ChosenInt) else None
+
+
 def _depth_domain(depth: int | tuple[int, int], where: str) -> Domain | None:
     """The depths to choose from; None where the depth is fixed."""
-    if isinstance(depth, ChosenInt):
-        return depth.question.domain
+    asked = _asked(depth)
+    if asked is not None:
+        return asked.domain
     if plain_int(depth) is not None:
         return None
     if isinstance(depth, tuple | list) and len(depth) == 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import cached_property
 from typing import final
 
@@ -23,6 +23,7 @@ class SearchSpace:
     Args:
         choices: the roots, in the order in which the program asks them.
         constraint: which of their samples are wanted; all of them where it is None.
+        doubts: what discovery could not find out for certain: labels -> why. Empty where the tree is exact.
 
     Example:
         >>> from nas import Categorical
@@ -31,8 +32,19 @@ class SearchSpace:
         (4, {'width': 16, 'kernel': 3})
     """
 
-    def __init__(self, choices: tuple[Choice, ...], constraint: Constraint | None = None) -> None:
-        self.choices, self.constraint = choices, constraint
+    def __init__(
+        self,
+        choices: tuple[Choice, ...],
+        constraint: Constraint | None = None,
+        *,
+        doubts: Mapping[str, str] | None = None,
+    ) -> None:
+        self.choices, self.constraint, self.doubts = choices, constraint, dict(doubts or {})
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tree holds all samples of the program; if not, `doubts` says why."""
+        return not self.doubts
 
     @classmethod
     def of(cls, domains: Mapping[str, Domain]) -> SearchSpace:
@@ -55,7 +67,7 @@ class SearchSpace:
                         mend="rename one of the two",
                     )
                 )
-        return SearchSpace(self.choices + SearchSpace.of(domains).choices, self.constraint)
+        return SearchSpace(self.choices + SearchSpace.of(domains).choices, self.constraint, doubts=self.doubts)
 
     def where(self, constraint: Where) -> SearchSpace:
         """The samples of this space that satisfy a constraint, and the one that it has already.
@@ -77,7 +89,7 @@ class SearchSpace:
         added = as_constraint(constraint)
         joint = added if self.constraint is None else self.constraint & added
         joint.check()
-        return SearchSpace(self.choices, joint)
+        return SearchSpace(self.choices, joint, doubts=self.doubts)
 
     def allows(self, sample: Mapping[str, Answer]) -> bool:
         """Whether a sample of the tree satisfies the constraint."""
@@ -326,6 +338,18 @@ class SearchSpace:
             return choice.default if drawn is None else choice.domain.sample(drawn)
 
         return self.walk(decide) | self._foreign(given)
+
+    def filled(self, sample: Mapping[str, Answer], labels: Container[str]) -> Sample:
+        """The sample with the defaults of those among some choices that are asked, but that it does not answer."""
+        found: Sample = dict(sample)
+
+        def decide(choice: Choice) -> Answer:
+            if choice.label not in found and choice.label in labels:
+                found[choice.label] = choice.default
+            return found.get(choice.label, _NOTHING)
+
+        self.walk(decide)
+        return found
 
     def _canonical(self, label: str, answer: Answer) -> Answer:
         try:

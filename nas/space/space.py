@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import random
-import weakref
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.random_state import Rng, as_rng, untouched
@@ -19,6 +21,7 @@ from nas.space.constraints import Where
 from nas.space.discover import Discover
 from nas.space.domains import Answer, Domain
 from nas.space.drawing import draw_html, draw_text, size_text
+from nas.space.exploration import Exploration
 from nas.space.mutators import Mutator
 from nas.space.questions import (
     Answering,
@@ -112,11 +115,37 @@ class ModelSpace:
         for mutator in self.mutators:
             if not isinstance(mutator, Mutator):
                 raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
-        module, discover, _ = self.without_weights(Discover)
-        first = weakref.ref(module)
-        del module
-        # A module that outlives its construction is held by somebody: by the factory, to return it again?
-        if first() is not None and self.without_weights(lambda: Answering(default_answer))[0] is first():
+        self._checked = False
+        exploration = Exploration(self._ask)
+        self.search_space = self._architecture = exploration.explore()
+        self._followers = exploration.followers
+        if not self.search_space.choices:
+            raise NasValueError(
+                explain(
+                    f"a model space needs at least one choice, but {self.name} asks none",
+                    mend="ask a ValueChoice, LayerChoice, InputChoice or Repeat in its constructor (and decorate its "
+                    "class with @model_space when you pass an instance), or give mutators",
+                )
+            )
+        if not self.exact:
+            doubts = "; ".join(f"{labels}: {why}" for labels, why in self.doubts.items())
+            warnings.warn(
+                f"The search space of {self.name} is not exact, for choices that depend on the value of others may "
+                f"have been missed ({doubts}). They are found as the search goes on; `size` counts what is known.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _ask(self, make: Callable[[], Discover]) -> None:
+        """Runs the program once, for discovery; the first time twice, for it must do the same again."""
+        module, handler, _ = self.without_weights(make)
+        if not self._checked:
+            self._checked = True
+            self._check_function(module, handler)
+
+    def _check_function(self, module: nn.Module, handler: Discover) -> None:
+        again, answering, _ = self.without_weights(lambda: Answering(default_answer))
+        if again is module:
             raise NasValueError(
                 explain(
                     "two builds share no storage, but this factory returns the same module each time",
@@ -124,13 +153,23 @@ class ModelSpace:
                     mend="build a new one in it, or give the module itself as the source",
                 )
             )
-        self.search_space = self._architecture = discover.search_space
-        if not self.search_space.choices:
+        asked, shapes = set(handler.default), _shapes(module)
+        differences = [
+            f"the choice {label!r} is asked in one of the two" for label in sorted(asked ^ set(answering.answers))
+        ]
+        differences += [
+            f"{name!r} is {one} in one and {other} in the other"
+            for name, one in shapes.items()
+            if one != (other := _shapes(again).get(name, "not there"))
+        ]
+        if differences:
             raise NasValueError(
                 explain(
-                    f"a model space needs at least one choice, but {self.name} asks none",
-                    mend="ask a ValueChoice, LayerChoice, InputChoice or Repeat in its constructor (and decorate its "
-                    "class with @model_space when you pass an instance), or give mutators",
+                    "a constructor must be a function of its answers, but two constructions under the same ones "
+                    "differ: " + "; ".join(differences[:3]),
+                    where=self.name,
+                    mend="let it depend on nothing that changes from one construction to the next (a class attribute, "
+                    "a global, a random number)",
                 )
             )
 
@@ -147,6 +186,16 @@ class ModelSpace:
     def size(self) -> int | float:
         """How many architectures the tree has, exactly (`math.inf` with an interval of reals)."""
         return self.search_space.size
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tree holds all architectures; if not, `doubts` says why, and `size` counts what is known."""
+        return self.search_space.exact
+
+    @property
+    def doubts(self) -> dict[str, str]:
+        """What could not be found out for certain: the labels of choices -> why. Empty where the space is exact."""
+        return self.search_space.doubts
 
     def default(self) -> Sample:
         """The sample of the base model."""
@@ -271,6 +320,7 @@ class ModelSpace:
             for n, answer in _mapping(sample).items()
             if n in self._architecture.domains or n not in self.hyperparameters
         }
+        mine = self._architecture.filled(mine, self._followers)
         canonical, wrong, unknown = self._architecture.problems(mine)
         if wrong:
             self._architecture.validate(mine)
@@ -361,6 +411,12 @@ class ModelSpace:
 
     def _repr_html_(self) -> str:
         return draw_html(self.name, self.search_space)
+
+
+def _shapes(module: nn.Module) -> dict[str, str]:
+    """The shapes of its parameters and buffers, in words."""
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    return {name: "lazy" if is_lazy(tensor) else str(tuple(tensor.shape)) for name, tensor in tensors}
 
 
 def _mapping(sample: object) -> Mapping[str, Answer]:

@@ -1,0 +1,407 @@
+"""Finds the search space of a program: asks it again under other answers, and learns which choices depend on which."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, final
+
+from nas.errors import NasError, NasValueError, explain
+from nas.space.choice_tree import Choice
+from nas.space.discover import Discover, Entry, Path
+from nas.space.domains import Answer, Domain
+from nas.space.numeric_domains import Integer
+from nas.space.planting import Planting
+from nas.space.questions import Question, check_same
+from nas.space.samples import Sample
+from nas.space.search_space import SearchSpace
+from nas.space.traced import Labels, Place
+
+TRIED = 64
+"""Of a ValueChoice with more answers than this, only some are tried."""
+RUNS = 1000
+"""A program is asked at most so often."""
+_COMBINATIONS = 256
+"""So many answers of several choices at once are tried, where these decide together."""
+_SHIFTS = 8
+"""So many times all other choices are answered otherwise, where one has turned out to matter."""
+_PAIRED = 8
+"""Up to so many choices that Python compares with something are tried in pairs."""
+
+Ask: TypeAlias = Callable[[Callable[[], Discover]], None]
+"""Runs the program once under the handler that it makes."""
+
+
+@final
+@dataclass(eq=False)
+class _Run:
+    """One run of the program: what it asked, and what it was answered."""
+
+    values: Sample
+    """Of the ValueChoices, in the order in which they were asked."""
+    entries: dict[Entry, Question]
+    order: dict[str, int]
+    failed: bool
+    """Whether the program raised an error under these answers, so that nobody knows what else it would ask."""
+
+    def asks(self, entry: Entry) -> bool | None:
+        """Whether it asked this; None where it cannot tell."""
+        for label, answers in entry.path:
+            if label in self.values and self.values[label] not in answers:
+                return None  # A Repeat builds blocks that the answer which the program got leaves out.
+        return True if entry in self.entries else None if self.failed else False
+
+
+@final
+@dataclass(slots=True)
+class _Asked:
+    """In the tree of all runs: the ValueChoice that comes next, and what comes after each of its answers."""
+
+    label: str
+    question: Question
+    after: dict[Answer, _Asked | _Run] = field(default_factory=dict)
+
+
+class _TooMany(Exception):  # noqa: N818 - names the situation
+    """The program was asked as often as it may be."""
+
+
+_Term: TypeAlias = tuple[tuple[str, frozenset[Answer]], ...]
+
+
+@final
+class Exploration:
+    """What is known of a program: which choices it asks, and on whose answers that depends.
+
+    The program is a function of the answers that it gets. It is run under the defaults first. Then all ValueChoices get
+    other answers at once, so that those which do not matter are told in as many runs as the largest has answers. Where
+    something else is asked, bisection finds the choice that made the difference, all its answers are tried, and the
+    rest is shifted under each of them. Comparisons and arithmetic that plain Python does with answers name the choices
+    that may decide together; these are tried in all combinations.
+
+    Args:
+        ask: runs the program once.
+
+    Attributes:
+        doubts: what could not be found out for certain: labels -> why.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._known: _Asked | _Run | None = None
+        self._runs: list[_Run] = []
+        self._entries: dict[Entry, Question] = {}
+        self._questions: dict[str, Question] = {}
+        self._matters: dict[Entry, tuple[str, ...]] = {}
+        self._compared: dict[tuple[Labels, Place], _Run] = {}
+        self._hints: dict[str, set[float]] = {}
+        self.doubts: dict[tuple[str, ...], str] = {}
+
+    def explore(self) -> SearchSpace:
+        """Runs the program as often as it takes, and returns its search space."""
+        try:
+            self._run(_given({}))
+            while self._look_round():
+                pass
+        except _TooMany:
+            labels = tuple(label for label, question in self._questions.items() if question.domain.size > 1)
+            self.doubts[labels] = f"it would take more than {RUNS:,} constructions to try their answers"
+        tree = self._tree()
+        return SearchSpace(tree, doubts={", ".join(labels): why for labels, why in self.doubts.items()})
+
+    @property
+    def followers(self) -> frozenset[str]:
+        """The labels of the choices that depend on the value of another."""
+        return frozenset(entry.label for entry in self._matters)
+
+    # Running the program.
+
+    def _run(self, answer: Callable[[Question], Answer]) -> _Run:
+        """The run under these answers; one that would be answered alike is not made again."""
+        node, way = self._known, []
+        while isinstance(node, _Asked):
+            given = answer(node.question)
+            way.append((node, given))
+            node = node.after.get(given)
+        if node is None:
+            node = self._execute(answer)
+            self._remember(node)
+        return node
+
+    def _execute(self, answer: Callable[[Question], Answer]) -> _Run:
+        if len(self._runs) >= RUNS:
+            raise _TooMany
+        compared: dict[tuple[Labels, Place], Answer] = {}
+        discover = Discover()
+
+        def make() -> Discover:
+            nonlocal discover
+            compared.clear()
+            discover = Discover(answer, lambda labels, place, other: compared.setdefault((labels, place), other))
+            return discover
+
+        failed = False
+        try:
+            self._ask(make)
+        except NasError as error:
+            if self._runs:
+                error.add_note(f"nas: under the answers {discover.values}")
+            raise
+        except Exception:
+            if not self._runs:
+                raise
+            failed = True
+        run = _Run(discover.values, discover.entries, discover.order, failed)
+        self._runs.append(run)
+        for entry, question in run.entries.items():
+            check_same(self._questions.setdefault(entry.label, question), question)
+            self._entries.setdefault(entry, question)
+        for (labels, place), other in compared.items():
+            self._compared.setdefault((labels, place), run)
+            if isinstance(other, int | float):
+                for label in labels:
+                    self._hints.setdefault(label, set()).add(other)
+        return run
+
+    def _remember(self, run: _Run) -> None:
+        asked = list(run.values.items())
+        if not asked:
+            self._known = run
+            return
+        if self._known is None:
+            self._known = _Asked(asked[0][0], self._questions[asked[0][0]])
+        node = self._known
+        for position, (label, answer) in enumerate(asked):
+            assert isinstance(node, _Asked)
+            if node.label != label:
+                raise _not_a_function(node.label, label)
+            if position == len(asked) - 1:
+                node.after[answer] = run
+            else:
+                following = asked[position + 1][0]
+                node = node.after.setdefault(answer, _Asked(following, self._questions[following]))
+
+    # Finding out what matters.
+
+    def _look_round(self) -> bool:
+        """Tries what has not been tried; whether there was anything."""
+        before = len(self._runs)
+        for mattering in [(), *dict.fromkeys(self._matters.values())]:
+            for values, run in self._rows(mattering):
+                self._learn(run)
+                for shift in range(1, self._shifts(run, values)):
+                    self._learn(self._run(self._shifted(values, shift)))
+        for base, groups in self._groups():
+            for values in self._packed(groups):
+                run = self._run(_given({**base.values, **values}))
+                self._learn(run)
+                for group in groups:  # What another choice has switched off is tried by itself.
+                    if any(label not in run.values for label in group if label in values):
+                        self._learn(self._run(_given({**base.values, **{n: values[n] for n in group if n in values}})))
+        return len(self._runs) > before
+
+    def _shifts(self, run: _Run, values: Mapping[str, Answer]) -> int:
+        most = max((len(self._tried(label)) for label in run.values if label not in values), default=0)
+        return most if not values else min(most, _SHIFTS)
+
+    def _shifted(self, values: Mapping[str, Answer], shift: int) -> Callable[[Question], Answer]:
+        def answer(question: Question) -> Answer:
+            if question.label in values:
+                return values[question.label]
+            self._questions.setdefault(question.label, question)
+            tried = self._tried(question.label)
+            return tried[shift % len(tried)]
+
+        return answer
+
+    def _tried(self, label: str) -> list[Answer]:
+        """The answers of a ValueChoice that are tried, its default first."""
+        question = self._questions[label]
+        answers = _some(question.domain, self._hints.get(label, ()))
+        start = answers.index(question.default) if question.default in answers else 0
+        return answers[start:] + answers[:start]
+
+    def _rows(self, labels: Sequence[str]) -> Iterator[tuple[Sample, _Run]]:
+        """Each combination of answers to these choices, where they are asked, all others at their defaults."""
+        pending: list[Sample] = [{}]
+        number = 0
+        while pending:
+            values = pending.pop()
+            run = self._run(_given(values))
+            following = next((n for n in run.values if n in labels and n not in values), None)
+            if following is not None:
+                pending += [{**values, following: answer} for answer in reversed(self._tried(following))]
+                continue
+            number += 1
+            if number > _COMBINATIONS:
+                self.doubts[tuple(labels)] = (
+                    f"they decide together, and not all {_COMBINATIONS:,} combinations were tried"
+                )
+                return
+            yield values, run
+
+    def _learn(self, run: _Run) -> None:
+        """Compares a run with what was expected of it, and finds the choices that made the differences."""
+        for entry in [*run.entries, *(entry for entry in self._entries if entry not in run.entries)]:
+            while True:
+                mattering = self._matters.get(entry, ())
+                usual = self._run(_given({n: a for n, a in run.values.items() if n in mattering}))
+                expected, found = usual.asks(entry), run.asks(entry)
+                if expected is None or found is None or expected == found:
+                    break
+                self._matters[entry] = (*mattering, self._difference(entry, usual, run, mattering))
+
+    def _difference(self, entry: Entry, usual: _Run, run: _Run, mattering: Sequence[str]) -> str:
+        """A choice by whose answer one run asks the entry and the other does not, by bisection."""
+        others = [n for n in run.values if n not in mattering and usual.values.get(n, _NOTHING) != run.values[n]]
+        fixed = {n: a for n, a in run.values.items() if n in mattering}
+        for suspect in dict.fromkeys(n for known in self._matters.values() for n in known if n in others):
+            if self._run(_given({**fixed, suspect: run.values[suspect]})).asks(entry) != usual.asks(entry):
+                return suspect
+        low, high = 0, len(others)
+        while high - low > 1:
+            middle = (low + high) // 2
+            mixed = self._run(_given({**fixed, **{n: run.values[n] for n in others[:middle]}}))
+            if mixed.asks(entry) == usual.asks(entry):
+                low = middle
+            else:
+                high = middle
+        return others[high - 1]
+
+    def _groups(self) -> Iterator[tuple[_Run, list[tuple[str, ...]]]]:
+        """Choices that Python has compared, by the run in which it did so first."""
+        found: dict[_Run, dict[tuple[str, ...], None]] = {}
+        for (labels, _), base in self._compared.items():
+            found.setdefault(base, {})[tuple(n for n in base.values if n in labels)] = None
+        compared = dict.fromkeys(label for labels, _ in self._compared for label in sorted(labels))
+        if len(compared) <= _PAIRED:
+            for pair in itertools.combinations(compared, 2):
+                both = next((run for run in self._runs if all(label in run.values for label in pair)), None)
+                if both is not None:
+                    found.setdefault(both, {})[pair] = None
+        for base, groups in found.items():
+            yield base, list(groups)
+
+    def _packed(self, groups: Sequence[tuple[str, ...]]) -> Iterator[Sample]:
+        """Answers that try all combinations within each group, those of several groups at once where they agree."""
+        left: dict[tuple[str, ...], list[Sample]] = {}
+        for group in groups:
+            number = math.prod(len(self._tried(label)) for label in group)
+            if number > _COMBINATIONS:
+                self.doubts[group] = f"they may decide together, and their {number:,} combinations are too many to try"
+                continue
+            answers = itertools.product(*(self._tried(label) for label in group))
+            left[group] = [dict(zip(group, combination, strict=True)) for combination in answers]
+        while any(left.values()):
+            values: Sample = {}
+            for combinations in left.values():
+                fitting = next((c for c in combinations if all(values.get(n, a) == a for n, a in c.items())), None)
+                if fitting is not None:
+                    values.update(fitting)
+                    combinations.remove(fitting)
+            yield values
+
+    # Planting the tree.
+
+    def _tree(self) -> tuple[Choice, ...]:
+        planting = Planting(self._questions)
+        for entry in self._entries:
+            mattering = self._closed(self._matters.get(entry, ()))
+            rows = list(self._rows(mattering)) if mattering else []
+            for label in mattering:
+                number, size = len(self._tried(label)), self._questions[label].domain.size
+                if number < size:
+                    many = f"{size:,}" if isinstance(size, int) else "infinitely many"
+                    self.doubts[(label,)] = (
+                        f"other choices follow its value, and only {number} of {many} answers were tried"
+                    )
+            if not mattering:
+                planting.add(entry.label, entry.path)
+                continue
+            for term in self._terms([(values, run.asks(entry)) for values, run in rows]):
+                witness = next(
+                    run for values, run in rows if run.asks(entry) and all(values.get(n) in a for n, a in term)
+                )
+                planting.add(entry.label, _merged(entry.path, term, witness.order))
+        return planting.choices
+
+    def _closed(self, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """These choices, and those on which it depends whether they are asked."""
+        found = dict.fromkeys(labels)
+        pending = list(labels)
+        while pending:
+            label = pending.pop()
+            for entry, mattering in self._matters.items():
+                if entry.label == label:
+                    pending += [n for n in mattering if n not in found]
+                    found.update(dict.fromkeys(mattering))
+        return tuple(found)
+
+    def _terms(self, rows: list[tuple[Sample, bool | None]]) -> list[_Term]:
+        """The conditions under which the answer is yes: one after the other, and within each all at once."""
+        known = {truth for _, truth in rows if truth is not None}
+        if known != {True, False}:
+            return [()] if True in known else []
+        label = next(iter(rows[0][0]))
+        behind: dict[Answer, list[tuple[Sample, bool | None]]] = {}
+        for values, truth in rows:
+            behind.setdefault(values[label], []).append(({n: a for n, a in values.items() if n != label}, truth))
+        alike: dict[tuple[_Term, ...], set[Answer]] = {}
+        for answer, following in behind.items():
+            if any(truth is not None for _, truth in following):
+                alike.setdefault(tuple(self._terms(following)), set()).add(answer)
+        if len(alike) == 1:
+            return list(next(iter(alike)))
+        return [((label, frozenset(answers)), *term) for terms, answers in alike.items() for term in terms]
+
+
+def _merged(path: Path, term: _Term, order: Mapping[str, int]) -> Path:
+    """The conditions of a path and of a term together, those that were asked first outermost."""
+    found = list(path)
+    for label, answers in term:
+        for position, (other, theirs) in enumerate(found):
+            if other == label:
+                found[position] = (label, theirs & answers)
+                break
+            if order[other] > order[label]:
+                found.insert(position, (label, answers))
+                break
+        else:
+            found.append((label, answers))
+    return tuple(found)
+
+
+def _given(values: Mapping[str, Answer]) -> Callable[[Question], Answer]:
+    """Answers from a dict, and the default for what it lacks."""
+    return lambda question: values.get(question.label, question.default)
+
+
+def _some(domain: Domain, hints: Iterable[float]) -> list[Answer]:
+    """The answers of a domain that are tried: all of them, or the ends, a few between, and what was compared with."""
+    if domain.size <= TRIED:
+        return list(domain.values())
+    found: list[Answer] = [domain.first]
+    if domain.numeric:
+        found += [domain.from_unit(position) for position in (0.0, 0.25, 0.5, 0.75, 1.0)]
+        for hint in sorted(hints):
+            below, above = math.nextafter(hint, -math.inf), math.nextafter(hint, math.inf)
+            near = (hint - 1, hint, hint + 1) if isinstance(domain, Integer) else (below, hint, above)
+            found += [domain.canonical(value) for value in near if domain.contains(value)]
+    elif domain.listable:
+        found += [domain.at(int(position * (domain.size - 1))) for position in (0.25, 0.5, 0.75, 1.0)]
+    return list(dict.fromkeys(found))
+
+
+_NOTHING = object()
+
+
+def _not_a_function(one: str, other: str) -> NasValueError:
+    return NasValueError(
+        explain(
+            f"a constructor must be a function of its answers, but under the same ones it asked {one!r} one time and "
+            f"{other!r} another",
+            mend="let it depend on nothing that changes from one construction to the next",
+        )
+    )

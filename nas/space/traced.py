@@ -1,0 +1,147 @@
+"""Values that remember which choices they come from, and tell when plain Python decides something by them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeAlias, final
+
+from nas.space.domains import Answer
+from nas.space.mutables import ChosenInt
+from nas.space.questions import Question
+
+Labels: TypeAlias = frozenset[str]
+Place: TypeAlias = tuple[Any, ...]
+Decided: TypeAlias = Callable[[Labels, Place, Answer], None]
+"""Is told the labels that took part in a comparison, where in the program it stands, and what was compared with."""
+
+_ARITHMETIC = (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "divmod", "lshift", "rshift", "and", "or", "xor"),
+    *("radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rdivmod", "rlshift", "rrshift", "rand", "ror"),
+    *("rxor", "neg", "pos", "abs", "invert", "round", "trunc", "floor", "ceil"),
+)
+_DECIDING = ("eq", "ne", "lt", "le", "gt", "ge", "bool", "len", "hash", "contains")
+_CALLERS = 4
+"""So many callers tell one use of a helper function from another."""
+
+
+class _Traced:
+    """What the three kinds have in common. A copy is the same value; what is pickled has no memory."""
+
+    labels: Labels
+    decided: Decided
+    plain: Any
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self.plain), (self.plain,)
+
+
+@final
+class TracedInt(_Traced, ChosenInt):
+    """An int of a ValueChoice, or one that was computed from some."""
+
+    @property
+    def plain(self) -> int:
+        """The same int without a memory."""
+        return int.__add__(self, 0)
+
+
+@final
+class TracedFloat(_Traced, float):
+    """A float of a ValueChoice, or one that was computed from some."""
+
+    @property
+    def plain(self) -> float:
+        """The same float without a memory."""
+        return float.__add__(self, 0.0)
+
+
+@final
+class TracedStr(_Traced, str):
+    """A str of a ValueChoice."""
+
+    @property
+    def plain(self) -> str:
+        """The same str without a memory."""
+        return "".join(iter(self))
+
+
+_KINDS: dict[type, Any] = {int: TracedInt, float: TracedFloat, str: TracedStr}
+
+
+def traced(question: Question, answer: Answer, decided: Decided) -> Answer:
+    """The answer as a value that remembers its choice; a bool, a None or a tuple as it is, for these cannot."""
+    kind = _KINDS.get(type(answer))
+    if kind is None:
+        return answer
+    value = _remember(kind(answer), frozenset({question.label}), decided)
+    if kind is TracedInt:
+        value.question = question
+    return value
+
+
+def _remember(value: Any, labels: Labels, decided: Decided) -> Any:
+    value.labels, value.decided = labels, decided
+    return value
+
+
+def _labels(values: tuple[object, ...]) -> Labels:
+    return frozenset().union(*(value.labels for value in values if isinstance(value, _Traced)))
+
+
+def _computes(base: type, name: str) -> Callable[..., Any]:
+    compute = getattr(base, name)
+
+    def method(self: Any, *others: Any) -> Any:
+        result = compute(self, *others)
+        if result is NotImplemented:
+            return result
+        labels = self.labels | _labels(others)
+        if isinstance(result, tuple):  # of divmod
+            return tuple(_remember(_KINDS[type(item)](item), labels, self.decided) for item in result)
+        kind = _KINDS.get(type(result))
+        return result if kind is None else _remember(kind(result), labels, self.decided)
+
+    return method
+
+
+def _decides(base: type, name: str) -> Callable[..., Any]:
+    compute = getattr(base, name)
+
+    def method(self: Any, *others: Any) -> Any:
+        place = _place(sys._getframe(1))
+        if place is not None:
+            with_what = others[0] if others and not isinstance(others[0], _Traced) else None
+            self.decided(self.labels | _labels(others), place, with_what)
+        return compute(self, *others)
+
+    return method
+
+
+def _place(frame: FrameType | None) -> Place | None:
+    """Where in the program it is; None inside torch, which compares sizes to check them, and asks no choices."""
+    if frame is None or str(frame.f_globals.get("__name__", "")).partition(".")[0] in ("torch", "nas"):
+        return None
+    found: list[Any] = []
+    while frame is not None and len(found) < 2 * _CALLERS:
+        found += [frame.f_code, frame.f_lasti]
+        frame = frame.f_back
+    return tuple(found)
+
+
+def _equip(kind: type, base: type) -> None:
+    for names, make in ((_ARITHMETIC, _computes), (_DECIDING, _decides)):
+        for name in (f"__{name}__" for name in names):
+            if name in vars(base):
+                setattr(kind, name, make(base, name))
+
+
+for _base, _kind in _KINDS.items():
+    _equip(_kind, _base)

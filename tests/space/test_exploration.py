@@ -1,0 +1,297 @@
+"""Choices that depend on the value of others: found by running the program, whatever Python does with the value."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import nas
+from nas import InputChoice, LayerChoice, ModelSpace, Mutator, NasError, Real, Repeat, ValueChoice, label_scope
+from nas.space import Answering, Sample, dumps_sample
+
+
+def every(space: ModelSpace) -> list[Sample]:
+    """All samples by brute force: the program is run under each answer to each question that it asks."""
+    found: list[Sample] = []
+    pending: list[Sample] = [{}]
+    while pending:
+        sample = pending.pop()
+        handler = space.without_weights(
+            lambda sample=sample: Answering(lambda q: sample.get(q.label, q.default))  # type: ignore[misc]
+        )[1]
+        following = next((label for label in handler.questions if label not in sample), None)
+        if following is None:
+            found.append(handler.answers)
+        else:
+            pending += [{**sample, following: answer} for answer in handler.questions[following].domain.values()]
+    return found
+
+
+def texts(samples: list[Sample] | Iterator[Sample]) -> list[str]:
+    return sorted(dumps_sample(dict(sorted(sample.items()))) for sample in samples)
+
+
+def is_exact(space: ModelSpace) -> None:
+    expected = every(space)
+    grid = list(space.grid())
+    assert texts(grid) == texts(expected)
+    assert space.size == len(expected)
+    assert space.exact
+    assert not space.doubts
+    for sample in grid[:: max(1, len(grid) // 20)]:
+        assert space.contains(sample)
+        assert vars(space.build(sample))["nas_architecture"]["sample"] == sample
+
+
+def value(label: str, number: int = 3) -> int:
+    return ValueChoice(list(range(1, number + 1)), label=label)
+
+
+# What Python does with a value.
+
+
+def by_for() -> None:
+    for i in range(value("depth")):
+        value(f"w{i}")
+
+
+def by_while() -> None:
+    left = value("depth")
+    while left > 0:
+        value(f"w{left}")
+        left -= 1
+
+
+def by_comprehension() -> None:
+    _ = [value(f"w{i}") for i in range(value("depth"))]
+
+
+def by_if() -> None:
+    kind = ValueChoice(["mlp", "cnn", "rnn"], label="kind")
+    if kind == "mlp":
+        value("units")
+    elif kind == "cnn":
+        value("channels"), value("kernel", 2)
+    else:
+        value("cells", 2)
+
+
+def by_match() -> None:
+    match ValueChoice(["mlp", "cnn"], label="kind"):
+        case "mlp":
+            value("units")
+        case "cnn":
+            value("channels", 2)
+
+
+def by_dict() -> None:
+    build: dict[str, Callable[[], object]] = {"mlp": lambda: value("units"), "cnn": lambda: value("channels", 2)}
+    build[ValueChoice(["mlp", "cnn"], label="kind")]()
+
+
+def by_early_return() -> None:
+    if ValueChoice([False, True], label="small"):
+        return
+    value("width")
+
+
+def by_sum_of_several() -> None:
+    if value("a") + value("b") + value("c") > 8:
+        value("z", 2)
+
+
+def by_nested_comparisons() -> None:
+    a, b, c = value("a"), value("b"), value("c")
+    if a == 3 and b == 2 and c == 3:
+        value("z", 2)
+
+
+def by_bools() -> None:
+    deep, wide = value("depth") > 2, value("width") > 2
+    if deep and wide:
+        value("z", 2)
+
+
+def by_nested_loops() -> None:
+    for i in range(value("rows", 2)):
+        for j in range(value("columns")):
+            value(f"w{i}{j}", 2)
+
+
+def by_a_condition_on_a_conditional_one() -> None:
+    if ValueChoice(["mlp", "none"], label="kind") == "mlp":
+        for i in range(value("depth")):
+            if value(f"w{i}", 2) == 2:
+                value(f"bias{i}", 2)
+
+
+def by_a_number_that_decides_what_else_there_is_to_choose() -> None:
+    units = value("units")
+    if 2 in {units, value("more")}:
+        value("z", 2)
+
+
+def by_a_value_inside_candidates() -> None:
+    depth = value("depth")
+
+    def mlp() -> nn.Module:
+        for i in range(depth):
+            value(f"w{i}", 2)
+        return nn.Identity()
+
+    LayerChoice({"mlp": mlp, "none": nn.Identity}, label="op")
+
+
+def by_a_value_of_a_candidate() -> None:
+    def mlp() -> nn.Module:
+        for i in range(value("depth")):
+            value(f"w{i}", 2)
+        return nn.Identity()
+
+    LayerChoice({"mlp": mlp, "none": nn.Identity}, label="op")
+
+
+def by_a_value_inside_repeat() -> None:
+    wide = value("wide", 2)
+
+    def block(index: int) -> nn.Module:
+        if wide == 2 or index == 1:
+            value(f"w{index}")
+        return nn.Identity()
+
+    Repeat(block, (0, 3), label="blocks")
+
+
+def by_a_computed_depth() -> None:
+    Repeat(lambda i: nn.Identity() if value(f"w{i}", 2) else nn.ReLU(), value("depth") - 1)
+
+
+def by_a_depth_that_is_used_twice() -> None:
+    depth = value("depth")
+    Repeat(lambda i: nn.Linear(2, value(f"w{i}", 2)), depth, label="blocks")
+    if depth == 3:
+        value("z", 2)
+
+
+def by_a_value_inside_each() -> None:
+    deep = value("deep", 2)
+
+    def each(index: int) -> nn.Module:
+        for i in range(deep):
+            value(f"e{index}{i}", 2)
+        return nn.Identity()
+
+    InputChoice(3, 1, each=each, label="input")
+
+
+def by_a_shared_label() -> None:
+    if value("kind", 2) == 1:
+        value("width"), value("kernel", 2)
+    else:
+        value("depth", 2), value("width")
+
+
+def by_a_helper_in_a_scope() -> None:
+    def stage(name: str) -> None:
+        with label_scope(name):
+            for _ in range(ValueChoice([1, 2])):
+                ValueChoice([8, 16])
+
+    stage("low")
+    stage("high")
+
+
+PROGRAMS = [function for name, function in list(globals().items()) if name.startswith("by_")]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_it_is_found_exactly(program: Callable[[], None]) -> None:
+    def build() -> nn.Module:
+        program()
+        return nn.Identity()
+
+    is_exact(ModelSpace(build))
+
+
+class Deepen(Mutator):
+    """Adds layers, as many as it asks."""
+
+    def mutate(self, model: nn.Module) -> nn.Module:
+        return nn.Sequential(model, *(nn.Linear(2, value(f"w{i}")) for i in range(value("depth"))))
+
+
+def test_it_is_found_in_mutators() -> None:
+    is_exact(ModelSpace(nn.Linear(2, 2), mutators=[Deepen()]))
+
+
+# Random programs.
+
+Program = list[tuple[Any, ...]]
+
+
+@st.composite
+def programs(draw: st.DrawFn, depth: int = 2, known: tuple[str, ...] = ()) -> Program:
+    steps: Program = []
+    for _ in range(draw(st.integers(1, 3))):
+        what = draw(st.sampled_from(["ask", "loop", "if", "joint", "bools", "layer", "repeat", "index"]))
+        if what == "ask" or not known or not depth:
+            label = draw(st.sampled_from("abcde"))
+            steps.append(("ask", label))
+            known = (*known, label)
+        elif what == "layer":
+            steps.append((what, draw(st.sampled_from("xy")), draw(programs(depth - 1, known)), draw(programs(0, known))))
+        elif what == "repeat":
+            steps.append((what, draw(st.sampled_from("rs")), draw(programs(0, known))))
+        else:
+            of = draw(st.sampled_from(known)), draw(st.sampled_from(known)), draw(st.integers(1, 5))
+            steps.append((what, of, draw(programs(depth - 1, known))))
+    return steps
+
+
+NUMBERS = {"a": 2, "b": 3, "c": 2, "d": 3, "e": 2}
+
+
+def run_program(program: Program, values: dict[str, int], scope: str = "") -> None:
+    values = dict(values)
+    for what, of, *inner in program:
+        if what == "ask":
+            values[of] = value(scope + of, NUMBERS[of])
+        elif what == "layer":
+            candidates = [partial(_module, steps, values, scope) for steps in inner]
+            LayerChoice(candidates, label=scope + of)
+        elif what == "repeat":
+            Repeat(lambda i, steps=inner[0]: _module(steps, values, f"{scope}{i}"), (1, 2), label=scope + of)  # type: ignore[misc]
+        else:
+            one, other, number = values[of[0]], values[of[1]], of[2]
+            times = {
+                "loop": lambda: one,
+                "if": lambda: one == number,
+                "joint": lambda: one * other >= number,
+                "bools": lambda: all([one > 1, other < 3]),
+                "index": lambda: [0, 1, 0, 1, 1][one],
+            }[what]()
+            for i in range(times):
+                run_program(inner[0], values, f"{scope}{i}" if what == "loop" else scope)
+
+
+def _module(steps: Program, values: dict[str, int], scope: str) -> nn.Module:
+    run_program(steps, values, scope)
+    return nn.Identity()
+
+
+@given(programs())
+@settings(max_examples=80, deadline=None)
+def test_random_programs_are_found_exactly(program: Program) -> None:
+    def build() -> nn.Module:
+        run_program(program, {})
+        return nn.Identity()
+
+    space = ModelSpace(build)
+    if space.size <= 600:
+        is_exact(space)
