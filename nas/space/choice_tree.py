@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,10 +37,16 @@ class Choice:
     kind: Kind
     default: Answer
     branches: tuple[Branch, ...] = ()
+    known: tuple[Answer, ...] = ()
+    """Numbers in ascending order, where only these were tried: what lies between two leads where the lower one leads."""
 
     def after(self, answer: Answer) -> tuple[Choice, ...]:
         """The choices that this answer makes active."""
-        return self._after.get(as_key(answer), ()) if self.branches else ()
+        if not self.branches:
+            return ()
+        if self.known:
+            answer = self.known[max(0, bisect_right(self.known, answer) - 1)]
+        return self._after.get(as_key(answer), ())
 
     @cached_property
     def _after(self) -> dict[Answer, tuple[Choice, ...]]:
@@ -63,6 +72,8 @@ def conditions(choices: tuple[Choice, ...], label: str, path: tuple[str, ...]) -
 def branch_text(choice: Choice, branch: Branch) -> str:
     """The condition of a branch, as in `op = 'conv'` or `depth >= 2`."""
     answers = sorted(branch.answers, key=repr)
+    if choice.known:
+        return _between(choice, branch)
     if choice.kind == "input":
         return f"{choice.label} has {_common(choice, branch)}"
     if len(answers) == 1 and choice.kind != "repeat":
@@ -72,6 +83,20 @@ def branch_text(choice: Choice, branch: Branch) -> str:
         if branch.answers == {a for a in choice.domain.values() if a >= least}:
             return f"{choice.label} >= {least}"
     return f"{choice.label} in {{{', '.join(repr(a) for a in answers)}}}"
+
+
+def _between(choice: Choice, branch: Branch) -> str:
+    """The intervals of a branch, as far as they are known, as in `0.5 < rate` or `20 <= n < 50`."""
+    known, found = choice.known, []
+    for leads, numbers in itertools.groupby(range(len(known)), lambda i: known[i] in branch.answers):
+        if leads:
+            positions = list(numbers)
+            first, last = positions[0], positions[-1]
+            strict = first > 0 and known[first] == math.nextafter(known[first - 1], math.inf)
+            low = "" if first == 0 else f"{known[first - 1]!r} < " if strict else f"{known[first]!r} <= "
+            high = "" if last + 1 == len(known) else f" < {known[last + 1]!r}"
+            found.append(f"{low}{choice.label}{high}")
+    return " or ".join(found)
 
 
 def _common(choice: Choice, branch: Branch) -> int:
@@ -189,11 +214,13 @@ def _classes(choice: Choice, group: tuple[Choice, ...]) -> list[tuple[Answer, Nu
     places = [c for c in _everywhere(group) if c.label == choice.label and c.branches]
     if not places:
         return [(choice.domain.first, choice.domain.size)]
-    classes: dict[tuple[tuple[int, ...], ...], tuple[Answer, int]] = {}
-    for answer in choice.domain.values():
+    infinite = choice.domain.size == math.inf
+    answers = next(place.known for place in places) if infinite else choice.domain.values()
+    classes: dict[tuple[tuple[int, ...], ...], tuple[Answer, Number]] = {}
+    for answer in answers:
         key = tuple(tuple(id(c) for c in place.after(answer)) for place in places)
         representative, number = classes.get(key, (answer, 0))
-        classes[key] = (representative, number + 1)
+        classes[key] = (representative, math.inf if infinite else number + 1)
     return list(classes.values())
 
 

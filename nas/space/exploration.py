@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from nas.errors import NasError, NasValueError, explain
 from nas.space.choice_tree import Choice
 from nas.space.discover import Discover, Entry, Path
-from nas.space.domains import Answer, Domain
+from nas.space.domains import Answer, Domain, as_key
 from nas.space.numeric_domains import Integer
 from nas.space.planting import Planting
 from nas.space.questions import Question, check_same
@@ -27,6 +28,8 @@ _COMBINATIONS = 256
 """So many answers of several choices at once are tried, where these decide together."""
 _SHIFTS = 8
 """So many times all other choices are answered otherwise, where one has turned out to matter."""
+_MEETING = 64
+"""An architecture with unexpected choices is worth so many more."""
 _PAIRED = 8
 """Up to so many choices that Python compares with something are tried in pairs."""
 
@@ -49,7 +52,7 @@ class _Run:
     def asks(self, entry: Entry) -> bool | None:
         """Whether it asked this; None where it cannot tell."""
         for label, answers in entry.path:
-            if label in self.values and self.values[label] not in answers:
+            if label in self.values and as_key(self.values[label]) not in answers:
                 return None  # A Repeat builds blocks that the answer which the program got leaves out.
         return True if entry in self.entries else None if self.failed else False
 
@@ -97,6 +100,9 @@ class Exploration:
         self._matters: dict[Entry, tuple[str, ...]] = {}
         self._compared: dict[tuple[Labels, Place], _Run] = {}
         self._hints: dict[str, set[float]] = {}
+        self._met: dict[str, list[Answer]] = {}
+        self._most = RUNS
+        self._exploring = True
         self.doubts: dict[tuple[str, ...], str] = {}
 
     def explore(self) -> SearchSpace:
@@ -108,6 +114,20 @@ class Exploration:
         except _TooMany:
             labels = tuple(label for label, question in self._questions.items() if question.domain.size > 1)
             self.doubts[labels] = f"it would take more than {RUNS:,} constructions to try their answers"
+        return self._space()
+
+    def meet(self, sample: Sample) -> SearchSpace:
+        """What is known after one more architecture, whose choices are not those that were expected."""
+        for label, answer in sample.items():
+            if label in self._questions:
+                self._met.setdefault(label, []).append(answer)
+        self._most = len(self._runs) + _MEETING
+        with suppress(_TooMany):
+            self._learn(self._run(_given(sample)))
+        return self._space()
+
+    def _space(self) -> SearchSpace:
+        self._exploring = False
         tree = self._tree()
         return SearchSpace(tree, doubts={", ".join(labels): why for labels, why in self.doubts.items()})
 
@@ -120,18 +140,17 @@ class Exploration:
 
     def _run(self, answer: Callable[[Question], Answer]) -> _Run:
         """The run under these answers; one that would be answered alike is not made again."""
-        node, way = self._known, []
+        node = self._known
         while isinstance(node, _Asked):
             given = answer(node.question)
-            way.append((node, given))
-            node = node.after.get(given)
+            node = node.after.get(as_key(given))
         if node is None:
             node = self._execute(answer)
             self._remember(node)
         return node
 
     def _execute(self, answer: Callable[[Question], Answer]) -> _Run:
-        if len(self._runs) >= RUNS:
+        if len(self._runs) >= self._most:
             raise _TooMany
         compared: dict[tuple[Labels, Place], Answer] = {}
         discover = Discover()
@@ -178,10 +197,10 @@ class Exploration:
             if node.label != label:
                 raise _not_a_function(node.label, label)
             if position == len(asked) - 1:
-                node.after[answer] = run
+                node.after[as_key(answer)] = run
             else:
                 following = asked[position + 1][0]
-                node = node.after.setdefault(answer, _Asked(following, self._questions[following]))
+                node = node.after.setdefault(as_key(answer), _Asked(following, self._questions[following]))
 
     # Finding out what matters.
 
@@ -219,7 +238,7 @@ class Exploration:
     def _tried(self, label: str) -> list[Answer]:
         """The answers of a ValueChoice that are tried, its default first."""
         question = self._questions[label]
-        answers = _some(question.domain, self._hints.get(label, ()))
+        answers = _some(question.domain, self._hints.get(label, ()), self._met.get(label, ()))
         start = answers.index(question.default) if question.default in answers else 0
         return answers[start:] + answers[:start]
 
@@ -229,7 +248,12 @@ class Exploration:
         number = 0
         while pending:
             values = pending.pop()
-            run = self._run(_given(values))
+            try:
+                run = self._run(_given(values))
+            except _TooMany:
+                if self._exploring:
+                    raise
+                continue  # The tree is planted with what is known.
             following = next((n for n in run.values if n in labels and n not in values), None)
             if following is not None:
                 pending += [{**values, following: answer} for answer in reversed(self._tried(following))]
@@ -306,23 +330,27 @@ class Exploration:
     # Planting the tree.
 
     def _tree(self) -> tuple[Choice, ...]:
-        planting = Planting(self._questions)
+        deciding = dict.fromkeys(label for mattering in self._matters.values() for label in mattering)
+        tried: dict[str, tuple[Answer, ...]] = {}
+        for label in deciding:
+            answers, domain = self._tried(label), self._questions[label].domain
+            if len(answers) < domain.size:
+                many = f"{domain.size:,}" if isinstance(domain.size, int) else "infinitely many"
+                self.doubts[(label,)] = (
+                    f"other choices follow its value, and only {len(answers)} of {many} answers were tried"
+                )
+                if domain.numeric:
+                    tried[label] = tuple(sorted(answers))
+        planting = Planting(self._questions, tried)
         for entry in self._entries:
             mattering = self._closed(self._matters.get(entry, ()))
             rows = list(self._rows(mattering)) if mattering else []
-            for label in mattering:
-                number, size = len(self._tried(label)), self._questions[label].domain.size
-                if number < size:
-                    many = f"{size:,}" if isinstance(size, int) else "infinitely many"
-                    self.doubts[(label,)] = (
-                        f"other choices follow its value, and only {number} of {many} answers were tried"
-                    )
             if not mattering:
                 planting.add(entry.label, entry.path)
                 continue
             for term in self._terms([(values, run.asks(entry)) for values, run in rows]):
                 witness = next(
-                    run for values, run in rows if run.asks(entry) and all(values.get(n) in a for n, a in term)
+                    run for values, run in rows if run.asks(entry) and all(as_key(values.get(n)) in a for n, a in term)
                 )
                 planting.add(entry.label, _merged(entry.path, term, witness.order))
         return planting.choices
@@ -347,7 +375,9 @@ class Exploration:
         label = next(iter(rows[0][0]))
         behind: dict[Answer, list[tuple[Sample, bool | None]]] = {}
         for values, truth in rows:
-            behind.setdefault(values[label], []).append(({n: a for n, a in values.items() if n != label}, truth))
+            behind.setdefault(as_key(values[label]), []).append(
+                ({n: a for n, a in values.items() if n != label}, truth)
+            )
         alike: dict[tuple[_Term, ...], set[Answer]] = {}
         for answer, following in behind.items():
             if any(truth is not None for _, truth in following):
@@ -378,11 +408,11 @@ def _given(values: Mapping[str, Answer]) -> Callable[[Question], Answer]:
     return lambda question: values.get(question.label, question.default)
 
 
-def _some(domain: Domain, hints: Iterable[float]) -> list[Answer]:
+def _some(domain: Domain, hints: Iterable[float], met: Iterable[Answer]) -> list[Answer]:
     """The answers of a domain that are tried: all of them, or the ends, a few between, and what was compared with."""
     if domain.size <= TRIED:
         return list(domain.values())
-    found: list[Answer] = [domain.first]
+    found: list[Answer] = [domain.first, *met]
     if domain.numeric:
         found += [domain.from_unit(position) for position in (0.0, 0.25, 0.5, 0.75, 1.0)]
         for hint in sorted(hints):
@@ -391,7 +421,7 @@ def _some(domain: Domain, hints: Iterable[float]) -> list[Answer]:
             found += [domain.canonical(value) for value in near if domain.contains(value)]
     elif domain.listable:
         found += [domain.at(int(position * (domain.size - 1))) for position in (0.25, 0.5, 0.75, 1.0)]
-    return list(dict.fromkeys(found))
+    return list({as_key(answer): answer for answer in found}.values())
 
 
 _NOTHING = object()

@@ -22,6 +22,7 @@ class _Node:
 
     question: Question
     assumptions: Assumptions
+    known: tuple[Answer, ...]
     branches: dict[frozenset[Answer], list[_Node]] = field(default_factory=dict)
 
     def freeze(self) -> list[Choice]:
@@ -32,7 +33,9 @@ class _Node:
             for answers, nodes in self.branches.items()
             if (choices := tuple(c for n in nodes if n.question.label not in always for c in n.freeze()))
         )
-        own = Choice(label=q.label, domain=q.domain, kind=q.kind, default=q.default, branches=branches)
+        own = Choice(
+            label=q.label, domain=q.domain, kind=q.kind, default=q.default, branches=branches, known=self.known
+        )
         return [own, *(choice for node in always.values() for choice in node.freeze())]
 
     def _always(self) -> dict[str, _Node]:
@@ -58,6 +61,7 @@ class Planting:
 
     Args:
         questions: by label, all that the tree may get to ask.
+        tried: of numbers whose answers were not all tried, those that were, in ascending order.
 
     Example:
         >>> from nas import Categorical
@@ -70,8 +74,10 @@ class Planting:
         (['depth'], 'width')
     """
 
-    def __init__(self, questions: Mapping[str, Question]) -> None:
-        self._questions = questions
+    def __init__(
+        self, questions: Mapping[str, Question], tried: Mapping[str, tuple[Answer, ...]] | None = None
+    ) -> None:
+        self._questions, self._tried = questions, tried or {}
         self._roots: list[_Node] = []
         self._asked: dict[str, list[_Node]] = {}
 
@@ -109,7 +115,7 @@ class Planting:
         return self._put(label, siblings, dict(assumptions))
 
     def _put(self, label: str, siblings: list[_Node], assumptions: Assumptions) -> _Node:
-        node = _Node(self._questions[label], assumptions)
+        node = _Node(self._questions[label], assumptions, self._tried.get(label, ()))
         siblings.append(node)
         self._asked.setdefault(label, []).append(node)
         return node

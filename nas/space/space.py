@@ -34,7 +34,7 @@ from nas.space.questions import (
     label_scope,
 )
 from nas.space.samples import Sample
-from nas.space.search_space import unknown_label
+from nas.space.search_space import SearchSpace, unknown_label
 from nas.weightless import copy_to_meta, without_weights
 
 M = TypeVar("M", bound=nn.Module)
@@ -119,6 +119,7 @@ class ModelSpace:
         exploration = Exploration(self._ask)
         self.search_space = self._architecture = exploration.explore()
         self._followers = exploration.followers
+        self._exploration = None if self.exact else exploration
         if not self.search_space.choices:
             raise NasValueError(
                 explain(
@@ -241,7 +242,9 @@ class ModelSpace:
         """A neighbour of a sample: exactly one choice changed, or each with the given probability."""
         rng = as_rng(rng, "rng")
         child = self.search_space.mutate(self.validate(sample), rng, probability)
-        return child if all(n in self.search_space.domains for n in sample) else self._asked(child, rng).answers
+        if self.exact:
+            return child
+        return self._asked(child, rng).answers | {n: child[n] for n in self.hyperparameters}
 
     def validate(self, sample: Mapping[str, Answer]) -> Sample:
         """Checks a sample, and returns it in canonical form.
@@ -251,17 +254,19 @@ class ModelSpace:
         """
         if not isinstance(sample, Mapping):
             raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
-        found, wrong, unknown = self.search_space.problems(sample)
-        if wrong or not unknown:
+        if self.exact:
             return self.search_space.validate(sample)
-        # Choices met only through the value of another are not in the tree: the program itself says whether it asks.
-        asked = self._asked({**found, **{label: sample[label] for label in unknown}}).answers
-        if unknown - asked.keys():
-            return self.search_space.validate({k: v for k, v in sample.items() if k not in asked or k in found})
-        self.search_space.validate(found)  # its constraint
-        return {label: asked[label] for label in asked if label in sample} | {
-            label: answer for label, answer in found.items() if label in self.hyperparameters
-        }
+        # The tree may lack choices, or know too little of when they are asked: the program itself says.
+        asked = self._asked(sample).answers
+        for label, domain in self.hyperparameters.items():
+            asked[label] = domain.canonical(sample[label]) if label in sample else domain.first
+        if asked.keys() != sample.keys():
+            unasked = [f"{label!r} is not asked under these answers" for label in sample if label not in asked]
+            missing = [f"the answer of {label!r} is missing" for label in asked if label not in sample]
+            raise NasValueError(explain("the sample is not of this space: " + "; ".join(unasked + missing), got=sample))
+        if not self.search_space.allows(asked):
+            raise NasValueError(explain("the sample does not satisfy the constraint", got=self.search_space.constraint))
+        return asked
 
     def contains(self, sample: Mapping[str, Answer]) -> bool:
         """Whether `validate` accepts the sample."""
@@ -286,6 +291,29 @@ class ModelSpace:
         if unknown:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in unknown))
         return found
+
+    def grow(self, sample: Mapping[str, Answer]) -> bool:
+        """Learns from a sample that a build has completed, where the space is not exact.
+
+        Returns:
+            Whether the tree knows more than before.
+        """
+        if self._exploration is None:
+            return False
+        mine = {
+            n: answer
+            for n, answer in sample.items()
+            if n in self._architecture.domains or n not in self.hyperparameters
+        }
+        _, wrong, unknown = self._architecture.problems(mine)
+        if not wrong and not unknown:
+            return False
+        constraint = self.search_space.constraint
+        self._architecture = self._exploration.meet(mine)
+        self._followers = self._exploration.followers
+        grown = self._architecture.joined(self.hyperparameters) if self.hyperparameters else self._architecture
+        self.search_space = SearchSpace(grown.choices, constraint, doubts=grown.doubts)
+        return True
 
     def with_hyperparameters(self, domains: Mapping[str, Domain]) -> ModelSpace:
         """This space joined with domains that the model does not ask: an evaluator's learning rate, say."""
@@ -320,12 +348,10 @@ class ModelSpace:
             for n, answer in _mapping(sample).items()
             if n in self._architecture.domains or n not in self.hyperparameters
         }
-        mine = self._architecture.filled(mine, self._followers)
-        canonical, wrong, unknown = self._architecture.problems(mine)
-        if wrong:
-            self._architecture.validate(mine)
-        module, found = self._build({**canonical, **{n: mine[n] for n in unknown}}, None, device)
-        never = [label for label in unknown if label not in found]
+        if self.exact:
+            mine = self._architecture.validate(self._architecture.filled(mine, self._followers))
+        module, found = self._build(mine, None, device)
+        never = [label for label in mine if label not in found]
         if never:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in never))
         return module

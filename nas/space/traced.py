@@ -131,7 +131,7 @@ def _place(frame: FrameType | None) -> Place | None:
         return None
     found: list[Any] = []
     while frame is not None and len(found) < 2 * _CALLERS:
-        found += [frame.f_code, frame.f_lasti]
+        found += [id(frame.f_code), frame.f_lasti]
         frame = frame.f_back
     return tuple(found)
 
