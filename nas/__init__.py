@@ -1,6 +1,7 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
 from nas import export, objectives, profile
+from nas.domains import Answer, Categorical, Domain, Integer, Real, Sample, Subset, load_sample, save_sample
 from nas.errors import (
     ExperimentError,
     MissingDependency,
@@ -44,32 +45,23 @@ from nas.protocols import (
 )
 from nas.search import Experiment, Results
 from nas.space import (
-    Answer,
-    Categorical,
     Cell,
     CellModule,
     Choice,
     ChosenInputs,
     Constraint,
-    Domain,
     InputChoice,
-    Integer,
     LayerChoice,
     ModelSpace,
     Mutator,
-    Real,
     Repeat,
-    Sample,
     SearchSpace,
     Skip,
-    Subset,
     ValueChoice,
     Zero,
     label_scope,
-    load_sample,
     model_space,
     replace_module,
-    save_sample,
 )
 from nas.version import __version__
 

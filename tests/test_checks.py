@@ -25,6 +25,7 @@ from torch.utils.data import TensorDataset
 import nas
 from nas import Categorical, Experiment, LayerChoice, ModelSpace, NasTypeError, NasValueError, SearchSpace, ValueChoice
 from nas.checks import (
+    as_plain,
     check_bool,
     check_int,
     check_number,
@@ -32,7 +33,6 @@ from nas.checks import (
     check_word,
     plain_int,
     plain_number,
-    as_plain,
 )
 from nas.evaluators import (
     Classification,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, final
 
 import filelock
 
+from nas.domains import Sample
 from nas.errors import ExperimentError, NasValueError, close_names, explain
 from nas.protocols import Trial, TrialState
 from nas.records import Ledger, open_storage, quiet_optuna
 from nas.search import Results
-from nas.space import Sample
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

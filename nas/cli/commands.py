@@ -215,7 +215,7 @@ def enqueue(
     file: File = None,
 ) -> None:
     """Put a sample in front of what the strategy proposes, also while the experiment runs."""
-    from nas.space import load_sample
+    from nas.domains import load_sample
 
     with _errors():
         known = load_sample(sample)
@@ -239,7 +239,7 @@ def export(
     file: File = None,
 ) -> None:
     """Write the architecture of a trial as a sample (JSON), ONNX or Python code, and print where."""
-    from nas.space import dumps_sample, save_sample
+    from nas.domains import dumps_sample, save_sample
 
     with _errors():
         catalogue = Catalogue(directory=directory, storage=storage)

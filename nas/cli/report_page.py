@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from nas.cli.catalogue import Catalogue, describe_trial
+from nas.domains import Answer
 from nas.protocols import Objectives, Trial, TrialState, losses
 from nas.search import Results, sample_text, value_text
-from nas.space import Answer
 
 _FEW = 8
 """Answers of a label that are shown one by one; more numbers are shown as quarters of their range."""

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from nas.domains import Domain
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.protocols import Evaluator, Job
-from nas.space import Domain
 
 
 @final

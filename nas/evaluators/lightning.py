@@ -10,12 +10,12 @@ from pytorch_lightning import LightningModule
 from torch import nn
 
 from nas.checks import check_word
+from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.evaluators.data import Part, Source
 from nas.evaluators.settings import Settings
 from nas.evaluators.training import TRAINER_ARGUMENTS, TrainingEvaluator, check_trainer_arguments
 from nas.protocols import Direction, usual_direction
-from nas.space import Answer, Domain
 
 
 @final

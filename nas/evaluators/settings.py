@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, final
 
+from nas.domains import Answer, Categorical, Domain
 from nas.errors import NasValueError, close_names, explain
-from nas.space import Answer, Categorical, Domain
 
 
 @final

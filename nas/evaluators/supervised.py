@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from nas.checks import check_number
+from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Part, Source
 from nas.evaluators.settings import Settings
@@ -25,7 +26,6 @@ from nas.evaluators.supervised_module import (
 )
 from nas.evaluators.training import TrainingEvaluator, check_trainer_arguments
 from nas.protocols import Direction, usual_direction
-from nas.space import Answer, Domain
 
 OptimizerLike: TypeAlias = str | Callable[..., Optimizer]
 """A class like `torch.optim.AdamW`, its name, or a function (parameters, lr=..., weight_decay=...)."""

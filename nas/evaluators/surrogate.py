@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 import numpy
 
 from nas.checks import check_number
+from nas.domains import Sample
 from nas.errors import NasTypeError, explain
 from nas.evaluators.tabular import Run, SimulatedEvaluator
 from nas.protocols import as_metrics, as_number
-from nas.space import Sample
 
 Encode: TypeAlias = Callable[[Sample], Sequence[float]]
 

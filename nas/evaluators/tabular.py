@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, final
 
 from nas.checks import check_number, check_word
+from nas.domains import Sample, sample_key
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.protocols import Evaluator, Job, Strategy, Task, Trial, TrialState, as_metrics
-from nas.space import Sample, sample_key
 
 Key = TypeVar("Key")
 

@@ -25,13 +25,13 @@ from torch import nn
 
 from nas._compat.lightning_internals import starts_script_again
 from nas.checks import check_int
+from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.settings import Settings
 from nas.evaluators.trial_callback import TrialCallback, metric_of, relayed, silenced
 from nas.protocols import Evaluator, Job
 from nas.random_state import seeded
-from nas.space import Answer, Domain
 
 TRAINER_ARGUMENTS = frozenset(inspect.signature(Trainer).parameters)
 BATCH_SIZE = 32

@@ -18,9 +18,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from nas.domains import Answer
 from nas.errors import NasValueError, close_names, explain
 from nas.protocols import Job
-from nas.space import Answer
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 _LIBRARIES = r"(pytorch_lightning|lightning_fabric|lightning_utilities|torchmetrics|tensorboard)\b"

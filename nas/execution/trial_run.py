@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
+from nas.domains import Sample
 from nas.errors import TrialPruned
 from nas.protocols import Evaluator, Job, Objectives, Trial, TrialState, TrialTimeout, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
-from nas.space import Sample
 
 
 @final

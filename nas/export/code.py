@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from nas.domains import Answer
 from nas.errors import NasTypeError, explain
-from nas.space import ARCHITECTURE, Answer, ModelSpace
+from nas.space import ARCHITECTURE, ModelSpace
 
 _TEMPLATE = '''"""One architecture of {name}, written by torch-nas; `build()` makes it, with fresh weights."""
 
@@ -58,11 +59,11 @@ def to_code(
     found = vars(space.build(architecture, device="meta"))[ARCHITECTURE]["sample"]
     others = {label: answer for label, answer in sample.items() if label not in found}
     imports = ["from nas import ModelSpace", "from torch import nn"]
-    where = _import_line(space.source, imports)
-    parts = [where, *(_literal(value) for value in space.args)]
+    where = _import_line(space.program.source, imports)
+    parts = [where, *(_literal(value) for value in space.program.args)]
     if space.mutators:
         parts.append(f"mutators=[{', '.join(_mutator(m, imports) for m in space.mutators)}]")
-    parts += [f"{name}={_literal(value)}" for name, value in space.kwargs.items()]
+    parts += [f"{name}={_literal(value)}" for name, value in space.program.kwargs.items()]
     text = _TEMPLATE.format(
         name=space.name,
         imports="\n".join(sorted(set(imports), key=lambda line: (not line.startswith("import "), line))),

@@ -24,8 +24,8 @@ from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import inside_compiled
 from nas.checks import check_number
+from nas.domains import dumps_sample, loads_sample
 from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, NasValueError, explain
-from nas.space import dumps_sample, loads_sample
 from nas.version import __version__
 
 _SAMPLE, _LABELS, _VERSION = "nas.sample", "nas.labels", "nas.version"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nas import NasValueError, Sample, ValueChoice, model_space
+from nas.domains import Answer
 from nas.errors import close_names, explain
-from nas.space import Answer
 
 OPERATIONS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 """What an inner vertex may be; the hash knows each by its position."""

@@ -10,8 +10,8 @@ from typing import final
 from torch import Tensor, nn
 
 from nas import LayerChoice, NasTypeError, NasValueError, Sample, Zero, model_space
+from nas.domains import Answer
 from nas.errors import close_names, explain
-from nas.space import Answer
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """What an edge of the cell may be, in the order of the paper's code."""

@@ -8,9 +8,9 @@ from functools import partial
 from torch import Tensor, nn
 
 from nas import Integer, NasValueError, Sample, ValueChoice, model_space
+from nas.domains import Answer
 from nas.errors import explain
 from nas.model_zoo.nasbench201 import Downsample, SumCell, convolution
-from nas.space import Answer
 
 LAYERS = 5
 """A cell, then twice a halving block and a cell."""

@@ -11,12 +11,13 @@ import torch
 from torch.optim import Adam
 
 from nas.checks import check_int, check_number
+from nas.domains import Sample, sample_key
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
 from nas.oneshot.training import Chooser, Judge, Learner, PathLearner, Search, gather
 from nas.random_state import derive_seed, one_thread
-from nas.space import ModelSpace, Sample, sample_key
+from nas.space import ModelSpace
 from nas.strategies import Policy
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Unpack, final
 
 from nas.checks import check_int, check_word
+from nas.domains import Answer, Sample, sample_key
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
 from nas.oneshot.training import Chooser, Distillation, Judge, Learner, PathLearner, Search, soft_cross_entropy
 from nas.protocols import Strategy, Task, Trial, TrialState
-from nas.space import Answer, Choice, ModelSpace, Sample, sample_key
+from nas.space import Choice, ModelSpace
 
 _TRIES = 100
 

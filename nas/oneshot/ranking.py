@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import final
 
+from nas.domains import Sample, dumps_sample, loads_sample, sample_key
 from nas.oneshot.training import Judge
-from nas.space import Sample, dumps_sample, loads_sample, sample_key
 
 
 @final

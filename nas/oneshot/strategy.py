@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack, final, get_args, get_type_hints
 from torch import nn
 
 from nas.checks import check_int
+from nas.domains import Sample
 from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.evaluators import TrainingEvaluator
 from nas.oneshot.ranking import Judged, Ranking
@@ -16,7 +17,7 @@ from nas.oneshot.training import Learner, Logged, Training, measure, recalibrate
 from nas.oneshot.trust import TrustReport, trust_report
 from nas.protocols import Evaluator, ExperimentArguments, Job, OneShotStrategy, OneShotTask, Task, Trial
 from nas.random_state import seeded
-from nas.space import ModelSpace, Sample
+from nas.space import ModelSpace
 
 
 class SupernetSettings(TypedDict, total=False):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal, final
 from torch import nn
 
 from nas.checks import check_int, check_word
+from nas.domains import Answer, Sample, as_key, sample_key
 from nas.oneshot.paths import AllPaths, OnePath, answers_from, construct_without_weights
 from nas.protocols import Evaluator, Job, Trial, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
-from nas.space import Answer, Choice, ModelSpace, Sample, as_key, is_skip, sample_key
+from nas.space import Choice, ModelSpace, is_skip
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

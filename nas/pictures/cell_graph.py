@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from nas.checks import check_int
+from nas.domains import Answer
 from nas.errors import NasValueError, explain
 from nas.pictures.graph_picture import Graph, Group
 from nas.profile import build_on_meta
-from nas.space import Answer, CellModule, ModelSpace
+from nas.space import CellModule, ModelSpace
 
 _LABEL = re.compile(r"(?P<cell>.+)/node(?P<node>\d+)/(?P<what>inputs|combine|input\d+|op\d+)")
 _GROUPS: tuple[tuple[str, Group], ...] = (

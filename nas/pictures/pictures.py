@@ -7,12 +7,13 @@ from pathlib import Path
 
 from torch import nn
 
+from nas.domains import Answer
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.pictures.cell_graph import cell_graphs
 from nas.pictures.graph_picture import Drawing, check_ending
 from nas.pictures.network_graph import network_graph
 from nas.profile import Example, build_on_meta
-from nas.space import Answer, ModelSpace
+from nas.space import ModelSpace
 
 
 def draw(

@@ -7,7 +7,8 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import final
 
-from nas.space import Answer, Branch, Choice, Sample, SearchSpace, Subset, as_key, chosen_items, count
+from nas.domains import Answer, Sample, Subset, as_key
+from nas.space import Branch, Choice, SearchSpace, chosen_items, count
 
 Key = tuple[Answer, ...]
 _DRAWS = 40

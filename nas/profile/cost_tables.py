@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
+from nas.domains import Answer, Sample, sample_key
 from nas.errors import NasValueError, explain
 from nas.profile.cost_structure import ABSENT, Key, Structure, key_of
-from nas.space import Answer, Sample, sample_key
 
 Vector: TypeAlias = Mapping[str, Sequence[int]]
 """What each module of an architecture costs: path -> one number for each metric."""

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from nas.checks import check_number
+from nas.domains import Answer, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.profile.cost_structure import ABSENT
 from nas.profile.cost_tables import CostTables, Factor
 from nas.profile.elimination import LARGEST_ARRAY, Table, empty, least
-from nas.space import Answer, Constraint, Sample, Where, as_constraint
+from nas.space import Constraint, Where, as_constraint
 
 Comparison: TypeAlias = Literal["<", "<=", ">", ">="]
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.checks import check_int
+from nas.domains import Answer, Sample
 from nas.errors import NasValueError, explain
 from nas.profile.cost_structure import Structure
 from nas.profile.cost_tables import CostTables, Vector
@@ -25,7 +26,7 @@ from nas.profile.costs import Cost
 from nas.profile.dry_run import Example, ModuleRun, TensorSpec, meta_example, real_example, run_on_meta
 from nas.profile.measured_latency import Backend, Latency, check_backend, check_passes, latency
 from nas.profile.model_profile import build_on_meta
-from nas.space import Answer, ModelSpace, Sample
+from nas.space import ModelSpace
 
 
 @final

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, final
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from nas.domains import Answer
 from nas.profile.dry_run import Example, ModuleRun, Shape, meta_copy, meta_example, run_on_meta
 from nas.profile.memory import PeakMemory, peak_memory
-from nas.space import Answer, ModelSpace
+from nas.space import ModelSpace
 
 if TYPE_CHECKING:
     from rich.table import Table

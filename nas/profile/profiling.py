@@ -7,6 +7,7 @@ from typing import overload
 
 from torch import nn
 
+from nas.domains import Answer
 from nas.errors import NasTypeError, explain
 from nas.profile.costs import Bounds, Cost, CostConstraint
 from nas.profile.dry_run import Example
@@ -15,7 +16,7 @@ from nas.profile.measured_latency import Backend, Latency, latency
 from nas.profile.memory import PeakMemory
 from nas.profile.model_profile import ModelProfile, ModuleProfile, profile_model, profile_sample
 from nas.profile.space_profile import SpaceProfile
-from nas.space import Answer, ModelSpace
+from nas.space import ModelSpace
 
 __all__ = [
     "Backend",

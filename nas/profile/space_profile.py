@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, final
 
+from nas.domains import Sample
 from nas.errors import NasError, NasValueError, explain
 from nas.profile.cost_structure import Structure
 from nas.profile.cost_tables import CostTables, Vector
 from nas.profile.costs import Cost
 from nas.profile.dry_run import Example, Known, ModuleRun, meta_example, run_on_meta
 from nas.profile.model_profile import as_text, build_on_meta
-from nas.space import ARCHITECTURE, ModelSpace, Sample
+from nas.space import ARCHITECTURE, ModelSpace
 
 if TYPE_CHECKING:
     from rich.table import Table

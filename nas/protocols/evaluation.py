@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.checks import check_int
+from nas.domains import Answer, Domain, Sample
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
 from nas.protocols.objectives import Direction
 from nas.random_state import derive_seed
-from nas.space import Answer, Domain, Sample
 
 
 class TrialTimeout(NasError):  # noqa: N818 - names the situation

@@ -11,11 +11,12 @@ from typing import Any, final
 
 from torch import nn
 
+from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.protocols.evaluation import Evaluator
 from nas.protocols.objectives import Direction, Objectives
 from nas.protocols.trial import Trial
-from nas.space import ModelSpace, Sample
+from nas.space import ModelSpace
 
 
 @final

@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.protocols.objectives import Direction, losses
 from nas.protocols.shared_training import SharedTraining
 from nas.protocols.trial import Trial
-from nas.space import Sample, SearchSpace
+from nas.space import SearchSpace
 
 
 @final

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import final
 
+from nas.domains import Sample
 from nas.errors import ExperimentError, explain
-from nas.space import Sample
 
 
 @final

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
+from nas.domains import Sample, sample_key
 from nas.errors import NasError
 from nas.execution import Outcome
 from nas.protocols import Objectives, Strategy, Task, Trial, TrialState
 from nas.records.ledger import Ledger, Record
-from nas.space import Sample, SearchSpace, sample_key
+from nas.space import SearchSpace
 
 
 @final

@@ -27,7 +27,7 @@ def describe_experiment(
         "hyperparameters": sorted(space.hyperparameters),
         "seed": seed,
         "repeats": repeats,
-        "code": fingerprint(space.source, *space.mutators, evaluator, strategy),
+        "code": fingerprint(space.program.source, *space.mutators, evaluator, strategy),
         **({"ranked": True} if shared is not None and shared.ranks else {}),
     }
 

@@ -8,13 +8,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
+from nas.domains import Answer, Domain, Sample, dumps_sample, loads_sample
 from nas.errors import ExperimentError, explain
 from nas.protocols import Trial, TrialState
 from nas.records.optuna_parameters import to_optuna
 from nas.records.retry import is_broken_connection, patiently
 from nas.records.sharing import Sharing, share
 from nas.records.storage import quiet_optuna
-from nas.space import Answer, Domain, Sample, dumps_sample, loads_sample
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

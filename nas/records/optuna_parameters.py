@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nas.space import Answer, Domain, Integer, Real
+from nas.domains import Answer, Domain, Integer, Real
 
 if TYPE_CHECKING:
     import optuna

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from nas.checks import check_bool
+from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.opened import opened_how
 from nas.protocols import Objectives, Strategy, Task
@@ -18,7 +19,7 @@ from nas.records.history import History
 from nas.records.identity import amend, refuse_differences
 from nas.records.ledger import Ledger
 from nas.records.storage import exclusively
-from nas.space import ModelSpace, Sample
+from nas.space import ModelSpace
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nas.domains import Sample, dumps_sample
 from nas.execution import Outcome
-from nas.space import Sample, dumps_sample
 
 
 def folder_of(experiment: Path, number: int) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
+from nas.domains import Answer
 from nas.execution import Executor
 from nas.opened import hand_over, opened
 from nas.protocols import (
@@ -26,7 +27,7 @@ from nas.search.results import Results, conclude
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop
 from nas.search.shared_weights import SharedWeights
-from nas.space import Answer, ModelSpace, Mutator
+from nas.space import ModelSpace, Mutator
 
 if TYPE_CHECKING:
     import pandas

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 
 from nas.checks import check_word
+from nas.domains import Answer
 from nas.protocols import Objectives, Trial, TrialState
-from nas.space import Answer
 
 if TYPE_CHECKING:
     from rich.console import Console

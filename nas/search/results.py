@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from nas.checks import check_int, check_word
+from nas.domains import Sample, sample_key
 from nas.errors import ExperimentError, MissingDependency, explain
 from nas.export import to_code
 from nas.protocols import Objectives, Trial, TrialState
 from nas.random_state import seeded
 from nas.records import Ledger, open_storage
 from nas.search.progress import Progress, count_text
-from nas.space import ModelSpace, Sample, sample_key
+from nas.space import ModelSpace
 
 if TYPE_CHECKING:
     import pandas

@@ -9,11 +9,11 @@ from typing import final
 from torch import nn
 
 from nas.checks import check_int
+from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, Job, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
 from nas.search.results import Results
-from nas.space import Sample
 
 
 @final

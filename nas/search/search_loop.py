@@ -13,13 +13,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, final
 
+from nas.domains import Sample
 from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
 from nas.execution import Assignment, Executor, Outcome, Plan, answer_again
 from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState
 from nas.random_state import derive_seed
 from nas.records import History, Ledger, folder_of, write_outcome, write_sample
 from nas.search.progress import Progress
-from nas.space import ModelSpace, Sample
+from nas.space import ModelSpace
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

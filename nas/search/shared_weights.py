@@ -9,9 +9,9 @@ from typing import Any, final
 from torch import nn
 
 from nas.checks import check_int
+from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, OneShotTask, SharedTraining, Strategy, Trial
-from nas.space import Sample
 
 
 @final

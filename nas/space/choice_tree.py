@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias, final
 
-from nas.space.domains import Answer, Domain, as_key
+from nas.domains import Answer, Domain, Sample, as_key
 from nas.space.questions import Kind
-from nas.space.samples import Sample
 
 
 @final
@@ -38,7 +37,7 @@ class Choice:
     default: Answer
     branches: tuple[Branch, ...] = ()
     known: tuple[Answer, ...] = ()
-    """Numbers in ascending order, where only these were tried: what lies between two leads where the lower one leads."""
+    """Numbers in ascending order, where only these were tried: what lies between two leads where the lower leads."""
 
     def after(self, answer: Answer) -> tuple[Choice, ...]:
         """The choices that this answer makes active."""

@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, final
 
+from nas.domains import Answer, Sample
 from nas.errors import NasTypeError, explain
-from nas.space.domains import Answer
-from nas.space.samples import Sample
 
 Where: TypeAlias = "Constraint | Callable[[Sample], bool]"
 

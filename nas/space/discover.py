@@ -8,9 +8,8 @@ from typing import NamedTuple, TypeAlias, final
 
 from torch import nn
 
-from nas.space.domains import Answer, Domain, as_key
+from nas.domains import Answer, Domain, Sample, as_key
 from nas.space.questions import Handler, Kind, Question, Select, check_same, chosen_items, default_answer
-from nas.space.samples import Sample
 from nas.space.traced import Decided, traced
 
 Path: TypeAlias = tuple[tuple[str, frozenset[Answer]], ...]

@@ -6,19 +6,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
-from nas.errors import NasError, NasValueError, explain
+from nas.domains import Answer, Domain, Integer, Sample, as_key
 from nas.space.choice_tree import Choice
-from nas.space.discover import Discover, Entry, Path
-from nas.space.domains import Answer, Domain, as_key
-from nas.space.numeric_domains import Integer
+from nas.space.discover import Entry, Path
 from nas.space.planting import Planting
-from nas.space.questions import Question, check_same
-from nas.space.samples import Sample
+from nas.space.questions import Question
+from nas.space.runs import Ask, Run, Runs, TooMany, given
 from nas.space.search_space import SearchSpace
-from nas.space.traced import Labels, Place
 
 TRIED = 64
 """Of a ValueChoice with more answers than this, only some are tried."""
@@ -28,48 +24,12 @@ _COMBINATIONS = 256
 """So many answers of several choices at once are tried, where these decide together."""
 _SHIFTS = 8
 """So many times all other choices are answered otherwise, where one has turned out to matter."""
+_NAMED = 5
+"""A message names so many labels."""
 _MEETING = 64
 """An architecture with unexpected choices is worth so many more."""
 _PAIRED = 8
 """Up to so many choices that Python compares with something are tried in pairs."""
-
-Ask: TypeAlias = Callable[[Callable[[], Discover]], None]
-"""Runs the program once under the handler that it makes."""
-
-
-@final
-@dataclass(eq=False)
-class _Run:
-    """One run of the program: what it asked, and what it was answered."""
-
-    values: Sample
-    """Of the ValueChoices, in the order in which they were asked."""
-    entries: dict[Entry, Question]
-    order: dict[str, int]
-    failed: bool
-    """Whether the program raised an error under these answers, so that nobody knows what else it would ask."""
-
-    def asks(self, entry: Entry) -> bool | None:
-        """Whether it asked this; None where it cannot tell."""
-        for label, answers in entry.path:
-            if label in self.values and as_key(self.values[label]) not in answers:
-                return None  # A Repeat builds blocks that the answer which the program got leaves out.
-        return True if entry in self.entries else None if self.failed else False
-
-
-@final
-@dataclass(slots=True)
-class _Asked:
-    """In the tree of all runs: the ValueChoice that comes next, and what comes after each of its answers."""
-
-    label: str
-    question: Question
-    after: dict[Answer, _Asked | _Run] = field(default_factory=dict)
-
-
-class _TooMany(Exception):  # noqa: N818 - names the situation
-    """The program was asked as often as it may be."""
-
 
 _Term: TypeAlias = tuple[tuple[str, frozenset[Answer]], ...]
 
@@ -92,136 +52,64 @@ class Exploration:
     """
 
     def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self._known: _Asked | _Run | None = None
-        self._runs: list[_Run] = []
-        self._entries: dict[Entry, Question] = {}
-        self._questions: dict[str, Question] = {}
+        self._runs = Runs(ask, RUNS)
         self._matters: dict[Entry, tuple[str, ...]] = {}
-        self._compared: dict[tuple[Labels, Place], _Run] = {}
-        self._hints: dict[str, set[float]] = {}
         self._met: dict[str, list[Answer]] = {}
-        self._most = RUNS
         self._exploring = True
         self.doubts: dict[tuple[str, ...], str] = {}
 
     def explore(self) -> SearchSpace:
         """Runs the program as often as it takes, and returns its search space."""
         try:
-            self._run(_given({}))
+            self._runs.under(given({}))
             while self._look_round():
                 pass
-        except _TooMany:
-            labels = tuple(label for label, question in self._questions.items() if question.domain.size > 1)
+        except TooMany:
+            labels = tuple(label for label, question in self._runs.questions.items() if question.domain.size > 1)
             self.doubts[labels] = f"it would take more than {RUNS:,} constructions to try their answers"
         return self._space()
 
     def meet(self, sample: Sample) -> SearchSpace:
         """What is known after one more architecture, whose choices are not those that were expected."""
         for label, answer in sample.items():
-            if label in self._questions:
+            if label in self._runs.questions:
                 self._met.setdefault(label, []).append(answer)
-        self._most = len(self._runs) + _MEETING
-        with suppress(_TooMany):
-            self._learn(self._run(_given(sample)))
+        self._runs.most = len(self._runs.made) + _MEETING
+        with suppress(TooMany):
+            self._learn(self._runs.under(given(sample)))
         return self._space()
 
     def _space(self) -> SearchSpace:
         self._exploring = False
         tree = self._tree()
-        return SearchSpace(tree, doubts={", ".join(labels): why for labels, why in self.doubts.items()})
+        return SearchSpace(tree, doubts={_listed(labels): why for labels, why in self.doubts.items()})
 
     @property
     def followers(self) -> frozenset[str]:
         """The labels of the choices that depend on the value of another."""
         return frozenset(entry.label for entry in self._matters)
 
-    # Running the program.
-
-    def _run(self, answer: Callable[[Question], Answer]) -> _Run:
-        """The run under these answers; one that would be answered alike is not made again."""
-        node = self._known
-        while isinstance(node, _Asked):
-            given = answer(node.question)
-            node = node.after.get(as_key(given))
-        if node is None:
-            node = self._execute(answer)
-            self._remember(node)
-        return node
-
-    def _execute(self, answer: Callable[[Question], Answer]) -> _Run:
-        if len(self._runs) >= self._most:
-            raise _TooMany
-        compared: dict[tuple[Labels, Place], Answer] = {}
-        discover = Discover()
-
-        def make() -> Discover:
-            nonlocal discover
-            compared.clear()
-            discover = Discover(answer, lambda labels, place, other: compared.setdefault((labels, place), other))
-            return discover
-
-        failed = False
-        try:
-            self._ask(make)
-        except NasError as error:
-            if self._runs:
-                error.add_note(f"nas: under the answers {discover.values}")
-            raise
-        except Exception:
-            if not self._runs:
-                raise
-            failed = True
-        run = _Run(discover.values, discover.entries, discover.order, failed)
-        self._runs.append(run)
-        for entry, question in run.entries.items():
-            check_same(self._questions.setdefault(entry.label, question), question)
-            self._entries.setdefault(entry, question)
-        for (labels, place), other in compared.items():
-            self._compared.setdefault((labels, place), run)
-            if isinstance(other, int | float):
-                for label in labels:
-                    self._hints.setdefault(label, set()).add(other)
-        return run
-
-    def _remember(self, run: _Run) -> None:
-        asked = list(run.values.items())
-        if not asked:
-            self._known = run
-            return
-        if self._known is None:
-            self._known = _Asked(asked[0][0], self._questions[asked[0][0]])
-        node = self._known
-        for position, (label, answer) in enumerate(asked):
-            assert isinstance(node, _Asked)
-            if node.label != label:
-                raise _not_a_function(node.label, label)
-            if position == len(asked) - 1:
-                node.after[as_key(answer)] = run
-            else:
-                following = asked[position + 1][0]
-                node = node.after.setdefault(as_key(answer), _Asked(following, self._questions[following]))
-
     # Finding out what matters.
 
     def _look_round(self) -> bool:
         """Tries what has not been tried; whether there was anything."""
-        before = len(self._runs)
+        before = len(self._runs.made)
         for mattering in [(), *dict.fromkeys(self._matters.values())]:
             for values, run in self._rows(mattering):
                 self._learn(run)
                 for shift in range(1, self._shifts(run, values)):
-                    self._learn(self._run(self._shifted(values, shift)))
+                    self._learn(self._runs.under(self._shifted(values, shift)))
         for base, groups in self._groups():
             for values in self._packed(groups):
-                run = self._run(_given({**base.values, **values}))
+                run = self._runs.under(given({**base.values, **values}))
                 self._learn(run)
                 for group in groups:  # What another choice has switched off is tried by itself.
-                    if any(label not in run.values for label in group if label in values):
-                        self._learn(self._run(_given({**base.values, **{n: values[n] for n in group if n in values}})))
-        return len(self._runs) > before
+                    alone = {label: values[label] for label in group if label in values}
+                    if not alone.keys() <= run.values.keys():
+                        self._learn(self._runs.under(given({**base.values, **alone})))
+        return len(self._runs.made) > before
 
-    def _shifts(self, run: _Run, values: Mapping[str, Answer]) -> int:
+    def _shifts(self, run: Run, values: Mapping[str, Answer]) -> int:
         most = max((len(self._tried(label)) for label in run.values if label not in values), default=0)
         return most if not values else min(most, _SHIFTS)
 
@@ -229,7 +117,7 @@ class Exploration:
         def answer(question: Question) -> Answer:
             if question.label in values:
                 return values[question.label]
-            self._questions.setdefault(question.label, question)
+            self._runs.questions.setdefault(question.label, question)
             tried = self._tried(question.label)
             return tried[shift % len(tried)]
 
@@ -237,20 +125,20 @@ class Exploration:
 
     def _tried(self, label: str) -> list[Answer]:
         """The answers of a ValueChoice that are tried, its default first."""
-        question = self._questions[label]
-        answers = _some(question.domain, self._hints.get(label, ()), self._met.get(label, ()))
+        question = self._runs.questions[label]
+        answers = _some(question.domain, self._runs.hints.get(label, ()), self._met.get(label, ()))
         start = answers.index(question.default) if question.default in answers else 0
         return answers[start:] + answers[:start]
 
-    def _rows(self, labels: Sequence[str]) -> Iterator[tuple[Sample, _Run]]:
+    def _rows(self, labels: Sequence[str]) -> Iterator[tuple[Sample, Run]]:
         """Each combination of answers to these choices, where they are asked, all others at their defaults."""
         pending: list[Sample] = [{}]
         number = 0
         while pending:
             values = pending.pop()
             try:
-                run = self._run(_given(values))
-            except _TooMany:
+                run = self._runs.under(given(values))
+            except TooMany:
                 if self._exploring:
                     raise
                 continue  # The tree is planted with what is known.
@@ -266,43 +154,43 @@ class Exploration:
                 return
             yield values, run
 
-    def _learn(self, run: _Run) -> None:
+    def _learn(self, run: Run) -> None:
         """Compares a run with what was expected of it, and finds the choices that made the differences."""
-        for entry in [*run.entries, *(entry for entry in self._entries if entry not in run.entries)]:
+        for entry in [*run.entries, *(entry for entry in self._runs.entries if entry not in run.entries)]:
             while True:
                 mattering = self._matters.get(entry, ())
-                usual = self._run(_given({n: a for n, a in run.values.items() if n in mattering}))
+                usual = self._runs.under(given({n: a for n, a in run.values.items() if n in mattering}))
                 expected, found = usual.asks(entry), run.asks(entry)
                 if expected is None or found is None or expected == found:
                     break
                 self._matters[entry] = (*mattering, self._difference(entry, usual, run, mattering))
 
-    def _difference(self, entry: Entry, usual: _Run, run: _Run, mattering: Sequence[str]) -> str:
+    def _difference(self, entry: Entry, usual: Run, run: Run, mattering: Sequence[str]) -> str:
         """A choice by whose answer one run asks the entry and the other does not, by bisection."""
         others = [n for n in run.values if n not in mattering and usual.values.get(n, _NOTHING) != run.values[n]]
         fixed = {n: a for n, a in run.values.items() if n in mattering}
         for suspect in dict.fromkeys(n for known in self._matters.values() for n in known if n in others):
-            if self._run(_given({**fixed, suspect: run.values[suspect]})).asks(entry) != usual.asks(entry):
+            if self._runs.under(given({**fixed, suspect: run.values[suspect]})).asks(entry) != usual.asks(entry):
                 return suspect
         low, high = 0, len(others)
         while high - low > 1:
             middle = (low + high) // 2
-            mixed = self._run(_given({**fixed, **{n: run.values[n] for n in others[:middle]}}))
+            mixed = self._runs.under(given({**fixed, **{n: run.values[n] for n in others[:middle]}}))
             if mixed.asks(entry) == usual.asks(entry):
                 low = middle
             else:
                 high = middle
         return others[high - 1]
 
-    def _groups(self) -> Iterator[tuple[_Run, list[tuple[str, ...]]]]:
+    def _groups(self) -> Iterator[tuple[Run, list[tuple[str, ...]]]]:
         """Choices that Python has compared, by the run in which it did so first."""
-        found: dict[_Run, dict[tuple[str, ...], None]] = {}
-        for (labels, _), base in self._compared.items():
+        found: dict[Run, dict[tuple[str, ...], None]] = {}
+        for (labels, _), base in self._runs.compared.items():
             found.setdefault(base, {})[tuple(n for n in base.values if n in labels)] = None
-        compared = dict.fromkeys(label for labels, _ in self._compared for label in sorted(labels))
+        compared = dict.fromkeys(label for labels, _ in self._runs.compared for label in sorted(labels))
         if len(compared) <= _PAIRED:
             for pair in itertools.combinations(compared, 2):
-                both = next((run for run in self._runs if all(label in run.values for label in pair)), None)
+                both = next((run for run in self._runs.made if all(label in run.values for label in pair)), None)
                 if both is not None:
                     found.setdefault(both, {})[pair] = None
         for base, groups in found.items():
@@ -333,7 +221,7 @@ class Exploration:
         deciding = dict.fromkeys(label for mattering in self._matters.values() for label in mattering)
         tried: dict[str, tuple[Answer, ...]] = {}
         for label in deciding:
-            answers, domain = self._tried(label), self._questions[label].domain
+            answers, domain = self._tried(label), self._runs.questions[label].domain
             if len(answers) < domain.size:
                 many = f"{domain.size:,}" if isinstance(domain.size, int) else "infinitely many"
                 self.doubts[(label,)] = (
@@ -341,8 +229,8 @@ class Exploration:
                 )
                 if domain.numeric:
                     tried[label] = tuple(sorted(answers))
-        planting = Planting(self._questions, tried)
-        for entry in self._entries:
+        planting = Planting(self._runs.questions, tried)
+        for entry in self._runs.entries:
             mattering = self._closed(self._matters.get(entry, ()))
             rows = list(self._rows(mattering)) if mattering else []
             if not mattering:
@@ -387,6 +275,11 @@ class Exploration:
         return [((label, frozenset(answers)), *term) for terms, answers in alike.items() for term in terms]
 
 
+def _listed(labels: Sequence[str]) -> str:
+    more = len(labels) - _NAMED
+    return ", ".join(labels[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _merged(path: Path, term: _Term, order: Mapping[str, int]) -> Path:
     """The conditions of a path and of a term together, those that were asked first outermost."""
     found = list(path)
@@ -401,11 +294,6 @@ def _merged(path: Path, term: _Term, order: Mapping[str, int]) -> Path:
         else:
             found.append((label, answers))
     return tuple(found)
-
-
-def _given(values: Mapping[str, Answer]) -> Callable[[Question], Answer]:
-    """Answers from a dict, and the default for what it lacks."""
-    return lambda question: values.get(question.label, question.default)
 
 
 def _some(domain: Domain, hints: Iterable[float], met: Iterable[Answer]) -> list[Answer]:
@@ -425,13 +313,3 @@ def _some(domain: Domain, hints: Iterable[float], met: Iterable[Answer]) -> list
 
 
 _NOTHING = object()
-
-
-def _not_a_function(one: str, other: str) -> NasValueError:
-    return NasValueError(
-        explain(
-            f"a constructor must be a function of its answers, but under the same ones it asked {one!r} one time and "
-            f"{other!r} another",
-            mend="let it depend on nothing that changes from one construction to the next",
-        )
-    )

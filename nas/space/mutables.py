@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.checks import check_int, check_word, plain_int
+from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.domains import Answer, Domain
-from nas.space.listed_domains import Categorical, Subset
-from nas.space.numeric_domains import Integer, Real
 from nas.space.questions import Question, ask, chosen_items, current_handler, label_scope
 
 T = TypeVar("T")

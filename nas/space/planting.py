@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
+from nas.domains import Answer, as_key
 from nas.space.choice_tree import Branch, Choice
 from nas.space.discover import Path
-from nas.space.domains import Answer, as_key
 from nas.space.questions import Question
 
 Assumptions: TypeAlias = Mapping[str, frozenset[Answer]]

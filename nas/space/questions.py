@@ -13,9 +13,8 @@ from typing import Literal, TypeAlias, final
 
 from torch import nn
 
+from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.domains import Answer, Domain
-from nas.space.samples import Sample
 
 Kind: TypeAlias = Literal["value", "layer", "input", "repeat"]
 Select: TypeAlias = Callable[[Answer, Mapping[int, nn.Module]], nn.Module]

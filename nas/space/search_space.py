@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import final
 
 from nas.checks import check_number
+from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import Rng, as_rng
 from nas.space.choice_tree import Choice, conditions, count, grid, walk
 from nas.space.constraints import Constraint, Where, as_constraint
-from nas.space.domains import Answer, Domain
-from nas.space.samples import Sample
 
 
 @final
@@ -33,11 +32,7 @@ class SearchSpace:
     """
 
     def __init__(
-        self,
-        choices: tuple[Choice, ...],
-        constraint: Constraint | None = None,
-        *,
-        doubts: Mapping[str, str] | None = None,
+        self, choices: tuple[Choice, ...], constraint: Constraint | None = None, doubts: Mapping[str, str] | None = None
     ) -> None:
         self.choices, self.constraint, self.doubts = choices, constraint, dict(doubts or {})
 
@@ -67,7 +62,7 @@ class SearchSpace:
                         mend="rename one of the two",
                     )
                 )
-        return SearchSpace(self.choices + SearchSpace.of(domains).choices, self.constraint, doubts=self.doubts)
+        return SearchSpace(self.choices + SearchSpace.of(domains).choices, self.constraint, self.doubts)
 
     def where(self, constraint: Where) -> SearchSpace:
         """The samples of this space that satisfy a constraint, and the one that it has already.
@@ -89,7 +84,7 @@ class SearchSpace:
         added = as_constraint(constraint)
         joint = added if self.constraint is None else self.constraint & added
         joint.check()
-        return SearchSpace(self.choices, joint, doubts=self.doubts)
+        return SearchSpace(self.choices, joint, self.doubts)
 
     def allows(self, sample: Mapping[str, Answer]) -> bool:
         """Whether a sample of the tree satisfies the constraint."""
@@ -338,18 +333,6 @@ class SearchSpace:
             return choice.default if drawn is None else choice.domain.sample(drawn)
 
         return self.walk(decide) | self._foreign(given)
-
-    def filled(self, sample: Mapping[str, Answer], labels: Container[str]) -> Sample:
-        """The sample with the defaults of those among some choices that are asked, but that it does not answer."""
-        found: Sample = dict(sample)
-
-        def decide(choice: Choice) -> Answer:
-            if choice.label not in found and choice.label in labels:
-                found[choice.label] = choice.default
-            return found.get(choice.label, _NOTHING)
-
-        self.walk(decide)
-        return found
 
     def _canonical(self, label: str, answer: Answer) -> Answer:
         try:

@@ -3,83 +3,31 @@
 from __future__ import annotations
 
 import copy
-import functools
-import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
+from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.random_state import Rng, as_rng, untouched
+from nas.random_state import Rng, as_rng
+from nas.space.choice_tree import Choice
 from nas.space.constraints import Where
-from nas.space.discover import Discover
-from nas.space.domains import Answer, Domain
 from nas.space.drawing import draw_html, draw_text, size_text
 from nas.space.exploration import Exploration
 from nas.space.mutators import Mutator
-from nas.space.questions import (
-    Answering,
-    Handler,
-    answering,
-    default_answer,
-    fill,
-    handling,
-    is_handled,
-    label_scope,
-)
-from nas.space.samples import Sample
+from nas.space.program import Device, Program
+from nas.space.questions import Answering, Handler, answering, fill
 from nas.space.search_space import SearchSpace, unknown_label
-from nas.weightless import copy_to_meta, without_weights
+from nas.weightless import copy_to_meta
 
-M = TypeVar("M", bound=nn.Module)
 H = TypeVar("H", bound=Handler)
-Device = torch.device | str | int | None
 
-_ARGUMENTS = "_nas_arguments"
 ARCHITECTURE = "nas_architecture"
 """The attribute of a built model that says which architecture it is: a plain dict of its sample and its labels."""
-
-
-def model_space(cls: type[M]) -> type[M]:
-    """Makes a module class with choices name its space: it remembers its constructor arguments.
-
-    `Net(...)` is then the base model, every choice at its default, ready to run; and `ModelSpace(Net(...))` its space.
-
-    Raises:
-        NasTypeError: not an `nn.Module` class.
-
-    Example:
-        >>> from nas import ValueChoice
-        >>> @model_space
-        ... class Net(nn.Module):
-        ...     def __init__(self, classes: int = 10) -> None:
-        ...         super().__init__()
-        ...         self.head = nn.Linear(ValueChoice([4, 8], label="width"), classes)
-        >>> Net(3).head.in_features, ModelSpace(Net(3)).size
-        (4, 2)
-    """
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise NasTypeError(explain("@model_space decorates an nn.Module class", got=cls, mend="decorate the class"))
-    construct = cls.__init__
-
-    @functools.wraps(construct)
-    def init(self: M, *args: Any, **kwargs: Any) -> None:
-        if is_handled():
-            construct(self, *args, **kwargs)
-            return
-        with handling(Answering(default_answer)):
-            construct(self, *args, **kwargs)
-        if type(self) is cls:
-            self.__dict__[_ARGUMENTS] = (args, kwargs)
-
-    cls.__init__ = init  # type: ignore[method-assign,assignment]  # the decorator's purpose
-    return cls
 
 
 @final
@@ -109,14 +57,9 @@ class ModelSpace:
     """
 
     def __init__(self, source: object, *args: Any, mutators: Iterable[Mutator] = (), **kwargs: Any) -> None:
-        self.source, self.args, self.kwargs = _resolve(source, args, kwargs)
-        self.mutators = tuple(mutators)
+        self.program = Program(source, args, kwargs, mutators)
         self.hyperparameters: dict[str, Domain] = {}
-        for mutator in self.mutators:
-            if not isinstance(mutator, Mutator):
-                raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
-        self._checked = False
-        exploration = Exploration(self._ask)
+        exploration = Exploration(self.program.ask)
         self.search_space = self._architecture = exploration.explore()
         self._followers = exploration.followers
         self._exploration = None if self.exact else exploration
@@ -137,51 +80,46 @@ class ModelSpace:
                 stacklevel=2,
             )
 
-    def _ask(self, make: Callable[[], Discover]) -> None:
-        """Runs the program once, for discovery; the first time twice, for it must do the same again."""
-        module, handler, _ = self.without_weights(make)
-        if not self._checked:
-            self._checked = True
-            self._check_function(module, handler)
-
-    def _check_function(self, module: nn.Module, handler: Discover) -> None:
-        again, answering, _ = self.without_weights(lambda: Answering(default_answer))
-        if again is module:
-            raise NasValueError(
-                explain(
-                    "two builds share no storage, but this factory returns the same module each time",
-                    got=self.source,
-                    mend="build a new one in it, or give the module itself as the source",
-                )
-            )
-        asked, shapes = set(handler.default), _shapes(module)
-        differences = [
-            f"the choice {label!r} is asked in one of the two" for label in sorted(asked ^ set(answering.answers))
-        ]
-        differences += [
-            f"{name!r} is {one} in one and {other} in the other"
-            for name, one in shapes.items()
-            if one != (other := _shapes(again).get(name, "not there"))
-        ]
-        if differences:
-            raise NasValueError(
-                explain(
-                    "a constructor must be a function of its answers, but two constructions under the same ones "
-                    "differ: " + "; ".join(differences[:3]),
-                    where=self.name,
-                    mend="let it depend on nothing that changes from one construction to the next (a class attribute, "
-                    "a global, a random number)",
-                )
-            )
-
-    # The space, by way of its search space.
+    # The program.
 
     @property
     def name(self) -> str:
         """The name of the class or function."""
-        if isinstance(self.source, nn.Module):
-            return type(self.source).__name__
-        return str(getattr(self.source, "__qualname__", type(self.source).__name__))
+        return self.program.name
+
+    @property
+    def mutators(self) -> tuple[Mutator, ...]:
+        """The changes from outside, in order."""
+        return self.program.mutators
+
+    def construct(self, handler: Handler, device: Device = None) -> nn.Module:
+        """Runs the program with another handler answering its choices: how a supernet is made of it.
+
+        Args:
+            handler: answers every choice.
+            device: where the parameters are made.
+
+        Raises:
+            NasTypeError: the program or a mutator builds something that is no module.
+        """
+        return self.program.construct(handler, device)
+
+    def without_weights(
+        self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
+    ) -> tuple[nn.Module, H, Literal["meta", "cpu"]]:
+        """Runs the program without weights, on the meta device or, where it needs numbers, on the CPU.
+
+        Args:
+            make: makes the handler that answers every choice; see `nas.weightless.without_weights`.
+            serves: whether the module that was built on the meta device will do; where not, it is built on the CPU.
+            alone: whether no other thread draws random numbers, so that the global generators can be put back.
+
+        Returns:
+            The module, the handler that has answered, and the device.
+        """
+        return self.program.without_weights(make, serves=serves, alone=alone)
+
+    # What it spans.
 
     @property
     def size(self) -> int | float:
@@ -312,7 +250,7 @@ class ModelSpace:
         self._architecture = self._exploration.meet(mine)
         self._followers = self._exploration.followers
         grown = self._architecture.joined(self.hyperparameters) if self.hyperparameters else self._architecture
-        self.search_space = SearchSpace(grown.choices, constraint, doubts=grown.doubts)
+        self.search_space = SearchSpace(grown.choices, constraint, grown.doubts)
         return True
 
     def with_hyperparameters(self, domains: Mapping[str, Domain]) -> ModelSpace:
@@ -324,7 +262,8 @@ class ModelSpace:
 
     def with_mutators(self, mutators: Iterable[Mutator]) -> ModelSpace:
         """This space with more mutators, applied after its own."""
-        space = ModelSpace(self.source, *self.args, mutators=(*self.mutators, *mutators), **self.kwargs)
+        program = self.program
+        space = ModelSpace(program.source, *program.args, mutators=(*program.mutators, *mutators), **program.kwargs)
         constraint = self.search_space.constraint
         return space if constraint is None else space.where(constraint)
 
@@ -349,12 +288,24 @@ class ModelSpace:
             if n in self._architecture.domains or n not in self.hyperparameters
         }
         if self.exact:
-            mine = self._architecture.validate(self._architecture.filled(mine, self._followers))
+            mine = self._architecture.validate(self._filled(mine))
         module, found = self._build(mine, None, device)
         never = [label for label in mine if label not in found]
         if never:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in never))
         return module
+
+    def _filled(self, sample: Sample) -> Sample:
+        """The sample with the defaults of the choices that it leaves out, among those that follow another's value."""
+        found = dict(sample)
+
+        def decide(choice: Choice) -> Answer:
+            if choice.label in self._followers:
+                found.setdefault(choice.label, choice.default)
+            return found.get(choice.label)
+
+        self._architecture.walk(decide)
+        return found
 
     def build_completed(self, sample: Mapping[str, Answer], seed: Rng) -> tuple[nn.Module, Sample]:
         """Builds a proposed sample, drawing what it lacks and dropping what the program does not ask.
@@ -383,52 +334,6 @@ class ModelSpace:
         """Runs the program without weights; the handler then holds what it asked and was answered."""
         return self.without_weights(answering(sample, rng))[1]
 
-    def without_weights(
-        self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
-    ) -> tuple[nn.Module, H, Literal["meta", "cpu"]]:
-        """Runs the program without weights, on the meta device or, where it needs numbers, on the CPU.
-
-        Args:
-            make: makes the handler that answers every choice; see `nas.weightless.without_weights`.
-            serves: whether the module that was built on the meta device will do; where not, it is built on the CPU.
-            alone: whether no other thread draws random numbers, so that the global generators can be put back.
-
-        Returns:
-            The module, the handler that has answered, and the device.
-        """
-        with untouched() if alone else nullcontext():
-            return without_weights(self.construct, make, serves)
-
-    def construct(self, handler: Handler, device: Device = None) -> nn.Module:
-        """Runs the program with another handler answering its choices: how a supernet is made of it.
-
-        Args:
-            handler: answers every choice.
-            device: where the parameters are made.
-
-        Raises:
-            NasTypeError: the program or a mutator builds something that is no module.
-        """
-        with handling(handler), nullcontext() if device is None else torch.device(device):
-            if isinstance(self.source, nn.Module):
-                model: object = copy.deepcopy(self.source)
-            else:
-                args, kwargs = copy.deepcopy((self.args, self.kwargs))
-                model = self.source(*args, **kwargs)
-            if not isinstance(model, nn.Module):
-                raise NasTypeError(
-                    explain("the source of a model space must build an nn.Module", got=model, where=self.name)
-                )
-            for mutator in self.mutators:
-                with label_scope(type(mutator).__name__):
-                    changed = mutator.mutate(model)
-                if changed is not None and not isinstance(changed, nn.Module):
-                    raise NasTypeError(
-                        explain("mutate must return an nn.Module or None", got=changed, where=type(mutator).__name__)
-                    )
-                model = model if changed is None else changed
-        return model if device is None else model.to(device)
-
     def __repr__(self) -> str:
         return f"ModelSpace({self.name}: {size_text(self.search_space)})"
 
@@ -439,31 +344,7 @@ class ModelSpace:
         return draw_html(self.name, self.search_space)
 
 
-def _shapes(module: nn.Module) -> dict[str, str]:
-    """The shapes of its parameters and buffers, in words."""
-    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
-    return {name: "lazy" if is_lazy(tensor) else str(tuple(tensor.shape)) for name, tensor in tensors}
-
-
 def _mapping(sample: object) -> Mapping[str, Answer]:
     if not isinstance(sample, Mapping):
         raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
     return sample
-
-
-def _resolve(
-    source: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[nn.Module | Callable[..., object], tuple[Any, ...], dict[str, Any]]:
-    """What is called or copied to construct, and with which arguments."""
-    if isinstance(source, nn.Module):
-        if args or kwargs:
-            raise NasTypeError(
-                explain("arguments go to a class or function, but the source is a module", got=(args, kwargs))
-            )
-        remembered = vars(source).get(_ARGUMENTS)
-        return (type(source), *remembered) if remembered is not None else (source, (), {})
-    if not callable(source):
-        raise NasTypeError(
-            explain("the source of a model space is a module, a module class or a function that builds one", got=source)
-        )
-    return source, args, kwargs

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeAlias, final
 
-from nas.space.domains import Answer
+from nas.domains import Answer
 from nas.space.mutables import ChosenInt
 from nas.space.questions import Question
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import final
 
 from nas.checks import check_int, check_number
+from nas.domains import Sample
 from nas.protocols import Strategy, Task, Trial, check_single
-from nas.space import Sample
 from nas.strategies.novelty import Novelty
 
 _TRIES = 20

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nas.checks import check_int
+from nas.domains import Sample
 from nas.protocols import Strategy, Task, Trial, check_single
 from nas.random_state import derive_seed, one_thread
-from nas.space import Sample
 from nas.strategies.encoding import PathEncoding
 from nas.strategies.novelty import Novelty
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import final
 
 from nas.checks import check_int
+from nas.domains import Sample
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.protocols import Strategy, Task, Trial
-from nas.space import Sample
 
 
 @final

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import final
 
-from nas.space import Answer, Sample, SearchSpace, as_key
+from nas.domains import Answer, Sample, as_key
+from nas.space import SearchSpace
 
 
 @final

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Literal, final
 
 from nas.checks import check_bool, check_int, check_number, check_word
+from nas.domains import Sample
 from nas.protocols import Strategy, Task, Trial, crowding, fronts
-from nas.space import Sample
 from nas.strategies.novelty import Novelty
 
 _CHILDREN = 20

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import final
 
+from nas.domains import Sample, sample_key
 from nas.errors import SearchSpaceExhausted
 from nas.protocols import Strategy, Task, Trial
-from nas.space import Sample, sample_key
 
 
 @final

@@ -6,8 +6,8 @@ import random
 from typing import Literal, final
 
 from nas.checks import check_int, check_word
+from nas.domains import Answer, Sample
 from nas.protocols import Strategy, Task, Trial, check_single
-from nas.space import Answer, Sample
 from nas.strategies.novelty import Novelty
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import final
 
+from nas.domains import Sample, sample_key
 from nas.errors import SearchSpaceExhausted
 from nas.protocols import Trial
-from nas.space import Sample, SearchSpace, sample_key
+from nas.space import SearchSpace
 
 _DRAWS = 1000
 _LISTED = 1_000_000

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.checks import check_int
+from nas.domains import Answer, Choose, Sample
 from nas.random_state import as_rng
-from nas.space import Answer, Choice, Choose, Sample, SearchSpace
+from nas.space import Choice, SearchSpace
 
 IMPOSSIBLE = -1e9
 """The score of an option that cannot be taken."""

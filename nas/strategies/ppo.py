@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, final
 
 from nas.checks import check_int, check_number
+from nas.domains import Sample
 from nas.errors import MissingDependency
 from nas.protocols import Strategy, Task, Trial, check_single
 from nas.random_state import one_thread
-from nas.space import Sample
 from nas.strategies.novelty import Novelty
 
 if TYPE_CHECKING:

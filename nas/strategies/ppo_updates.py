@@ -15,8 +15,9 @@ from tianshou.utils.torch_utils import policy_within_training_step
 from torch import Tensor, nn
 
 from nas._compat.tianshou_internals import WeighedPPO
+from nas.domains import Sample
 from nas.random_state import derive_seed, seeded
-from nas.space import Sample, SearchSpace
+from nas.space import SearchSpace
 from nas.strategies.policy import IMPOSSIBLE, Decision, Policy, Walks, stack_walks
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import final
 
 from nas.checks import check_bool
+from nas.domains import Sample
 from nas.protocols import Strategy, Task, Trial
-from nas.space import Sample
 from nas.strategies.novelty import Novelty
 
 

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
 from nas._compat.optuna_internals import id_in_storage, reseed
+from nas.domains import Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.protocols import Strategy, Task, Trial, TrialState
 from nas.random_state import derive_seed
 from nas.records import quiet_optuna, suggest, to_optuna
-from nas.space import Sample, SearchSpace
+from nas.space import SearchSpace
 from nas.strategies.novelty import Novelty
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import warnings
 from typing import final
 
 from nas.checks import check_int
+from nas.domains import Sample
 from nas.protocols import Strategy, Task, Trial
-from nas.space import Sample
 from nas.strategies.sampler import OptunaStrategy
 
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
 
-from nas.space import Answer, Domain, Integer, Real, as_key, dumps_sample, loads_sample
+from nas.domains import Answer, Domain, Integer, Real, as_key, dumps_sample, loads_sample
 from nas.testing.comparison import refused
 
 _DRAWS = 40

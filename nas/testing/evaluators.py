@@ -14,9 +14,10 @@ import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 import numpy
 import torch
 
+from nas.domains import Domain
 from nas.execution import Assignment, Outcome, Plan, execute
 from nas.protocols import Evaluator, Objectives, TrialState
-from nas.space import Domain, ModelSpace
+from nas.space import ModelSpace
 
 
 class EvaluatorContract(ABC):

@@ -9,10 +9,11 @@ from typing import final
 
 from torch import nn
 
+from nas.domains import Domain, Real
 from nas.execution import Executor
 from nas.protocols import Evaluator, Job
 from nas.search import Experiment
-from nas.space import Domain, Real, ValueChoice
+from nas.space import ValueChoice
 from nas.strategies import Random
 
 

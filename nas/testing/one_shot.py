@@ -19,10 +19,11 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from nas._compat.torch_internals import BatchNorm
+from nas.domains import Categorical
 from nas.errors import ExperimentError
 from nas.protocols import Evaluator, Job, MedianStop, OneShotStrategy, TrialState
 from nas.search import Experiment
-from nas.space import Categorical, LayerChoice, ModelSpace, Repeat, ValueChoice
+from nas.space import LayerChoice, ModelSpace, Repeat, ValueChoice
 from nas.testing.comparison import differences, process_state, refused
 from nas.testing.processes import fork
 

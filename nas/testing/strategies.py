@@ -11,23 +11,10 @@ from typing import final
 
 from torch import nn
 
+from nas.domains import Categorical, Domain, Integer, Real, Sample, Subset, sample_key
 from nas.errors import NasError, NasValueError, SearchSpaceExhausted, explain
 from nas.protocols import Direction, Strategy, Task, Trial, TrialState
-from nas.space import (
-    Categorical,
-    Domain,
-    InputChoice,
-    Integer,
-    LayerChoice,
-    ModelSpace,
-    Real,
-    Repeat,
-    Sample,
-    SearchSpace,
-    Subset,
-    ValueChoice,
-    sample_key,
-)
+from nas.space import InputChoice, LayerChoice, ModelSpace, Repeat, SearchSpace, ValueChoice
 from nas.testing.comparison import refused
 
 _BOTH: tuple[Direction, ...] = ("maximize", "minimize")

@@ -11,19 +11,10 @@ from typing import Literal, TypeAlias, final
 import numpy
 from torch import nn
 
+from nas.domains import Categorical, Integer, Sample, sample_key
 from nas.errors import NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.protocols import Strategy, Task, Trial, TrialState
-from nas.space import (
-    Categorical,
-    Integer,
-    LayerChoice,
-    ModelSpace,
-    Repeat,
-    Sample,
-    SearchSpace,
-    ValueChoice,
-    sample_key,
-)
+from nas.space import LayerChoice, ModelSpace, Repeat, SearchSpace, ValueChoice
 
 TableName: TypeAlias = Literal["flat", "conditional", "deceptive"]
 

@@ -1,25 +1,22 @@
 """Choices that depend on the value of others: found by running the program, whatever Python does with the value."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import nas
-from nas import InputChoice, LayerChoice, ModelSpace, Mutator, NasError, Real, Repeat, ValueChoice, label_scope
-from nas.space import Answering, Sample, dumps_sample
+from nas import InputChoice, LayerChoice, ModelSpace, Mutator, Repeat, ValueChoice, label_scope
+from nas.space import Answering
 
 
-def every(space: ModelSpace) -> list[Sample]:
+def every(space: ModelSpace) -> list[dict[str, Any]]:
     """All samples by brute force: the program is run under each answer to each question that it asks."""
-    found: list[Sample] = []
-    pending: list[Sample] = [{}]
+    found: list[dict[str, Any]] = []
+    pending: list[dict[str, Any]] = [{}]
     while pending:
         sample = pending.pop()
         handler = space.without_weights(
@@ -33,8 +30,8 @@ def every(space: ModelSpace) -> list[Sample]:
     return found
 
 
-def texts(samples: list[Sample] | Iterator[Sample]) -> list[str]:
-    return sorted(dumps_sample(dict(sorted(sample.items()))) for sample in samples)
+def texts(samples: list[dict[str, Any]] | Iterator[dict[str, Any]]) -> list[str]:
+    return sorted(json.dumps(sample, sort_keys=True) for sample in samples)
 
 
 def is_exact(space: ModelSpace) -> None:
@@ -245,7 +242,9 @@ def programs(draw: st.DrawFn, depth: int = 2, known: tuple[str, ...] = ()) -> Pr
             steps.append(("ask", label))
             known = (*known, label)
         elif what == "layer":
-            steps.append((what, draw(st.sampled_from("xy")), draw(programs(depth - 1, known)), draw(programs(0, known))))
+            steps.append(
+                (what, draw(st.sampled_from("xy")), draw(programs(depth - 1, known)), draw(programs(0, known)))
+            )
         elif what == "repeat":
             steps.append((what, draw(st.sampled_from("rs")), draw(programs(0, known))))
         else:
@@ -268,16 +267,20 @@ def run_program(program: Program, values: dict[str, int], scope: str = "") -> No
         elif what == "repeat":
             Repeat(lambda i, steps=inner[0]: _module(steps, values, f"{scope}{i}"), (1, 2), label=scope + of)  # type: ignore[misc]
         else:
-            one, other, number = values[of[0]], values[of[1]], of[2]
-            times = {
-                "loop": lambda: one,
-                "if": lambda: one == number,
-                "joint": lambda: one * other >= number,
-                "bools": lambda: all([one > 1, other < 3]),
-                "index": lambda: [0, 1, 0, 1, 1][one],
-            }[what]()
+            times = _times(what, values[of[0]], values[of[1]], of[2])
             for i in range(times):
                 run_program(inner[0], values, f"{scope}{i}" if what == "loop" else scope)
+
+
+def _times(what: str, one: int, other: int, number: int) -> int:
+    if what == "loop":
+        return one
+    if what == "index":
+        return [0, 1, 0, 1, 1][one]
+    if what == "bools":
+        small, large = one > 1, other < 3
+        return small and large
+    return one == number if what == "if" else one * other >= number
 
 
 def _module(steps: Program, values: dict[str, int], scope: str) -> nn.Module:

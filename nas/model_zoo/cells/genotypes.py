@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
+from nas.domains import Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.model_zoo.cells.spaces import AMOEBANET, DARTS, ENAS_MICRO, NASNET, PNAS, CellFamily
-from nas.space import Sample
 
 Edges: TypeAlias = tuple[tuple[str, int], ...]
 

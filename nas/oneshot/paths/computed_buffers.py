@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import own_buffers
+from nas.domains import Answer, sample_key
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths.extremes import has_values
 from nas.oneshot.paths.inventory import Inventory, changing_labels
@@ -14,7 +15,6 @@ from nas.oneshot.paths.naming import OnePath, answers_from
 from nas.oneshot.paths.slicing import indexed
 from nas.oneshot.paths.store import Store
 from nas.random_state import seeded
-from nas.space import Answer, sample_key
 
 _MOST = 8
 """Architectures that are looked at."""

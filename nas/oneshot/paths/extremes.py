@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
-from nas.space import Answer, Choice, Question, SearchSpace
+from nas.domains import Answer
+from nas.space import Choice, Question, SearchSpace
 
 Answers: TypeAlias = Callable[[Question], Answer]
 

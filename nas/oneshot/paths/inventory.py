@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import TENSOR_DICTS, tree_map
+from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths.alignment import Alignment, Found, plain
 from nas.oneshot.paths.extremes import Answers, extremes
@@ -20,7 +21,7 @@ from nas.oneshot.paths.layouts import trace_layouts
 from nas.oneshot.paths.naming import AllPaths, OnePath, TensorSite, answers_from
 from nas.oneshot.paths.slicing import Index, Region, Shape, is_whole, region
 from nas.random_state import derive_seed, seeded
-from nas.space import ModelSpace, Sample
+from nas.space import ModelSpace
 
 _QUIET, _QUIET_RUNS, _MOST = 32, 8, 1000
 """Random architectures in a row that bring nothing new before the search ends, where they are built, and where they are

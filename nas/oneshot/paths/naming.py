@@ -10,7 +10,8 @@ from typing import NamedTuple, final
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import children_of, own_buffers, own_parameters
-from nas.space import Answer, Answering, ChosenInputs, Handler, Question, Sample, Select
+from nas.domains import Answer, Sample
+from nas.space import Answering, ChosenInputs, Handler, Question, Select
 
 
 class TensorSite(NamedTuple):

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas.domains import Sample
 from nas.oneshot.paths.slicing import Region, indexed
 from nas.oneshot.paths.store import Store
-from nas.space import Sample
 
 Slot: TypeAlias = tuple[dict[str, Any], str]
 """The dict of a module that holds a tensor, and the tensor's key in it."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas._compat.torch_internals import MovableModule, own_buffers, own_parameters, tree_leaves
 from nas.checks import check_int
+from nas.domains import Answer, Sample, as_key
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
 from nas.oneshot.paths.inventory import Built, Inventory
@@ -21,7 +22,7 @@ from nas.oneshot.paths.slicing import indexed
 from nas.oneshot.paths.store import Store
 from nas.oneshot.paths.subnets import Part, Subnet
 from nas.random_state import seeded
-from nas.space import Answer, ModelSpace, Sample, as_key
+from nas.space import ModelSpace
 
 
 @final

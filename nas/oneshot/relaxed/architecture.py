@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.checks import check_int
+from nas.domains import Answer, Domain, Sample, as_key
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.oneshot.relaxed.parametrisations import Logits, Parametrisation
-from nas.space import Answer, Domain, Sample, as_key
 
 Rule: TypeAlias = Callable[[str, Tensor], "Tensor | tuple[Tensor, Sequence[int]]"]
 """Makes weights (n,) of a label and its logits (n,), whatever the parametrisation is.

@@ -11,9 +11,10 @@ from typing import TypeAlias, final
 import torch
 
 from nas.checks import check_int
+from nas.domains import Answer, Sample, as_key
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture
-from nas.space import Answer, Choice, Sample, SearchSpace, as_key
+from nas.space import Choice, SearchSpace
 
 Costs: TypeAlias = dict[Answer, float]
 """Answer (a subset as a tuple) -> how much less likely it is than the best, as a difference of logarithms."""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import children_of, own_buffers, own_parameters
+from nas.domains import Answer, Sample
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import indexed, region
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer
-from nas.space import Answer, CellModule, ModelSpace, Sample
+from nas.space import CellModule, ModelSpace
 
 
 @final

@@ -8,22 +8,12 @@ from typing import Any, final
 
 from torch import nn
 
+from nas.domains import Answer, Subset
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer
 from nas.oneshot.relaxed.partial_channels import PartialChannels
-from nas.space import (
-    Answer,
-    ChosenInputs,
-    ChosenInt,
-    Handler,
-    ModelSpace,
-    Question,
-    Select,
-    Subset,
-    chosen_items,
-    is_zero,
-)
+from nas.space import ChosenInputs, ChosenInt, Handler, ModelSpace, Question, Select, chosen_items, is_zero
 
 
 @final

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from nas._compat.torch_internals import NormBase, own_buffers
+from nas.domains import Answer, Sample
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import region
 from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
 from nas.oneshot.relaxed.extraction import Pair
 from nas.oneshot.relaxed.shape_choices import Network, ShapeChoices
-from nas.space import Answer, Sample
 
 
 @final

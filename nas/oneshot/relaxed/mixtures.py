@@ -9,10 +9,11 @@ from typing import Any, Protocol, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas.domains import Answer, as_key
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing
 from nas.oneshot.relaxed.operator import weighted_sum
-from nas.space import Answer, ChosenInputs, as_key, chosen_items
+from nas.space import ChosenInputs, chosen_items
 
 Terms: TypeAlias = tuple[list[Tensor | None], Tensor | None]
 """What a mixture adds up, None for what is not computed, and the weights of it; no weights where all of them are 1."""

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas._compat.torch_internals import own_buffers, own_parameters
+from nas.domains import Answer
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing
 from nas.oneshot.relaxed.mixtures import MixedLayer
-from nas.space import Answer
 
 
 @final

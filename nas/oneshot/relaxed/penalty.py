@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from nas.checks import check_number
+from nas.domains import Sample, Subset
 from nas.errors import NasTypeError, explain
 from nas.oneshot.relaxed.architecture import Architecture
 from nas.profile import Cost
-from nas.space import Sample, Subset
 
 
 @final

@@ -20,9 +20,10 @@ from nas._compat.torch_internals import (
     own_buffers,
     own_parameters,
 )
+from nas.domains import Answer, Sample
 from nas.errors import NasError, NasValueError, explain
 from nas.oneshot.relaxed.handler import Relax
-from nas.space import Answer, ModelSpace, Sample
+from nas.space import ModelSpace
 
 MakeHandler: TypeAlias = Callable[[Mapping[str, Answer] | None], Relax]
 NamedDim: TypeAlias = tuple[str, int]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas._compat.torch_internals import tree_leaves
 from nas.checks import check_int, check_word
+from nas.domains import Answer, Sample
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import changing_labels, computed_buffer, equal_tensors, has_values, indexed, region
 from nas.oneshot.relaxed.architecture import Architecture
@@ -24,7 +25,7 @@ from nas.oneshot.relaxed.parametrisations import Parametrisation
 from nas.oneshot.relaxed.shape_choices import ShapeChoices
 from nas.profile import Example, build_on_meta, real_example
 from nas.random_state import seeded
-from nas.space import Answer, ModelSpace, Sample
+from nas.space import ModelSpace
 
 _TOLERANCE = 1e-5
 _SAMPLES = 3

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nas.space import Sample
+from nas.domains import Sample
 
 Judge: TypeAlias = Callable[[Sample], float]
 """What a subnet with the shared weights is worth in validation; more is better."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nas.domains import Sample
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.training.learner import Judge, Learner, Search
-from nas.space import Sample
 
 Distillation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(what a subnet says, what the largest one says) -> a loss."""

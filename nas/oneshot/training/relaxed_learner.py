@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
 
+from nas.domains import Sample
 from nas.errors import NasTypeError, explain
 from nas.oneshot.relaxed import (
     Architecture,
@@ -24,7 +25,6 @@ from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, 
 from nas.oneshot.training.architecture_steps import ArchitectureSteps
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.learner import Judge, Learner, Search
-from nas.space import Sample
 
 
 @final

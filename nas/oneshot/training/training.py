@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from nas._compat.lightning_internals import continue_from
+from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.evaluators import TrainingEvaluator, interruptible, silenced
 from nas.oneshot.training.batches import Batches, cycled
@@ -25,7 +26,6 @@ from nas.oneshot.training.measures import Logged, to_device, train_step
 from nas.oneshot.training.search_module import SearchModule, refuse_module
 from nas.protocols import OneShotTask
 from nas.random_state import derive_seed, seeded
-from nas.space import Sample
 
 MakeLearner: TypeAlias = Callable[[tuple[Any, ...]], Learner]
 """Makes a learner, given what the network is called with."""

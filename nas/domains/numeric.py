@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import final
 
 from nas.checks import check_bool, check_int, check_number, plain_number
+from nas.domains.domain import Answer, Domain
 from nas.errors import NasValueError, explain
-from nas.space.domains import Answer, Domain
 
 
 def _check_bounds(name: str, low: float, high: float, step: float | None, log: bool) -> None:

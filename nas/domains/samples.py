@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from nas.domains.domain import Answer
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.domains import Answer
 
 Sample: TypeAlias = dict[str, Answer]
 """An architecture: label -> answer, for exactly the choices that are asked while it is built."""

@@ -10,8 +10,8 @@ from types import NoneType
 from typing import Any, Generic, TypeVar, final
 
 from nas.checks import as_plain, check_int, plain_int
+from nas.domains.domain import Answer, Choose, Domain
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.domains import Answer, Choose, Domain
 
 T = TypeVar("T")
 

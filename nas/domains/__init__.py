@@ -1,0 +1,23 @@
+"""What choices may answer: domains of every kind, and samples, which are answers by label."""
+
+from nas.domains.domain import Answer, Choose, Domain, as_key
+from nas.domains.listed import Categorical, Subset
+from nas.domains.numeric import Integer, Real
+from nas.domains.samples import Sample, dumps_sample, load_sample, loads_sample, sample_key, save_sample
+
+__all__ = [
+    "Answer",
+    "Categorical",
+    "Choose",
+    "Domain",
+    "Integer",
+    "Real",
+    "Sample",
+    "Subset",
+    "as_key",
+    "dumps_sample",
+    "load_sample",
+    "loads_sample",
+    "sample_key",
+    "save_sample",
+]

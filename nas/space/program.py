@@ -1,0 +1,205 @@
+"""The program that a space is made of: what is called or copied to construct, under whichever handler."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any, Literal, TypeVar, final
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.random_state import untouched
+from nas.space.discover import Discover
+from nas.space.mutators import Mutator
+from nas.space.questions import Answering, Handler, default_answer, handling, is_handled, label_scope
+from nas.weightless import without_weights
+
+M = TypeVar("M", bound=nn.Module)
+H = TypeVar("H", bound=Handler)
+Device = torch.device | str | int | None
+
+_ARGUMENTS = "_nas_arguments"
+
+
+def model_space(cls: type[M]) -> type[M]:
+    """Makes a module class with choices name its space: it remembers its constructor arguments.
+
+    `Net(...)` is then the base model, every choice at its default, ready to run; and `ModelSpace(Net(...))` its space.
+
+    Raises:
+        NasTypeError: not an `nn.Module` class.
+
+    Example:
+        >>> from nas import ValueChoice
+        >>> @model_space
+        ... class Net(nn.Module):
+        ...     def __init__(self, classes: int = 10) -> None:
+        ...         super().__init__()
+        ...         self.head = nn.Linear(ValueChoice([4, 8], label="width"), classes)
+        >>> Net(3).head.in_features, ModelSpace(Net(3)).size
+        (4, 2)
+    """
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise NasTypeError(explain("@model_space decorates an nn.Module class", got=cls, mend="decorate the class"))
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def init(self: M, *args: Any, **kwargs: Any) -> None:
+        if is_handled():
+            construct(self, *args, **kwargs)
+            return
+        with handling(Answering(default_answer)):
+            construct(self, *args, **kwargs)
+        if type(self) is cls:
+            self.__dict__[_ARGUMENTS] = (args, kwargs)
+
+    cls.__init__ = init  # type: ignore[method-assign,assignment]  # the decorator's purpose
+    return cls
+
+
+@final
+class Program:
+    """A function of answers to choices: a class, a function or a module, and mutators that change what comes of it.
+
+    Args:
+        source: what is called, or copied if it is a module.
+        args, kwargs: what it is called with.
+        mutators: applied in order.
+
+    Raises:
+        NasTypeError: a source that is neither, or mutators that are none.
+    """
+
+    def __init__(
+        self, source: object, args: tuple[Any, ...], kwargs: dict[str, Any], mutators: Iterable[Mutator]
+    ) -> None:
+        self.source, self.args, self.kwargs = _resolve(source, args, kwargs)
+        self.mutators = tuple(mutators)
+        for mutator in self.mutators:
+            if not isinstance(mutator, Mutator):
+                raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
+        self._checked = False
+
+    @property
+    def name(self) -> str:
+        """The name of the class or function."""
+        if isinstance(self.source, nn.Module):
+            return type(self.source).__name__
+        return str(getattr(self.source, "__qualname__", type(self.source).__name__))
+
+    def construct(self, handler: Handler, device: Device = None) -> nn.Module:
+        """Runs the program with another handler answering its choices: how a supernet is made of it.
+
+        Args:
+            handler: answers every choice.
+            device: where the parameters are made.
+
+        Raises:
+            NasTypeError: the program or a mutator builds something that is no module.
+        """
+        with handling(handler), nullcontext() if device is None else torch.device(device):
+            if isinstance(self.source, nn.Module):
+                model: object = copy.deepcopy(self.source)
+            else:
+                args, kwargs = copy.deepcopy((self.args, self.kwargs))
+                model = self.source(*args, **kwargs)
+            if not isinstance(model, nn.Module):
+                raise NasTypeError(
+                    explain("the source of a model space must build an nn.Module", got=model, where=self.name)
+                )
+            for mutator in self.mutators:
+                with label_scope(type(mutator).__name__):
+                    changed = mutator.mutate(model)
+                if changed is not None and not isinstance(changed, nn.Module):
+                    raise NasTypeError(
+                        explain("mutate must return an nn.Module or None", got=changed, where=type(mutator).__name__)
+                    )
+                model = model if changed is None else changed
+        return model if device is None else model.to(device)
+
+    def without_weights(
+        self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
+    ) -> tuple[nn.Module, H, Literal["meta", "cpu"]]:
+        """Runs the program without weights, on the meta device or, where it needs numbers, on the CPU.
+
+        Args:
+            make: makes the handler that answers every choice; see `nas.weightless.without_weights`.
+            serves: whether the module that was built on the meta device will do; where not, it is built on the CPU.
+            alone: whether no other thread draws random numbers, so that the global generators can be put back.
+
+        Returns:
+            The module, the handler that has answered, and the device.
+        """
+        with untouched() if alone else nullcontext():
+            return without_weights(self.construct, make, serves)
+
+    def ask(self, make: Callable[[], Discover]) -> None:
+        """Runs the program once, for discovery; the first time twice, for it must do the same again.
+
+        Raises:
+            NasValueError: it does not.
+        """
+        module, handler, _ = self.without_weights(make)
+        if not self._checked:
+            self._checked = True
+            self._check_function(module, handler)
+
+    def _check_function(self, module: nn.Module, handler: Discover) -> None:
+        again, answering, _ = self.without_weights(lambda: Answering(default_answer))
+        if again is module:
+            raise NasValueError(
+                explain(
+                    "two builds share no storage, but this factory returns the same module each time",
+                    got=self.source,
+                    mend="build a new one in it, or give the module itself as the source",
+                )
+            )
+        asked, shapes = set(handler.default), _shapes(module)
+        differences = [
+            f"the choice {label!r} is asked in one of the two" for label in sorted(asked ^ set(answering.answers))
+        ]
+        differences += [
+            f"{name!r} is {one} in one and {other} in the other"
+            for name, one in shapes.items()
+            if one != (other := _shapes(again).get(name, "not there"))
+        ]
+        if differences:
+            raise NasValueError(
+                explain(
+                    "a constructor must be a function of its answers, but two constructions under the same ones "
+                    "differ: " + "; ".join(differences[:3]),
+                    where=self.name,
+                    mend="let it depend on nothing that changes from one construction to the next (a class attribute, "
+                    "a global, a random number)",
+                )
+            )
+
+
+def _shapes(module: nn.Module) -> dict[str, str]:
+    """The shapes of its parameters and buffers, in words."""
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    return {name: "lazy" if is_lazy(tensor) else str(tuple(tensor.shape)) for name, tensor in tensors}
+
+
+def _resolve(
+    source: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[nn.Module | Callable[..., object], tuple[Any, ...], dict[str, Any]]:
+    """What is called or copied to construct, and with which arguments."""
+    if isinstance(source, nn.Module):
+        if args or kwargs:
+            raise NasTypeError(
+                explain("arguments go to a class or function, but the source is a module", got=(args, kwargs))
+            )
+        remembered = vars(source).get(_ARGUMENTS)
+        return (type(source), *remembered) if remembered is not None else (source, (), {})
+    if not callable(source):
+        raise NasTypeError(
+            explain("the source of a model space is a module, a module class or a function that builds one", got=source)
+        )
+    return source, args, kwargs
