@@ -210,7 +210,7 @@ def _independent(choices: list[Choice], known: Mapping[str, Answer]) -> list[tup
 
 def _classes(choice: Choice, group: tuple[Choice, ...]) -> list[tuple[Answer, Number]]:
     """Answers that lead to the same choices everywhere in the group: a representative and how many there are."""
-    places = [c for c in _everywhere(group) if c.label == choice.label and c.branches]
+    places = [c for c in everywhere(group) if c.label == choice.label and c.branches]
     if not places:
         return [(choice.domain.first, choice.domain.size)]
     infinite = choice.domain.size == math.inf
@@ -223,8 +223,9 @@ def _classes(choice: Choice, group: tuple[Choice, ...]) -> list[tuple[Answer, Nu
     return list(classes.values())
 
 
-def _everywhere(choices: Iterable[Choice]) -> Iterable[Choice]:
+def everywhere(choices: Iterable[Choice]) -> Iterator[Choice]:
+    """All choices of the tree, in its order."""
     for choice in choices:
         yield choice
         for branch in choice.branches:
-            yield from _everywhere(branch.choices)
+            yield from everywhere(branch.choices)

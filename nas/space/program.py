@@ -36,7 +36,7 @@ def model_space(cls: type[M]) -> type[M]:
         NasTypeError: not an `nn.Module` class.
 
     Example:
-        >>> from nas import ValueChoice
+        >>> from nas import ModelSpace, ValueChoice
         >>> @model_space
         ... class Net(nn.Module):
         ...     def __init__(self, classes: int = 10) -> None:

@@ -11,7 +11,7 @@ from nas.checks import check_number
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import Rng, as_rng
-from nas.space.choice_tree import Choice, conditions, count, grid, walk
+from nas.space.choice_tree import Choice, conditions, count, everywhere, grid, walk
 from nas.space.constraints import Constraint, Where, as_constraint
 
 
@@ -94,11 +94,8 @@ class SearchSpace:
     def domains(self) -> dict[str, Domain]:
         """Every label of the tree with its domain, in the order of the tree."""
         found: dict[str, Domain] = {}
-        pending = list(reversed(self.choices))
-        while pending:
-            choice = pending.pop()
+        for choice in everywhere(self.choices):
             found.setdefault(choice.label, choice.domain)
-            pending.extend(c for branch in reversed(choice.branches) for c in reversed(branch.choices))
         return found
 
     @cached_property
@@ -109,13 +106,7 @@ class SearchSpace:
     @cached_property
     def _leaves(self) -> frozenset[str]:
         """The labels whose answers no other choice depends on."""
-        pending, branching = list(self.choices), set[str]()
-        while pending:
-            choice = pending.pop()
-            if choice.branches:
-                branching.add(choice.label)
-            pending.extend(child for branch in choice.branches for child in branch.choices)
-        return frozenset(self.domains) - branching
+        return frozenset(self.domains) - {choice.label for choice in everywhere(self.choices) if choice.branches}
 
     @cached_property
     def size(self) -> int | float:

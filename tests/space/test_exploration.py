@@ -1,5 +1,6 @@
 """Choices that depend on the value of others: found by running the program, whatever Python does with the value."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
