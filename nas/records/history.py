@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, final
 
 from nas.domains import Sample, sample_key
@@ -25,6 +26,9 @@ class History:
         objectives: of the search.
         seed: the experiment's.
         max_trials: of the search, where it is known.
+        grow: is asked, for each sample of a trial that has ended, whether the space is known better now, and returns
+            the better one or None. The strategy then begins anew, and lives through all that has happened in that
+            space; so it comes to the same whenever the search is gone on with.
     """
 
     def __init__(
@@ -36,8 +40,11 @@ class History:
         objectives: Objectives,
         seed: int,
         max_trials: int | None = None,
+        grow: Callable[[Sample], SearchSpace | None] = lambda sample: None,
     ) -> None:
         self._ledger, self._space, self._strategy, self._objectives = ledger, space, strategy, objectives
+        self._seed, self._max_trials, self._grow = seed, max_trials, grow
+        self._told: list[Trial] = []
         self.trials: dict[int, Trial] = {}
         self.running: set[int] = set()
         """The numbers of those that have not finished, other processes' included."""
@@ -52,8 +59,13 @@ class History:
         self._known: set[int] = set()
         self._queue: list[Sample] = []
         self._taken = 0
-        strategy.start(Task(space=space, directions=objectives.directions, seed=seed, max_trials=max_trials))
+        self._start()
         self._refresh()
+
+    def _start(self) -> None:
+        directions = self._objectives.directions
+        task = Task(space=self._space, directions=directions, seed=self._seed, max_trials=self._max_trials)
+        self._strategy.start(task)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -100,8 +112,22 @@ class History:
             self._note(trial)
         else:
             self.running.add(trial.number)
-        if self._is_told(trial):
-            self._strategy.tell(trial)
+        if not self._is_told(trial):
+            return
+        self._told.append(trial)
+        grown = self._grow(trial.sample) if trial.state.is_finished else None
+        if grown is None:
+            self._tell(trial)
+            return
+        self._space = grown
+        self._start()
+        for earlier in self._told:
+            self._tell(earlier)
+
+    def _tell(self, trial: Trial) -> None:
+        """Tells the strategy; where the space has grown since a sample was proposed, that has the defaults too."""
+        whole = trial.sample if self._space.exact else self._space.extend(trial.sample)
+        self._strategy.tell(replace(trial, sample=whole))
 
     def _is_told(self, trial: Trial) -> bool:
         """Whether the strategy is to know: trials of another space, from before a change, mean nothing to it."""

@@ -55,7 +55,7 @@ class Session:
         accept_changes: bool,
     ) -> None:
         self._storage, self._path, self.header = storage, path, dict(header)
-        self._space, self._strategy, self._objectives, self._seed = space.search_space, strategy, objectives, seed
+        self._space, self._strategy, self._objectives, self._seed = space, strategy, objectives, seed
         self._accept_changes = check_bool("accept_changes", accept_changes, where="Experiment")
         self._resume = check_bool("resume", resume, where="Experiment")
         self.history: History | None = None
@@ -73,7 +73,7 @@ class Session:
             self.history = self._relive(self.ledger)
         else:
             # What a strategy cannot do (several objectives, say) it refuses here, before anything is written.
-            strategy.start(Task(space=self._space, directions=objectives.directions, seed=seed))
+            strategy.start(Task(space=space.search_space, directions=objectives.directions, seed=seed))
 
     def _compare(self, ledger: Ledger) -> None:
         changes = refuse_differences(ledger.header, self.header, self._path.name, accept=self._accept_changes)
@@ -122,9 +122,10 @@ class Session:
     def _relive(self, ledger: Ledger, max_trials: int | None = None) -> History:
         return History(
             ledger,
-            space=self._space,
+            space=self._space.search_space,
             strategy=self._strategy,
             objectives=self._objectives,
             seed=self._seed,
             max_trials=max_trials,
+            grow=lambda sample: self._space.search_space if self._space.grow(sample) else None,
         )

@@ -15,6 +15,7 @@ from nas.space import SearchSpace
 
 _DRAWS = 1000
 _LISTED = 1_000_000
+_REPEATS = 100
 
 
 @final
@@ -36,6 +37,7 @@ class Novelty:
         self._space = space
         self._proposed: dict[int, str] = {}
         self._seen: set[str] = set()
+        self._repeats = 0
 
     def tell(self, trial: Trial) -> None:
         """Takes note of a trial, running or finished."""
@@ -45,6 +47,7 @@ class Novelty:
         if key != before:
             # The build completed the sample, so what the tree calls one sample stands for many.
             self._seen.discard(before)
+            self._repeats = self._repeats + 1 if key in self._seen else 0
             self._seen.add(key)
 
     def admits(self, sample: Sample) -> bool:
@@ -57,9 +60,14 @@ class Novelty:
         Raises:
             SearchSpaceExhausted: every sample has been proposed.
         """
-        size = self._space.size
+        size = self._space.size if self._space.exact else math.inf
         if len(self._seen) >= size:
             raise SearchSpaceExhausted(f"the search space is exhausted: all {size} samples have been tried")
+        if self._repeats >= _REPEATS:
+            raise SearchSpaceExhausted(
+                f"the last {_REPEATS} proposals were all completed to samples that had been tried: the search space is "
+                "as good as exhausted"
+            )
         for sample in candidates:
             if self.admits(sample):
                 return sample
@@ -68,7 +76,7 @@ class Novelty:
             sample = self._space.sample(rng)
             if self.admits(sample):
                 return sample
-        if size == math.inf or (self._space.constraint is not None and size > _LISTED):
+        if self._space.size == math.inf or (self._space.constraint is not None and self._space.size > _LISTED):
             kept = "" if self._space.constraint is None else " that satisfy the constraint"
             raise SearchSpaceExhausted(
                 f"none of {_DRAWS} more draws{kept} is new, and the space is too large to look through: the search "
