@@ -62,6 +62,7 @@ from nas.space import (
     label_scope,
     model_space,
     replace_module,
+    search_space,
 )
 from nas.version import __version__
 
@@ -132,5 +133,6 @@ __all__ = [
     "replace_module",
     "report",
     "save_sample",
+    "search_space",
     "trial_directory",
 ]

@@ -8,7 +8,9 @@ from typing import Any, final
 
 from nas.domains import Domain
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.evaluators.settings import Settings
 from nas.protocols import Evaluator, Job
+from nas.space import ModelSpace
 
 
 @final
@@ -19,7 +21,8 @@ class FunctionalEvaluator(Evaluator):
         function: takes the built module and returns a finite number, or a dict of metrics. Inside it, `nas.report`
             records intermediate results.
         **hyperparameters: the other arguments of the function. A domain (`Categorical`, `Integer`, `Real`, `Subset`) is
-            searched together with the architecture: it joins the sample under its keyword.
+            searched together with the architecture: it joins the sample under its keyword. A space made by
+            `nas.search_space` is searched too, and the function gets what it builds.
 
     Raises:
         NasTypeError: not a function, or one that does not take these arguments.
@@ -37,18 +40,17 @@ class FunctionalEvaluator(Evaluator):
         if not callable(function):
             raise NasTypeError(explain("the evaluator needs a function (model, **values) -> number", got=function))
         self.function = function
-        self._domains = {name: value for name, value in hyperparameters.items() if isinstance(value, Domain)}
-        self._fixed = {name: value for name, value in hyperparameters.items() if name not in self._domains}
+        self._settings = Settings(hyperparameters)
         _check_arguments(function, hyperparameters)
 
     @property
-    def hyperparameters(self) -> Mapping[str, Domain]:
-        """The searched ones: keyword -> domain."""
-        return dict(self._domains)
+    def hyperparameters(self) -> Mapping[str, Domain | ModelSpace]:
+        """The searched ones: keyword -> domain or space."""
+        return self._settings.searched
 
     def evaluate(self, job: Job) -> float | Mapping[str, float]:
         """What the function returns for the job's model."""
-        return self.function(job.model, **self._fixed, **job.hyperparameters)
+        return self.function(job.model, **self._settings.fill(job.hyperparameters))
 
 
 def _check_arguments(function: Callable[..., Any], hyperparameters: Mapping[str, Any]) -> None:

@@ -7,14 +7,16 @@ from typing import Any, final
 
 from nas.domains import Answer, Categorical, Domain
 from nas.errors import NasValueError, close_names, explain
+from nas.space import ModelSpace
 
 
 @final
 class Settings:
-    """Keyword arguments: those that are domains join the sample, the others are fixed.
+    """Keyword arguments: those that are domains or search spaces join the sample, the others are fixed.
 
     Args:
-        values: keyword -> value or domain.
+        values: keyword -> value, domain, or a space made by `nas.search_space`, whose choices stand under their own
+            labels.
         objects: the keywords whose value may be a dict name -> object, which stands for a choice among the names.
 
     Example:
@@ -29,19 +31,29 @@ class Settings:
     def __init__(self, values: Mapping[str, object], objects: Iterable[str] = ()) -> None:
         self._tables = {name: dict(table) for name in objects if isinstance(table := values.get(name), Mapping)}
         self.domains: dict[str, Domain] = {}
+        self.spaces: dict[str, ModelSpace] = {}
         self.fixed: dict[str, Any] = {}
         for name, value in values.items():
             if name in self._tables:
                 self.domains[name] = Categorical(list(self._tables[name]))
             elif isinstance(value, Domain):
                 self.domains[name] = value
+            elif isinstance(value, ModelSpace):
+                self.spaces[name] = value
             else:
                 self.fixed[name] = value
+
+    @property
+    def searched(self) -> dict[str, Domain | ModelSpace]:
+        """What joins the sample."""
+        return {**self.domains, **self.spaces}
 
     def candidates(self, name: str) -> list[Any]:
         """The objects that a keyword may stand for; the lone value where it is fixed."""
         if name in self._tables:
             return list(self._tables[name].values())
+        if name in self.spaces:
+            return [self.spaces[name].build(self.spaces[name].default())]
         return list(self.domains[name].values()) if name in self.domains else [self.fixed[name]]
 
     def fill(self, answers: Mapping[str, Answer]) -> dict[str, Any]:
@@ -50,7 +62,8 @@ class Settings:
         Raises:
             NasValueError: an unknown name, or an answer outside its domain.
         """
-        unknown = [name for name in answers if name not in self.domains]
+        inner = {label for space in self.spaces.values() for label in space.search_space.domains}
+        unknown = [name for name in answers if name not in self.domains and name not in inner]
         if unknown:
             raise NasValueError(
                 explain(
@@ -63,4 +76,7 @@ class Settings:
         for name, domain in self.domains.items():
             answer = domain.canonical(answers[name]) if name in answers else domain.first
             found[name] = self._tables[name][answer] if name in self._tables else answer
+        for name, space in self.spaces.items():
+            mine = {label: answer for label, answer in answers.items() if label in space.search_space.domains}
+            found[name] = space.build(space.complete(mine))
         return found

@@ -199,6 +199,7 @@ def takes_total_steps(scheduler: Callable[..., Any]) -> bool:
 def bound_optimizer(
     optimizer: Callable[..., Optimizer], learning_rate: float, weight_decay: float | None
 ) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
-    """The optimizer with its rates; it can be pickled where the optimizer can."""
-    decay = {} if weight_decay is None else {"weight_decay": weight_decay}
-    return functools.partial(optimizer, lr=learning_rate, **decay)
+    """The optimizer with its rates, unless it has its own; it can be pickled where the optimizer can."""
+    rates = {"lr": learning_rate} | ({} if weight_decay is None else {"weight_decay": weight_decay})
+    own = optimizer.keywords if isinstance(optimizer, functools.partial) else {}
+    return functools.partial(optimizer, **(rates | own))

@@ -32,6 +32,7 @@ from nas.evaluators.settings import Settings
 from nas.evaluators.trial_callback import TrialCallback, metric_of, relayed, silenced
 from nas.protocols import Evaluator, Job
 from nas.random_state import seeded
+from nas.space import ModelSpace
 
 TRAINER_ARGUMENTS = frozenset(inspect.signature(Trainer).parameters)
 BATCH_SIZE = 32
@@ -80,9 +81,9 @@ class TrainingEvaluator(Evaluator):
 
     @property
     @final
-    def hyperparameters(self) -> Mapping[str, Domain]:
-        """The searched arguments: keyword -> domain."""
-        return dict(self._settings.domains)
+    def hyperparameters(self) -> Mapping[str, Domain | ModelSpace]:
+        """The searched arguments: keyword -> domain or space."""
+        return self._settings.searched
 
     @final
     def data(self, *, seed: int = 0, fold: int = 0, **hyperparameters: Answer) -> LightningDataModule:

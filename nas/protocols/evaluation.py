@@ -21,6 +21,7 @@ from nas.domains import Answer, Domain, Sample
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
 from nas.protocols.objectives import Direction
 from nas.random_state import derive_seed
+from nas.space import ModelSpace
 
 
 class TrialTimeout(NasError):  # noqa: N818 - names the situation
@@ -37,8 +38,8 @@ class Evaluator(ABC):
     """
 
     @property
-    def hyperparameters(self) -> Mapping[str, Domain]:
-        """What is searched together with the architecture: keyword -> domain."""
+    def hyperparameters(self) -> Mapping[str, Domain | ModelSpace]:
+        """What is searched together with the architecture: keyword -> domain, or a space of `nas.search_space`."""
         return {}
 
     @property
@@ -97,7 +98,7 @@ class Job:
 
     @property
     def model(self) -> nn.Module:
-        """The architecture, built when first asked for."""
+        """The architecture, or what a space without modules makes; built when first asked for."""
         if self._model is None:
             self._model, self.sample = self._build(self.sample, self.seed)
             self._inputs.watch(self._model)
@@ -255,7 +256,9 @@ class _RememberInputs:
         self.found: list[dict[str, Any]] = []
         self._handle: Any = None
 
-    def watch(self, model: nn.Module) -> None:
+    def watch(self, model: object) -> None:
+        if not isinstance(model, nn.Module):
+            return
         self._handle = model.register_forward_pre_hook(self)
 
     def forget(self) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.checks import check_int, check_number
+from nas.domains import Domain
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
 from nas.protocols import Direction, EarlyStopping, Evaluator, Objectives, Strategy, usual_direction
 from nas.records import open_storage
+from nas.space import ModelSpace, Mutator, Program, SearchSpace, search_space
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -123,3 +125,25 @@ def open_folder(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:
         raise ExperimentError(
             explain(f"the experiment's folder cannot be written ({error})", got=str(folder), mend="give directory=")
         ) from error
+
+
+def as_model_space(
+    space: object, mutators: Iterable[Mutator], hyperparameters: Mapping[str, Domain | ModelSpace]
+) -> ModelSpace:
+    """What a user searches, joined with what the evaluator asks.
+
+    Raises:
+        NasError: there is nothing to search, or it is no space.
+    """
+    mutators = tuple(mutators)
+    if isinstance(space, ModelSpace):
+        made = space.with_mutators(mutators) if mutators else space
+    elif isinstance(space, Mapping | SearchSpace):
+        if mutators:
+            raise NasTypeError(explain("mutators change modules, and this space builds none", got=mutators))
+        made = search_space(space)
+    elif hyperparameters:
+        made = ModelSpace.of(Program(space, mutators=mutators))
+    else:
+        made = ModelSpace(space, mutators=mutators)
+    return made.with_hyperparameters(hyperparameters)

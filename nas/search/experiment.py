@@ -21,13 +21,21 @@ from nas.protocols import (
     Trial,
 )
 from nas.records import History, Session, describe_experiment
-from nas.search.arguments import check_limits, check_parts, check_pruner, choose_objectives, make_executor, open_folder
+from nas.search.arguments import (
+    as_model_space,
+    check_limits,
+    check_parts,
+    check_pruner,
+    choose_objectives,
+    make_executor,
+    open_folder,
+)
 from nas.search.progress import ProgressMode, make_progress
 from nas.search.results import Results, conclude
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop
 from nas.search.shared_weights import SharedWeights
-from nas.space import ModelSpace, Mutator
+from nas.space import Mutator
 
 if TYPE_CHECKING:
     import pandas
@@ -42,7 +50,8 @@ class Experiment:
     """A search: proposes samples, evaluates them, and keeps every result.
 
     Args:
-        space: a ModelSpace, or anything that ModelSpace takes: a decorated instance or class, a function, a module.
+        space: a ModelSpace, or anything that ModelSpace takes: a decorated instance or class, a function, a module; or
+            what `nas.search_space` makes. A model without choices will do where the evaluator asks some.
         evaluator: what a sample is worth.
         strategy: what to try next.
         name: of the experiment; its folder is `directory/name`.
@@ -103,26 +112,20 @@ class Experiment:
         seed, repeats = check_parts(evaluator, strategy, name, seed, repeats)
         self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
         self.objectives = choose_objectives(objective, evaluator)
-        model_space = space if isinstance(space, ModelSpace) else ModelSpace(space, mutators=mutators)
-        if isinstance(space, ModelSpace) and tuple(mutators):
-            model_space = space.with_mutators(mutators)
-        self.space = model_space.with_hyperparameters(evaluator.hyperparameters)
+        self.space = as_model_space(space, mutators, evaluator.hyperparameters)
         self.evaluator, self.strategy = evaluator, strategy
         self.path = Path(directory) / name
         self.ending = ""
         """Why the latest run ended, in words."""
         self._executor = make_executor(executor)
         if (shared := strategy.shared_training) is not None:
-            shared.refuse(
-                ExperimentArguments(
-                    space=self.space,
-                    evaluator=evaluator,
-                    objectives=self.objectives,
-                    executor=executor,
-                    repeats=repeats,
-                    early_stopping=early_stopping,
-                )
-            )
+            parts: dict[str, Any] = {
+                "space": self.space,
+                "evaluator": evaluator,
+                "objectives": self.objectives,
+                "executor": executor,
+            }
+            shared.refuse(ExperimentArguments(**parts, repeats=repeats, early_stopping=early_stopping))
         self._pruner = check_pruner(early_stopping, self.objectives)
         self._session = Session(
             open_folder(storage, self.path),
@@ -344,7 +347,7 @@ class Experiment:
             end = None if timeout is None else begin + timeout
             try:
                 judge: Evaluator | None = self.evaluator
-                total = self.space.size if isinstance(self.space.size, int) else None
+                total = self.space.size if self.space.exact and isinstance(self.space.size, int) else None
                 if self.strategy.shared_training is not None:
                     judge, total = self._shared_weights.search(shown.note, end), None
                 shown.begin(max_trials if max_trials is not None else total, history.finished)

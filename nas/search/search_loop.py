@@ -175,7 +175,7 @@ class SearchLoop:
             evaluator=self.evaluator,
             objectives=self.objectives,
             build=self.space.build_completed,
-            hyperparameters=frozenset(self.evaluator.hyperparameters),
+            hyperparameters=frozenset(self.space.hyperparameters),
             repeats=self.repeats,
             max_trial_time=self.max_trial_time,
         )

@@ -3,13 +3,13 @@
 from nas.space.cell import Cell, CellModule, Sum
 from nas.space.choice_tree import Branch, Choice, count
 from nas.space.constraints import Constraint, Where, as_constraint
+from nas.space.function_space import search_space
 from nas.space.markers import Skip, Zero, is_skip, is_zero
 from nas.space.mutables import Candidate, ChosenInputs, ChosenInt, InputChoice, LayerChoice, Repeat, ValueChoice
-from nas.space.mutators import Mutator, replace_module
-from nas.space.program import model_space
+from nas.space.program import Mutator, Program, model_space, replace_module
 from nas.space.questions import Answering, Handler, Question, Select, chosen_items, label_scope
-from nas.space.search_space import SearchSpace
 from nas.space.space import ARCHITECTURE, ModelSpace
+from nas.space.tree_space import SearchSpace
 
 __all__ = [
     "ARCHITECTURE",
@@ -27,6 +27,7 @@ __all__ = [
     "LayerChoice",
     "ModelSpace",
     "Mutator",
+    "Program",
     "Question",
     "Repeat",
     "SearchSpace",
@@ -44,4 +45,5 @@ __all__ = [
     "label_scope",
     "model_space",
     "replace_module",
+    "search_space",
 ]

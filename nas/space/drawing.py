@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator
 
 from nas.space.choice_tree import Choice, branch_text
-from nas.space.search_space import SearchSpace
+from nas.space.tree_space import SearchSpace
 
 
 def draw_text(title: str, space: SearchSpace) -> str:

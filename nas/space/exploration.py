@@ -14,7 +14,7 @@ from nas.space.discover import Entry, Path
 from nas.space.planting import Planting
 from nas.space.questions import Question
 from nas.space.runs import Ask, Run, Runs, TooMany, given
-from nas.space.search_space import SearchSpace
+from nas.space.tree_space import SearchSpace
 
 TRIED = 64
 """Of a ValueChoice with more answers than this, only some are tried."""

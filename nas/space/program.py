@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, Literal, TypeVar, final
 
@@ -13,10 +14,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import untouched
 from nas.space.discover import Discover
-from nas.space.mutators import Mutator
 from nas.space.questions import Answering, Handler, default_answer, handling, is_handled, label_scope
 from nas.weightless import without_weights
 
@@ -63,6 +63,57 @@ def model_space(cls: type[M]) -> type[M]:
     return cls
 
 
+class Mutator(ABC):
+    """Changes a base model; the choices it asks become part of the model space.
+
+    Example:
+        >>> from nas import LayerChoice, ModelSpace
+        >>> class Activation(Mutator):
+        ...     def mutate(self, model):
+        ...         replace_module(model, "1", LayerChoice([nn.ReLU, nn.GELU], label="activation"))
+        >>> space = ModelSpace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), mutators=[Activation()])
+        >>> space.build({"activation": 1})[1]
+        GELU(approximate='none')
+    """
+
+    @abstractmethod
+    def mutate(self, model: nn.Module) -> nn.Module | None:
+        """Changes `model` in place (return None), or returns the module that takes its place."""
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
+    """Puts a module in the place of the submodule with this dotted name, as in `named_modules()`.
+
+    Args:
+        model: the model to change; the empty name stands for the model itself.
+        name: such as "layer1.0.conv2".
+        new: the module to put there.
+
+    Returns:
+        The model (for the empty name, `new`).
+
+    Raises:
+        NasValueError: there is no submodule of this name.
+        NasTypeError: `new` is no module.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        >>> replace_module(net, "1", nn.Tanh())[1]
+        Tanh()
+    """
+    if not isinstance(new, nn.Module):
+        raise NasTypeError(explain("only a module can replace a module", got=new, where=f"submodule {name!r}"))
+    if not name:
+        return new
+    parent_name, _, leaf = name.rpartition(".")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if name not in modules:
+        names = [known for known in modules if known]
+        raise NasValueError(f"{type(model).__name__} has no submodule {name!r}; {close_names(name, names)}")
+    modules[parent_name].register_module(leaf, new)
+    return model
+
+
 @final
 class Program:
     """A function of answers to choices: a class, a function or a module, and mutators that change what comes of it.
@@ -71,15 +122,23 @@ class Program:
         source: what is called, or copied if it is a module.
         args, kwargs: what it is called with.
         mutators: applied in order.
+        modules: whether it must build modules; else anything.
 
     Raises:
         NasTypeError: a source that is neither, or mutators that are none.
     """
 
     def __init__(
-        self, source: object, args: tuple[Any, ...], kwargs: dict[str, Any], mutators: Iterable[Mutator]
+        self,
+        source: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        mutators: Iterable[Mutator] = (),
+        *,
+        modules: bool = True,
     ) -> None:
-        self.source, self.args, self.kwargs = _resolve(source, args, kwargs)
+        self.source, self.args, self.kwargs = _resolve(source, args, dict(kwargs or {}))
+        self.modules = modules
         self.mutators = tuple(mutators)
         for mutator in self.mutators:
             if not isinstance(mutator, Mutator):
@@ -93,7 +152,7 @@ class Program:
             return type(self.source).__name__
         return str(getattr(self.source, "__qualname__", type(self.source).__name__))
 
-    def construct(self, handler: Handler, device: Device = None) -> nn.Module:
+    def construct(self, handler: Handler, device: Device = None) -> Any:
         """Runs the program with another handler answering its choices: how a supernet is made of it.
 
         Args:
@@ -110,8 +169,15 @@ class Program:
                 args, kwargs = copy.deepcopy((self.args, self.kwargs))
                 model = self.source(*args, **kwargs)
             if not isinstance(model, nn.Module):
+                if not self.modules:
+                    return model
                 raise NasTypeError(
-                    explain("the source of a model space must build an nn.Module", got=model, where=self.name)
+                    explain(
+                        "the source of a model space must build an nn.Module",
+                        got=model,
+                        where=self.name,
+                        mend="for a search without modules, hand the function to nas.search_space",
+                    )
                 )
             for mutator in self.mutators:
                 with label_scope(type(mutator).__name__):
@@ -125,7 +191,7 @@ class Program:
 
     def without_weights(
         self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
-    ) -> tuple[nn.Module, H, Literal["meta", "cpu"]]:
+    ) -> tuple[Any, H, Literal["meta", "cpu"]]:
         """Runs the program without weights, on the meta device or, where it needs numbers, on the CPU.
 
         Args:
@@ -150,9 +216,9 @@ class Program:
             self._checked = True
             self._check_function(module, handler)
 
-    def _check_function(self, module: nn.Module, handler: Discover) -> None:
+    def _check_function(self, module: object, handler: Discover) -> None:
         again, answering, _ = self.without_weights(lambda: Answering(default_answer))
-        if again is module:
+        if again is module and isinstance(module, nn.Module):
             raise NasValueError(
                 explain(
                     "two builds share no storage, but this factory returns the same module each time",
@@ -181,8 +247,10 @@ class Program:
             )
 
 
-def _shapes(module: nn.Module) -> dict[str, str]:
+def _shapes(module: object) -> dict[str, str]:
     """The shapes of its parameters and buffers, in words."""
+    if not isinstance(module, nn.Module):
+        return {}
     tensors = itertools.chain(module.named_parameters(), module.named_buffers())
     return {name: "lazy" if is_lazy(tensor) else str(tuple(tensor.shape)) for name, tensor in tensors}
 

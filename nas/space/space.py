@@ -18,10 +18,9 @@ from nas.space.choice_tree import Choice
 from nas.space.constraints import Where
 from nas.space.drawing import draw_html, draw_text, size_text
 from nas.space.exploration import Exploration
-from nas.space.mutators import Mutator
-from nas.space.program import Device, Program
-from nas.space.questions import Answering, Handler, answering, fill
-from nas.space.search_space import SearchSpace, unknown_label
+from nas.space.program import Device, Mutator, Program
+from nas.space.questions import Answering, Handler, answering
+from nas.space.tree_space import SearchSpace, unknown_label
 from nas.weightless import copy_to_meta
 
 H = TypeVar("H", bound=Handler)
@@ -57,12 +56,7 @@ class ModelSpace:
     """
 
     def __init__(self, source: object, *args: Any, mutators: Iterable[Mutator] = (), **kwargs: Any) -> None:
-        self.program = Program(source, args, kwargs, mutators)
-        self.hyperparameters: dict[str, Domain] = {}
-        exploration = Exploration(self.program.ask)
-        self.search_space = self._architecture = exploration.explore()
-        self._followers = exploration.followers
-        self._exploration = None if self.exact else exploration
+        self._explore(Program(source, args, kwargs, mutators))
         if not self.search_space.choices:
             raise NasValueError(
                 explain(
@@ -71,13 +65,29 @@ class ModelSpace:
                     "class with @model_space when you pass an instance), or give mutators",
                 )
             )
+
+    @classmethod
+    def of(cls, program: Program) -> ModelSpace:
+        """The space of a program, one without choices and one that builds no modules too."""
+        space = cls.__new__(cls)
+        space._explore(program)
+        return space
+
+    def _explore(self, program: Program) -> None:
+        self.program = program
+        self.hyperparameters: dict[str, Domain] = {}
+        self._settings = SearchSpace(())
+        exploration = Exploration(program.ask)
+        self.search_space = self._architecture = exploration.explore()
+        self._followers = exploration.followers
+        self._exploration = None if self.exact else exploration
         if not self.exact:
             doubts = "; ".join(f"{labels}: {why}" for labels, why in self.doubts.items())
             warnings.warn(
                 f"The search space of {self.name} is not exact, for choices that depend on the value of others may "
                 f"have been missed ({doubts}). They are found as the search goes on; `size` counts what is known.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
 
     # The program.
@@ -102,7 +112,8 @@ class ModelSpace:
         Raises:
             NasTypeError: the program or a mutator builds something that is no module.
         """
-        return self.program.construct(handler, device)
+        built: nn.Module = self.program.construct(handler, device)
+        return built
 
     def without_weights(
         self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
@@ -182,7 +193,7 @@ class ModelSpace:
         child = self.search_space.mutate(self.validate(sample), rng, probability)
         if self.exact:
             return child
-        return self._asked(child, rng).answers | {n: child[n] for n in self.hyperparameters}
+        return self._asked(child, rng).answers | self._settings_of(child, rng)
 
     def validate(self, sample: Mapping[str, Answer]) -> Sample:
         """Checks a sample, and returns it in canonical form.
@@ -196,8 +207,7 @@ class ModelSpace:
             return self.search_space.validate(sample)
         # The tree may lack choices, or know too little of when they are asked: the program itself says.
         asked = self._asked(sample).answers
-        for label, domain in self.hyperparameters.items():
-            asked[label] = domain.canonical(sample[label]) if label in sample else domain.first
+        asked |= self._settings_of(sample)
         if asked.keys() != sample.keys():
             unasked = [f"{label!r} is not asked under these answers" for label in sample if label not in asked]
             missing = [f"the answer of {label!r} is missing" for label in asked if label not in sample]
@@ -223,8 +233,7 @@ class ModelSpace:
         rng = None if seed is None else as_rng(seed)
         handler = self._asked(sample, rng)
         found = handler.answers
-        for label, domain in self.hyperparameters.items():
-            found[label] = domain.canonical(sample[label]) if label in sample else fill(domain, domain.first, rng)
+        found |= self._settings_of(sample, rng)
         unknown = [label for label in sample if label not in found]
         if unknown:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in unknown))
@@ -249,16 +258,31 @@ class ModelSpace:
         constraint = self.search_space.constraint
         self._architecture = self._exploration.meet(mine)
         self._followers = self._exploration.followers
-        grown = self._architecture.joined(self.hyperparameters) if self.hyperparameters else self._architecture
+        grown = self._architecture.joined(self._settings)
         self.search_space = SearchSpace(grown.choices, constraint, grown.doubts)
         return True
 
-    def with_hyperparameters(self, domains: Mapping[str, Domain]) -> ModelSpace:
-        """This space joined with domains that the model does not ask: an evaluator's learning rate, say."""
+    def with_hyperparameters(self, asked: Mapping[str, Domain | ModelSpace]) -> ModelSpace:
+        """This space joined with choices that the model does not ask: an evaluator's learning rate, say.
+
+        Args:
+            asked: label -> domain; or a keyword -> a space whose choices stand under their own labels.
+
+        Raises:
+            NasValueError: one label with two domains.
+        """
         joint = copy.copy(self)
-        joint.search_space = self.search_space.joined(domains)
-        joint.hyperparameters = {**self.hyperparameters, **domains}
+        for keyword, added in asked.items():
+            tree = added.search_space if isinstance(added, ModelSpace) else SearchSpace.of({keyword: added})
+            joint.search_space = joint.search_space.joined(tree)
+            joint._settings = joint._settings.joined(tree)
+        joint.hyperparameters = dict(joint._settings.domains)
         return joint
+
+    def _settings_of(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Sample:
+        """What the sample says of the hyperparameters; defaults or draws for what it does not."""
+        mine = {label: answer for label, answer in sample.items() if label in self.hyperparameters}
+        return self._settings.extend(mine, rng)
 
     def with_mutators(self, mutators: Iterable[Mutator]) -> ModelSpace:
         """This space with more mutators, applied after its own."""
@@ -314,7 +338,7 @@ class ModelSpace:
             The module, and the sample that it was built from, hyperparameters included.
         """
         module, found = self._build(sample, as_rng(seed), None)
-        return module, found | {label: sample[label] for label in self.hyperparameters}
+        return module, found | self._settings_of(sample)
 
     def _build(
         self, sample: Mapping[str, Answer], rng: random.Random | None, device: Device
@@ -322,12 +346,13 @@ class ModelSpace:
         make = answering(sample, rng)
         if device is not None and torch.device(device).type == "meta":
             module, handler, where = self.without_weights(make)
-            module = module if where == "meta" else copy_to_meta(module)
+            module = copy_to_meta(module) if where == "cpu" and isinstance(module, nn.Module) else module
         else:
             handler = make()
             module = self.construct(handler, device)
         labels = {label: repr(question.domain) for label, question in handler.questions.items()}
-        module.__dict__[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
+        if isinstance(module, nn.Module):
+            module.__dict__[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
         return module, handler.answers
 
     def _asked(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Answering:
@@ -335,7 +360,8 @@ class ModelSpace:
         return self.without_weights(answering(sample, rng))[1]
 
     def __repr__(self) -> str:
-        return f"ModelSpace({self.name}: {size_text(self.search_space)})"
+        kind = "ModelSpace" if self.program.modules else "search_space"
+        return f"{kind}({self.name}: {size_text(self.search_space)})"
 
     def __str__(self) -> str:
         return draw_text(self.name, self.search_space)

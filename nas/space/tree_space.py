@@ -46,13 +46,14 @@ class SearchSpace:
         """A flat space: every label always active."""
         return cls(tuple(Choice(label=n, domain=d, kind="value", default=d.first) for n, d in domains.items()))
 
-    def joined(self, domains: Mapping[str, Domain]) -> SearchSpace:
-        """This space with more choices after its own; a label that stands in both must have one domain.
+    def joined(self, other: SearchSpace | Mapping[str, Domain]) -> SearchSpace:
+        """This space with other choices after its own, of another space or always active.
 
         Raises:
             NasValueError: one label with two domains.
         """
-        for label, domain in domains.items():
+        other = other if isinstance(other, SearchSpace) else SearchSpace.of(other)
+        for label, domain in other.domains.items():
             if label in self.domains and self.domains[label] != domain:
                 raise NasValueError(
                     explain(
@@ -62,7 +63,7 @@ class SearchSpace:
                         mend="rename one of the two",
                     )
                 )
-        return SearchSpace(self.choices + SearchSpace.of(domains).choices, self.constraint, self.doubts)
+        return SearchSpace(self.choices + other.choices, self.constraint, {**self.doubts, **other.doubts})
 
     def where(self, constraint: Where) -> SearchSpace:
         """The samples of this space that satisfy a constraint, and the one that it has already.
