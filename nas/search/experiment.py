@@ -353,8 +353,7 @@ class Experiment:
                 shown.begin(max_trials if max_trials is not None else total, history.finished)
                 ending = "the time is up, before the supernet is trained"
                 if judge is not None:
-                    loop = self._loop(judge, history, concurrency, max_trial_time)
-                    ending = loop.run(max_trials, end, shown)
+                    ending = self._loop(judge, history, concurrency, max_trial_time).run(max_trials, end, shown)
             except KeyboardInterrupt:
                 ending = INTERRUPTED
             finally:

@@ -54,6 +54,7 @@ def search_space(
         # A choice of any kind is asked as a value here: there is no module to build.
         program = Program(source.walk, (_as_value,), modules=False)
         return ModelSpace.of(program) if source.constraint is None else ModelSpace.of(program).where(source.constraint)
+    given = source
     if isinstance(source, Mapping):
         source, args = _answers, (source,)
     if isinstance(source, nn.Module) or not callable(source):
@@ -63,9 +64,7 @@ def search_space(
     space = ModelSpace.of(Program(source, args, kwargs, modules=False))
     if not space.search_space.choices:
         raise NasValueError(
-            explain(
-                "a search space needs at least one choice", got=source, mend="ask a ValueChoice, or name candidates"
-            )
+            explain("a search space needs at least one choice", got=given, mend="ask a ValueChoice, or name candidates")
         )
     return space
 
