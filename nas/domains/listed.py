@@ -43,7 +43,9 @@ class Categorical(Domain, Generic[T]):
     """One of the given candidates.
 
     Args:
-        candidates: at least one value, all different; None, bool, int, finite float, str, or tuples of these.
+        candidates: at least one value, all different; None, bool, int, finite float, str, or tuples of these. Numbers
+            of numpy and tensors without dimensions stand for the numbers that they hold.
+        by_position: whether an int that is no candidate stands for the candidate at that position.
 
     Raises:
         NasValueError: no candidates, duplicates, or a candidate that JSON cannot hold.
@@ -53,10 +55,11 @@ class Categorical(Domain, Generic[T]):
         3
     """
 
-    __slots__ = ("_index", "candidates")
+    __slots__ = ("_by_position", "_index", "candidates")
 
-    def __init__(self, candidates: Sequence[T]) -> None:
+    def __init__(self, candidates: Sequence[T], *, by_position: bool = False) -> None:
         self.candidates = _check_candidates(candidates)
+        self._by_position = by_position
         self._index = {candidate: position for position, candidate in enumerate(self.candidates)}
 
     @property
@@ -76,6 +79,9 @@ class Categorical(Domain, Generic[T]):
             candidate = self.candidates[self._index[value]]
             if _same_kind(candidate, value):
                 return candidate
+        position = plain_int(value) if self._by_position else None
+        if position is not None and 0 <= position < len(self.candidates):
+            return self.candidates[position]
         raise self.outside(answer)
 
     def sample(self, rng: random.Random) -> T:

@@ -112,7 +112,7 @@ class Structure:
                 for branch in choice.branches:
                     deeper = self._reach(branch.choices, label)
                     if deeper is not None:
-                        answer = min(branch.answers, key=repr)
+                        answer = branch.example
                         return {choice.label: self.domains[choice.label].canonical(answer), **deeper}
         return None
 

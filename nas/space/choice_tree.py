@@ -6,12 +6,43 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias, final
 
-from nas.domains import Answer, Domain, Sample, as_key
+from nas.domains import Answer, Categorical, Domain, Sample, Subset, as_key
 from nas.space.questions import Kind
+
+
+@final
+@dataclass(frozen=True)
+class Taking:
+    """The subsets that have certain items, where there are too many to be listed."""
+
+    items: frozenset[int]
+
+    def __contains__(self, answer: Answer) -> bool:
+        return self.items.issubset(answer)
+
+
+Answers: TypeAlias = frozenset[Answer] | Taking
+"""Some answers of one choice; those of another kind than in another place are of another choice."""
+
+
+def both(one: Answers, other: Answers) -> Answers:
+    """The answers of one choice that are among both."""
+    if isinstance(one, Taking) and isinstance(other, Taking):
+        return Taking(one.items | other.items)
+    assert not isinstance(one, Taking)
+    assert not isinstance(other, Taking)
+    return one & other
+
+
+def among(some: Answers, others: Answers) -> bool:
+    """Whether answers of one choice are all among others."""
+    if isinstance(some, Taking) and isinstance(others, Taking):
+        return some.items >= others.items
+    return not isinstance(some, Taking) and not isinstance(others, Taking) and some <= others
 
 
 @final
@@ -19,8 +50,15 @@ from nas.space.questions import Kind
 class Branch:
     """What is asked next when a choice is answered by one of `answers` (a subset is a tuple among them)."""
 
-    answers: frozenset[Answer]
+    answers: Answers
     choices: tuple[Choice, ...]
+
+    @property
+    def example(self) -> Answer:
+        """One of the answers, always the same."""
+        if isinstance(self.answers, Taking):
+            return tuple(sorted(self.answers.items))
+        return min(self.answers, key=repr)
 
 
 @final
@@ -45,11 +83,13 @@ class Choice:
             return ()
         if self.known:
             answer = self.known[max(0, bisect_right(self.known, answer) - 1)]
+        if any(isinstance(branch.answers, Taking) for branch in self.branches):
+            return tuple(c for branch in self.branches if answer in branch.answers for c in branch.choices)
         return self._after.get(as_key(answer), ())
 
     @cached_property
     def _after(self) -> dict[Answer, tuple[Choice, ...]]:
-        answers = {answer for branch in self.branches for answer in branch.answers}
+        answers = {a for branch in self.branches if not isinstance(branch.answers, Taking) for a in branch.answers}
         return {a: tuple(c for branch in self.branches if a in branch.answers for c in branch.choices) for a in answers}
 
     @cached_property
@@ -70,11 +110,13 @@ def conditions(choices: tuple[Choice, ...], label: str, path: tuple[str, ...]) -
 
 def branch_text(choice: Choice, branch: Branch) -> str:
     """The condition of a branch, as in `op = 'conv'` or `depth >= 2`."""
-    answers = sorted(branch.answers, key=repr)
     if choice.known:
         return _between(choice, branch)
+    if isinstance(branch.answers, Taking):
+        return f"{choice.label} has {' and '.join(map(str, sorted(branch.answers.items)))}"
     if choice.kind == "input":
-        return f"{choice.label} has {_common(choice, branch)}"
+        return f"{choice.label} has {_common(branch.answers)}"
+    answers = sorted(branch.answers, key=repr)
     if len(answers) == 1 and choice.kind != "repeat":
         return f"{choice.label} = {answers[0]!r}"
     if all(isinstance(a, int) for a in answers):
@@ -98,9 +140,9 @@ def _between(choice: Choice, branch: Branch) -> str:
     return " or ".join(found)
 
 
-def _common(choice: Choice, branch: Branch) -> int:
-    """The input that all answers of a branch take."""
-    taken = (set(a) if isinstance(a, tuple) else {a} for a in branch.answers)
+def _common(answers: frozenset[Answer]) -> int:
+    """The input that all these answers take."""
+    taken = (set(a) if isinstance(a, tuple) else {a} for a in answers)
     return int(min(set.intersection(*taken)))
 
 
@@ -163,7 +205,24 @@ Number: TypeAlias = int | float
 
 def count(choices: tuple[Choice, ...]) -> Number:
     """The number of different samples; `math.inf` where a domain is an interval of reals."""
-    return _count(choices, {}, {})
+    return _count(_item_by_item(choices), {}, {})
+
+
+def _item_by_item(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """The same tree with a choice for each item in place of one among the subsets that are too many to be listed."""
+    found: list[Choice] = []
+    for choice in choices:
+        branches = tuple(replace(branch, choices=_item_by_item(branch.choices)) for branch in choice.branches)
+        if not any(isinstance(branch.answers, Taking) for branch in branches):
+            found.append(replace(choice, branches=branches))
+            continue
+        assert isinstance(choice.domain, Subset)
+        for item in range(choice.domain.n):
+            behind = (branch for branch in branches if branch.answers == Taking(frozenset({item})))
+            taken = tuple(Branch(answers=frozenset({True}), choices=branch.choices) for branch in behind)
+            label, domain = f"{choice.label}[{item}]", Categorical([False, True])
+            found.append(Choice(label=label, domain=domain, kind=choice.kind, default=False, branches=taken))
+    return tuple(found)
 
 
 def _count(choices: tuple[Choice, ...], known: Mapping[str, Answer], memo: dict[tuple[object, ...], Number]) -> Number:

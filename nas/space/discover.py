@@ -8,11 +8,12 @@ from typing import NamedTuple, TypeAlias, final
 
 from torch import nn
 
-from nas.domains import Answer, Domain, Sample, as_key
+from nas.domains import Answer, Domain, Sample, Subset, as_key
+from nas.space.choice_tree import Answers, Taking, both
 from nas.space.questions import Handler, Kind, Question, Select, check_same, chosen_items, default_answer
 from nas.space.traced import Decided, traced
 
-Path: TypeAlias = tuple[tuple[str, frozenset[Answer]], ...]
+Path: TypeAlias = tuple[tuple[str, Answers], ...]
 """The conditions under which something is asked, the outer ones first: a label, and the answers that lead on."""
 
 
@@ -46,7 +47,7 @@ class Discover(Handler):
         self._answer, self._decided = answer, decided
         self._questions: dict[str, Question] = {}
         self._path: Path = ()
-        self._assumed: dict[str, frozenset[Answer]] = {}
+        self._assumed: dict[str, Answers] = {}
 
     @property
     def order(self) -> dict[str, int]:
@@ -90,22 +91,30 @@ class Discover(Handler):
         chosen = self._possible(question, question.default)
         passed: dict[int, nn.Module] = {}
         if each is not None:
-            taken: dict[int, set[Answer]] = {}
-            possible = self._assumed.get(question.label)
-            for answer in question.domain.values():
-                if possible is None or as_key(answer) in possible:
-                    for i in chosen_items(answer):
-                        taken.setdefault(i, set()).add(as_key(answer))
-            for i, answers in sorted(taken.items()):
-                with self._under(question, frozenset(answers)):
+            for i, answers in sorted(self._taking(question).items()):
+                with self._under(question, answers):
                     passed[i] = each(i)
         return select(chosen, {i: passed[i] for i in dict.fromkeys(chosen_items(chosen)) if i in passed})
+
+    def _taking(self, question: Question) -> dict[int, Answers]:
+        """For each input, the answers that take it."""
+        domain = question.domain
+        if isinstance(domain, Subset) and domain.k is None and not domain.listable:
+            return {item: Taking(frozenset({item})) for item in range(domain.n)}
+        taken: dict[int, set[Answer]] = {}
+        possible = self._assumed.get(question.label)
+        for answer in domain.values():
+            if possible is None or as_key(answer) in possible:
+                for i in chosen_items(answer):
+                    taken.setdefault(i, set()).add(as_key(answer))
+        return {item: frozenset(answers) for item, answers in taken.items()}
 
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
         """As many blocks as the default says; what the deeper ones ask stands under `depth > index`."""
         self._note(question)
         depths = frozenset(question.domain.values())
-        possible = self._assumed.get(question.label, depths)
+        assumed = self._assumed.get(question.label, depths)
+        possible = frozenset(depth for depth in depths if depth in assumed)
         built = []
         for index in range(max(possible)):
             deeper = frozenset(depth for depth in depths if depth > index)
@@ -128,10 +137,10 @@ class Discover(Handler):
         self.entries.setdefault(Entry(question.label, question.kind, question.domain, self._path), question)
 
     @contextmanager
-    def _under(self, question: Question, answers: frozenset[Answer]) -> Iterator[None]:
+    def _under(self, question: Question, answers: Answers) -> Iterator[None]:
         label, path, assumed = question.label, self._path, self._assumed
         self._path = (*path, (label, answers))
-        self._assumed = {**assumed, label: answers & assumed.get(label, answers)}
+        self._assumed = {**assumed, label: both(answers, assumed.get(label, answers))}
         try:
             yield
         finally:

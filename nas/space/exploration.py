@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TypeAlias, final
 
 from nas.domains import Answer, Domain, Integer, Sample, as_key
-from nas.space.choice_tree import Choice
+from nas.space.choice_tree import Answers, Choice, both
 from nas.space.discover import Entry, Path
 from nas.space.planting import Planting
 from nas.space.questions import Question
@@ -31,7 +31,7 @@ _MEETING = 64
 _PAIRED = 8
 """Up to so many choices that Python compares with something are tried in pairs."""
 
-_Term: TypeAlias = tuple[tuple[str, frozenset[Answer]], ...]
+_Term: TypeAlias = tuple[tuple[str, Answers], ...]
 
 
 @final
@@ -88,6 +88,11 @@ class Exploration:
     def followers(self) -> frozenset[str]:
         """The labels of the choices that depend on the value of another."""
         return frozenset(entry.label for entry in self._matters)
+
+    @property
+    def former(self) -> dict[str, str]:
+        """The labels that choices without one had formerly, and those that they have now."""
+        return {question.former: label for label, question in self._runs.questions.items() if question.former}
 
     # Finding out what matters.
 
@@ -286,7 +291,7 @@ def _merged(path: Path, term: _Term, order: Mapping[str, int]) -> Path:
     for label, answers in term:
         for position, (other, theirs) in enumerate(found):
             if other == label:
-                found[position] = (label, theirs & answers)
+                found[position] = (label, both(theirs, answers))
                 break
             if order[other] > order[label]:
                 found.insert(position, (label, answers))

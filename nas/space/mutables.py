@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas.checks import check_int, check_word, plain_int
 from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.questions import Question, ask, chosen_items, current_handler, label_scope
+from nas.space.questions import Question, ask, chosen_items, current_handler, inside, scope_name, within
 
 T = TypeVar("T")
 Candidate: TypeAlias = nn.Module | Callable[[], nn.Module]
@@ -75,9 +75,10 @@ def LayerChoice(  # noqa: N802
     """One of several layers.
 
     Args:
-        candidates: a list (the answers are its positions) or a dict (the answers are its keys) of modules, module
-            classes or functions without arguments. Prefer the latter two: only the chosen one is built, and choices
-            asked inside it belong to it alone.
+        candidates: a dict (the answers are its keys) or a list of modules, module classes or functions without
+            arguments. Prefer the latter two: only the chosen one is built, and choices asked inside it belong to it
+            alone. In a list the answer for a class or a named function is its name, and for all else, a name that was
+            there before among it, the position; samples may say the position of any.
         label: the name of the choice.
         default: the answer of the base model; the first candidate where omitted.
 
@@ -90,12 +91,14 @@ def LayerChoice(  # noqa: N802
         >>> space = ModelSpace(lambda: LayerChoice({"relu": nn.ReLU, "gelu": nn.GELU}, label="activation"))
         >>> space.build({"activation": "gelu"})
         GELU(approximate='none')
+        >>> list(ModelSpace(lambda: LayerChoice([nn.ReLU, nn.GELU, lambda: nn.PReLU(init=0.1)])).grid())
+        [{'layer': 'ReLU'}, {'layer': 'GELU'}, {'layer': 2}]
     """
     where = _name("LayerChoice", label)
     if isinstance(candidates, Mapping):
         named: dict[Answer, Candidate] = dict(candidates)
     elif isinstance(candidates, list | tuple | nn.ModuleList):
-        named = dict(enumerate(candidates))
+        named = dict(zip(_answers(candidates), candidates, strict=True))
     else:
         raise NasTypeError(explain("candidates must be a list or a dict of modules", got=candidates, where=where))
     if not named:
@@ -106,11 +109,20 @@ def LayerChoice(  # noqa: N802
             explain("each candidate must be a module, a module class or a function", got=odd, where=where)
         )
     try:
-        domain = Categorical(list(named))
+        domain = Categorical(list(named), by_position=not isinstance(candidates, Mapping))
     except (NasValueError, NasTypeError) as error:
         raise type(error)(f"{where}: {error}") from error
     handler, question = ask("layer", domain, label=label, default=default)
     return handler.layer(question, lambda key: _build_candidate(question, key, named[key]))
+
+
+def _answers(candidates: Iterable[Candidate]) -> list[Answer]:
+    """The names of classes and functions; for what has none, or one that was there before, the position."""
+    found: list[Answer] = []
+    for position, candidate in enumerate(candidates):
+        name = "" if isinstance(candidate, nn.Module) else getattr(candidate, "__name__", "")
+        found.append(name if name.isidentifier() and name not in found else position)
+    return found
 
 
 def InputChoice(  # noqa: N802
@@ -179,7 +191,7 @@ def InputChoice(  # noqa: N802
 
     def build(index: int) -> nn.Module:
         assert each is not None
-        with label_scope(question.label, index):
+        with inside(question, index, index):
             return make_module(lambda: each(index), lambda: f"what input {index} of {question.describe()} goes through")
 
     return handler.inputs(question, select, None if each is None else build)
@@ -274,14 +286,14 @@ def Repeat(  # noqa: N802
     asked = _asked(depth)
     if domain is None or asked is not None:
         # A build sees only the value of a ValueChoice, so its label must not take part in the scope's name.
-        scope = label if label is not None else "repeat"
+        scope, former = scope_name("repeat", label)
         if asked is None:
-            return nn.Sequential(*(_scoped(scope, i, make) for i in range(depths[0])))
+            return nn.Sequential(*(_scoped((scope, i), (former, i), make) for i in range(depths[0])))
         handler, question = current_handler(), asked
     else:
         handler, question = ask("repeat", domain, label=label)
-        scope = question.label
-    built = handler.repeat(question, lambda index: _scoped(scope, index, make))
+        scope, former = question.label, question.former or question.label
+    built = handler.repeat(question, lambda index: _scoped((scope, index), (former, index), make))
     assert isinstance(built, nn.Sequential)
     return built
 
@@ -308,9 +320,9 @@ def _depth_domain(depth: int | tuple[int, int], where: str) -> Domain | None:
     )
 
 
-def _scoped(scope: str, index: int, make: Callable[[int], nn.Module]) -> nn.Module:
-    with label_scope(scope, index):
-        return make(index)
+def _scoped(scope: tuple[str, int], former: tuple[str, int], make: Callable[[int], nn.Module]) -> nn.Module:
+    with within(scope, former):
+        return make(scope[1])
 
 
 def _name(kind: str, label: str | None) -> str:
@@ -321,7 +333,7 @@ def _build_candidate(question: Question, key: Answer, candidate: Candidate) -> n
     """Builds one candidate inside its label scope, and says whose it is when that fails."""
     if isinstance(candidate, nn.Module):
         return candidate
-    with label_scope(question.label, key):
+    with inside(question, key, question.domain.index(key)):
         return make_module(candidate, lambda: f"candidate {key!r} of {question.describe()}")
 
 

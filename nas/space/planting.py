@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from nas.domains import Answer, as_key
-from nas.space.choice_tree import Branch, Choice
+from nas.space.choice_tree import Answers, Branch, Choice, Taking, among, both
 from nas.space.discover import Path
 from nas.space.questions import Question
 
-Assumptions: TypeAlias = Mapping[str, frozenset[Answer]]
+Assumptions: TypeAlias = Mapping[str, Answers]
 """What is so at a place of the tree: label -> the answers it stands under."""
 
 
@@ -23,7 +23,7 @@ class _Node:
     question: Question
     assumptions: Assumptions
     known: tuple[Answer, ...]
-    branches: dict[frozenset[Answer], list[_Node]] = field(default_factory=dict)
+    branches: dict[Answers, list[_Node]] = field(default_factory=dict)
 
     def freeze(self) -> list[Choice]:
         """The choice, and after it those that all its answers lead to: they do not depend on it."""
@@ -40,10 +40,12 @@ class _Node:
 
     def _always(self) -> dict[str, _Node]:
         """What each input goes through alike: asked under all answers, with nothing below it."""
-        if self.question.kind != "input" or not self.branches:
+        listed = not any(isinstance(under, Taking) for under in self.branches)
+        if self.question.kind != "input" or not self.branches or not listed:
             return {}
         answers, nodes = dict[str, set[Answer]](), dict[str, list[_Node]]()
         for under, found in self.branches.items():
+            assert not isinstance(under, Taking)
             for node in found:
                 answers.setdefault(node.question.label, set()).update(under)
                 nodes.setdefault(node.question.label, []).append(node)
@@ -93,17 +95,17 @@ class Planting:
             label: of the choice.
             path: labels with the answers that lead on, the outer ones first.
         """
-        assumptions: dict[str, frozenset[Answer]] = {}
+        assumptions: dict[str, Answers] = {}
         for outer, answers in path:
-            assumptions[outer] = answers & assumptions.get(outer, answers)
+            assumptions[outer] = both(answers, assumptions.get(outer, answers))
         known = self._asked.setdefault(label, [])
         if any(_implies(assumptions, node.assumptions) for node in known):
             return
         siblings = self._roots
-        so_far: dict[str, frozenset[Answer]] = {}
+        so_far: dict[str, Answers] = {}
         for outer, answers in path:
             node = self._node(outer, siblings, so_far)
-            so_far[outer] = answers & so_far.get(outer, answers)
+            so_far[outer] = both(answers, so_far.get(outer, answers))
             siblings = node.branches.setdefault(answers, [])
         self._put(label, siblings, assumptions)
 
@@ -123,4 +125,4 @@ class Planting:
 
 def _implies(assumptions: Assumptions, other: Assumptions) -> bool:
     """Whether whatever is asked under these assumptions is asked under the other ones too."""
-    return all(label in assumptions and assumptions[label] <= answers for label, answers in other.items())
+    return all(label in assumptions and among(assumptions[label], answers) for label, answers in other.items())

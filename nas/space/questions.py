@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import CodeType, FrameType
 from typing import Literal, TypeAlias, final
 
+import torch
 from torch import nn
 
+from nas.assigned import destination
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 
@@ -29,6 +34,8 @@ class Question:
     domain: Domain
     kind: Kind
     default: Answer
+    former: str = ""
+    """The label that it had before omitted labels were made from where the choice goes: old samples have it."""
 
     def describe(self) -> str:
         """The label and the kind, for messages."""
@@ -76,7 +83,8 @@ class _Construction:
 
     handler: Handler
     scope: tuple[str, ...] = ()
-    counts: dict[tuple[str, ...], int] = field(default_factory=dict)
+    former_scope: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 _CONSTRUCTION: ContextVar[_Construction | None] = ContextVar("nas_construction", default=None)
@@ -106,7 +114,9 @@ def current_handler() -> Handler:
 
 @contextmanager
 def label_scope(*names: str | int) -> Iterator[None]:
-    """Omitted labels inside the block begin with these names; explicit labels stay as they are.
+    """Omitted labels inside the block begin with these names, and so do those that begin with a dot.
+
+    Other labels stay as they are.
 
     Example:
         >>> from nas import ModelSpace, ValueChoice, model_space
@@ -115,22 +125,46 @@ def label_scope(*names: str | int) -> Iterator[None]:
         ...     def __init__(self) -> None:
         ...         super().__init__()
         ...         with label_scope("head"):
-        ...             self.linear = nn.Linear(ValueChoice([4, 8]), 2)
+        ...             self.linear = nn.Linear(ValueChoice([4, 8], label=".width"), 2)
         >>> ModelSpace(Net).default()
-        {'head/value_1': 4}
+        {'head/width': 4}
     """
+    with within(names, names):
+        yield
+
+
+@contextmanager
+def inside(question: Question, answer: Answer, position: int) -> Iterator[None]:
+    """The label scope of what one answer of a choice builds.
+
+    Args:
+        question: of the choice.
+        answer: that it is built for.
+        position: of the answer.
+    """
+    with within((question.label, answer), (question.former or question.label, position)):
+        yield
+
+
+@contextmanager
+def within(names: tuple[Answer, ...], former: tuple[Answer, ...]) -> Iterator[None]:
+    """A label scope by these names, which had other ones formerly."""
     construction = _CONSTRUCTION.get()
     if construction is None:
         yield
         return
-    outer = construction.scope
-    # An omitted label begins with the scope it was made in already.
-    begun = "/".join(outer) + "/"
-    construction.scope = outer + tuple(str(name).removeprefix(begun) for name in names)
+    outer = construction.scope, construction.former_scope
+    construction.scope, construction.former_scope = _deeper(outer[0], names), _deeper(outer[1], former)
     try:
         yield
     finally:
-        construction.scope = outer
+        construction.scope, construction.former_scope = outer
+
+
+def _deeper(outer: tuple[str, ...], names: tuple[Answer, ...]) -> tuple[str, ...]:
+    # An omitted label begins with the scope it was made in already.
+    begun = "/".join(outer) + "/"
+    return outer + tuple(str(name).removeprefix(begun) for name in names)
 
 
 def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None) -> tuple[Handler, Question]:
@@ -149,7 +183,13 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
     if construction is None:
         _warn_outside(kind, label)
         construction = _Construction(Answering(default_answer))
-    name = label if label is not None else _next_label(construction, kind)
+    former = ""
+    if label is None:
+        former = _counted(construction, construction.former_scope, f"{kind}_", first="1")
+        label = _counted(construction, construction.scope, _made_name(construction, kind, sys._getframe(2)))
+    elif label.startswith("."):
+        label = "/".join((*construction.scope, label[1:]))
+    name = label
     if default is None:
         default = domain.first
     else:
@@ -160,13 +200,46 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
             raise NasValueError(
                 explain(f"the default must be {domain!r}", got=default, where=where, mend="name one of these")
             ) from error
-    return construction.handler, Question(label=name, domain=domain, kind=kind, default=default)
+    return construction.handler, Question(label=name, domain=domain, kind=kind, default=default, former=former)
 
 
-def _next_label(construction: _Construction, kind: Kind) -> str:
-    key = (*construction.scope, kind)
-    construction.counts[key] = number = construction.counts.get(key, 0) + 1
-    return "/".join((*construction.scope, f"{kind}_{number}"))
+def scope_name(kind: Kind, label: str | None) -> tuple[str, str]:
+    """The name of a label scope that a call makes, and its former one: its label, or a name from where it goes."""
+    construction = _CONSTRUCTION.get()
+    if label is not None or construction is None:
+        name = label or kind
+        scope = () if construction is None or not name.startswith(".") else construction.scope
+        return "/".join((*scope, name.removeprefix("."))), name
+    return _made_name(construction, kind, sys._getframe(2)), kind
+
+
+def _counted(construction: _Construction, scope: tuple[str, ...], name: str, *, first: str = "") -> str:
+    """The name in its scope; with a number where it is not the first one."""
+    label = "/".join((*scope, name))
+    construction.counts[label] = number = construction.counts.get(label, 0) + 1
+    if number == 1:
+        return label + first
+    return f"{label}{number}" if label.endswith("_") else f"{label}_{number}"
+
+
+def _made_name(construction: _Construction, kind: Kind, frame: FrameType) -> str:
+    """A name for a choice without a label, from where it goes."""
+    found = destination(frame, until=_begins_a_scope, skip=_adds_no_name)
+    if found.assigned or (construction.scope and found.name):
+        return found.name
+    return found.kind or found.name or kind
+
+
+def _begins_a_scope(code: CodeType) -> bool:
+    return code.co_filename.startswith(_HERE) and code.co_name != "init"
+
+
+def _adds_no_name(code: CodeType) -> bool:
+    return code.co_filename.startswith((_HERE, _TORCH))
+
+
+_HERE = os.path.dirname(__file__) + os.sep
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 def _warn_outside(kind: Kind, label: str | None) -> None:
@@ -260,9 +333,10 @@ def answering(sample: Mapping[str, Answer], rng: random.Random | None) -> Callab
     begin = None if rng is None else rng.getstate()
 
     def answer(question: Question) -> Answer:
-        if question.label in sample:
+        label = question.former if question.label not in sample and question.former in sample else question.label
+        if label in sample:
             try:
-                return question.domain.canonical(sample[question.label])
+                return question.domain.canonical(sample[label])
             except NasValueError as error:
                 raise NasValueError(f"{question.describe()}: {error}") from error
         return fill(question.domain, question.default, rng)

@@ -79,7 +79,7 @@ class ModelSpace:
         self._settings = SearchSpace(())
         exploration = Exploration(program.ask)
         self.search_space = self._architecture = exploration.explore()
-        self._followers = exploration.followers
+        self._followers, self._former = exploration.followers, exploration.former
         self._exploration = None if self.exact else exploration
         if not self.exact:
             doubts = "; ".join(f"{labels}: {why}" for labels, why in self.doubts.items())
@@ -201,8 +201,7 @@ class ModelSpace:
         Raises:
             NasValueError: unknown, missing, inactive or out-of-domain labels, all in one message.
         """
-        if not isinstance(sample, Mapping):
-            raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
+        sample = self._renamed(sample)
         if self.exact:
             return self.search_space.validate(sample)
         # The tree may lack choices, or know too little of when they are asked: the program itself says.
@@ -215,6 +214,13 @@ class ModelSpace:
         if not self.search_space.allows(asked):
             raise NasValueError(explain("the sample does not satisfy the constraint", got=self.search_space.constraint))
         return asked
+
+    def _renamed(self, sample: Mapping[str, Answer]) -> Sample:
+        """The sample with the labels of today, where it has those of before."""
+        if not isinstance(sample, Mapping):
+            raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
+        known = self.search_space.domains
+        return {label if label in known else self._former.get(label, label): sample[label] for label in sample}
 
     def contains(self, sample: Mapping[str, Answer]) -> bool:
         """Whether `validate` accepts the sample."""
@@ -231,6 +237,7 @@ class ModelSpace:
             NasValueError: labels that are unknown, or answers outside their domain.
         """
         rng = None if seed is None else as_rng(seed)
+        sample = self._renamed(sample)
         handler = self._asked(sample, rng)
         found = handler.answers
         found |= self._settings_of(sample, rng)
@@ -257,7 +264,7 @@ class ModelSpace:
             return False
         constraint = self.search_space.constraint
         self._architecture = self._exploration.meet(mine)
-        self._followers = self._exploration.followers
+        self._followers, self._former = self._exploration.followers, self._exploration.former
         grown = self._architecture.joined(self._settings)
         self.search_space = SearchSpace(grown.choices, constraint, grown.doubts)
         return True
@@ -308,7 +315,7 @@ class ModelSpace:
         """
         mine = {
             n: answer
-            for n, answer in _mapping(sample).items()
+            for n, answer in self._renamed(sample).items()
             if n in self._architecture.domains or n not in self.hyperparameters
         }
         if self.exact:
@@ -368,9 +375,3 @@ class ModelSpace:
 
     def _repr_html_(self) -> str:
         return draw_html(self.name, self.search_space)
-
-
-def _mapping(sample: object) -> Mapping[str, Answer]:
-    if not isinstance(sample, Mapping):
-        raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
-    return sample
