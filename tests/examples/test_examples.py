@@ -44,6 +44,13 @@ def test_grid_examples_find_the_known_optimum(name: str, expected: str, run: Cal
     assert expected in run(name)
 
 
+def test_a_pipeline_is_searched(run: Callable[..., str]) -> None:
+    out = run("pipeline.py", 4)
+    found = re.search(r"^(0\.\d+) with Pipeline\(steps=", out, re.MULTILINE)
+    assert found, out
+    assert float(found[1]) > 0.85
+
+
 def test_digits_searches_retrains_and_exports(tmp_path: Path, run: Callable[..., str]) -> None:
     out = run("digits.py", "--smoke", "--name", "first")
     assert "864 architectures" in out

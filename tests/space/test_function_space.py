@@ -90,7 +90,7 @@ def test_hyperparameters_with_choices_join_those_of_the_model(tmp_path: Path) ->
     experiment = Experiment(
         lambda: nn.Linear(4, ValueChoice([1, 2], label="width")), evaluator, Random(), name="e", directory=tmp_path
     )
-    assert list(experiment.space.search_space.domains)[0] == "width"
+    assert next(iter(experiment.space.search_space.domains)) == "width"
     assert experiment.space.search_space.condition("momentum") == "name = 'sgd'"
     whole = experiment.space.complete({"width": 2, "name": "adam"})
     assert whole == {"width": 2, "name": "adam", "adam.rate": 1e-4}
@@ -114,9 +114,7 @@ def test_what_is_no_space_is_refused(source: Any, message: str) -> None:
 
 def test_a_model_without_choices_needs_an_evaluator_that_has_some(tmp_path: Path) -> None:
     with pytest.raises(NasError, match="at least one choice"):
-        Experiment(
-            lambda: nn.Linear(4, 3), FunctionalEvaluator(lambda m: 1.0), Random(), name="e", directory=tmp_path
-        )
+        Experiment(lambda: nn.Linear(4, 3), FunctionalEvaluator(lambda m: 1.0), Random(), name="e", directory=tmp_path)
     with pytest.raises(NasError, match="nas.search_space"):
         Experiment(
             lambda: {"rate": ValueChoice([1, 2])},
