@@ -11,23 +11,22 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from nas import Experiment, Integer, Real, ValueChoice, label_scope, search_space
+from nas import Experiment, Integer, Real, ValueChoice, search_space
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import TPE
 
 
-def step(number: int) -> object:
-    with label_scope(f"step{number}"):
-        kind = ValueChoice(["scale", "project", "select"], label=".kind")
-        if kind == "project":
-            return PCA(ValueChoice(Integer(8, 40), label=".size"), whiten=ValueChoice([False, True], label=".whiten"))
-        if kind == "select":
-            return SelectPercentile(percentile=ValueChoice(Integer(50, 95), label=".percentile"))
-        return StandardScaler()
+def step(name: str) -> object:
+    kind = ValueChoice(["scale", "project", "select"], label=name)
+    if kind == "project":
+        return PCA(ValueChoice(Integer(8, 40), label=f"{name}.size"), whiten=True)
+    if kind == "select":
+        return SelectPercentile(percentile=ValueChoice(Integer(50, 95), label=f"{name}.percentile"))
+    return StandardScaler()
 
 
 def pipeline() -> Pipeline:
-    steps = [step(number) for number in range(ValueChoice([1, 2, 3], label="steps"))]
+    steps = [step(f"step{i}") for i in range(ValueChoice([1, 2, 3], label="steps"))]
     if ValueChoice(["svc", "forest"], label="classifier") == "svc":
         return make_pipeline(*steps, SVC(C=ValueChoice(Real(0.1, 100, log=True), label="C")))
     return make_pipeline(*steps, RandomForestClassifier(ValueChoice([20, 50, 100], label="trees"), random_state=0))

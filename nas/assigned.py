@@ -87,6 +87,9 @@ def _in(frame: FrameType) -> Destination:
             key = parent.keys[parent.values.index(node)]
             names += [key.value] if isinstance(key, ast.Constant) and isinstance(key.value, str) else []
         elif isinstance(parent, ast.List | ast.Tuple) and node in parent.elts and len(parent.elts) > 1:
+            if isinstance(parsed[0].get(parent), ast.Assign) and isinstance(parent, ast.Tuple):
+                node = parent  # Each of them has a target of its own.
+                continue
             names.append(str(parent.elts.index(node)))
         elif isinstance(parent, ast.NamedExpr):
             return Destination(".".join([parent.target.id, *reversed(names)]), True, kind)

@@ -31,7 +31,7 @@ class Discover(Handler):
     """Records what is asked, and inside which candidates; gives the program one answer of each choice to go on with.
 
     Args:
-        answer: of ValueChoices.
+        answer: of all but InputChoices, which take their defaults.
         decided: is told when plain Python decides something by an answer.
 
     Attributes:
@@ -71,10 +71,10 @@ class Discover(Handler):
         return traced(question, self._possible(question, answer), self._decided)
 
     def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
-        """The default candidate, all the others built and dropped."""
+        """The candidate that was answered, all the others built and dropped."""
         self._note(question)
         possible = self._assumed.get(question.label)
-        chosen = self._possible(question, question.default)
+        chosen = self._possible(question, self.values.setdefault(question.label, self._answer(question)))
         result: nn.Module | None = None
         for key in question.domain.values():
             if possible is None or key in possible:
@@ -110,7 +110,7 @@ class Discover(Handler):
         return {item: frozenset(answers) for item, answers in taken.items()}
 
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
-        """As many blocks as the default says; what the deeper ones ask stands under `depth > index`."""
+        """As many blocks as was answered; what the deeper ones ask stands under `depth > index`."""
         self._note(question)
         depths = frozenset(question.domain.values())
         assumed = self._assumed.get(question.label, depths)
@@ -123,7 +123,8 @@ class Discover(Handler):
             else:
                 with self._under(question, deeper):
                     built.append(block(index))
-        return nn.Sequential(*built[: self._possible(question, self.values.get(question.label, question.default))])
+        answer = self.values.setdefault(question.label, self._answer(question))
+        return nn.Sequential(*built[: self._possible(question, answer)])
 
     def _possible(self, question: Question, answer: Answer) -> Answer:
         """The answer, or one that the place that runs now stands under."""

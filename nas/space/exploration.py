@@ -70,7 +70,12 @@ class Exploration:
         return self._space()
 
     def meet(self, sample: Sample) -> SearchSpace:
-        """What is known after one more architecture, whose choices are not those that were expected."""
+        """What is known after one more architecture, whose choices are not those that were expected.
+
+        A program that nothing was doubtful of decides by something that discovery does not see.
+        """
+        if not self.doubts:
+            self.doubts[tuple(sample)] = "the program asks other choices under these answers than discovery has found"
         for label, answer in sample.items():
             if label in self._runs.questions:
                 self._met.setdefault(label, []).append(answer)
@@ -115,7 +120,7 @@ class Exploration:
         return len(self._runs.made) > before
 
     def _shifts(self, run: Run, values: Mapping[str, Answer]) -> int:
-        most = max((len(self._tried(label)) for label in run.values if label not in values), default=0)
+        most = max((len(self._tried(label)) for label in run.plain if label not in values), default=0)
         return most if not values else min(most, _SHIFTS)
 
     def _shifted(self, values: Mapping[str, Answer], shift: int) -> Callable[[Question], Answer]:

@@ -22,16 +22,18 @@ class Run:
     """One run of the program: what it asked, and what it was answered."""
 
     values: Sample
-    """Of the ValueChoices, in the order in which they were asked."""
+    """What the program got for its choices, in the order in which it asked them; not so for InputChoices."""
     entries: dict[Entry, Question]
     order: dict[str, int]
+    plain: frozenset[str]
+    """The labels of its ValueChoices."""
     failed: bool
     """Whether the program raised an error under these answers, so that nobody knows what else it would ask."""
 
     def asks(self, entry: Entry) -> bool | None:
         """Whether it asked this; None where it cannot tell."""
         for label, answers in entry.path:
-            if label in self.values and as_key(self.values[label]) not in answers:
+            if label in self.plain and as_key(self.values[label]) not in answers:
                 return None  # A Repeat builds blocks that the answer which the program got leaves out.
         return True if entry in self.entries else None if self.failed else False
 
@@ -39,7 +41,7 @@ class Run:
 @final
 @dataclass(slots=True)
 class _Asked:
-    """In the tree of all runs: the ValueChoice that comes next, and what comes after each of its answers."""
+    """In the tree of all runs: the choice that comes next, and what comes after each of its answers."""
 
     label: str
     question: Question
@@ -112,7 +114,8 @@ class Runs:
             if not self.made:
                 raise
             failed = True
-        run = Run(discover.values, discover.entries, discover.order, failed)
+        plain = frozenset(entry.label for entry in discover.entries if entry.kind == "value")
+        run = Run(discover.values, discover.entries, discover.order, plain, failed)
         self.made.append(run)
         for entry, question in run.entries.items():
             check_same(self.questions.setdefault(entry.label, question), question)

@@ -80,15 +80,22 @@ class ModelSpace:
         exploration = Exploration(program.ask)
         self.search_space = self._architecture = exploration.explore()
         self._followers, self._former = exploration.followers, exploration.former
-        self._exploration = None if self.exact else exploration
+        self._exploration: Exploration | None = exploration
         if not self.exact:
-            doubts = "; ".join(f"{labels}: {why}" for labels, why in self.doubts.items())
-            warnings.warn(
-                f"The search space of {self.name} is not exact, for choices that depend on the value of others may "
-                f"have been missed ({doubts}). They are found as the search goes on; `size` counts what is known.",
-                UserWarning,
-                stacklevel=3,
-            )
+            self._warn(stacklevel=4)
+
+    def _warn(self, stacklevel: int) -> None:
+        doubts = "; ".join(f"{labels}: {why}" for labels, why in self.doubts.items())
+        warnings.warn(
+            f"The search space of {self.name} is not exact, for choices that depend on others may have been missed "
+            f"({doubts}). They are found as the search goes on; `size` counts what is known.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A space that travels builds, and does not grow.
+        return {**self.__dict__, "_exploration": None}
 
     # The program.
 
@@ -247,7 +254,7 @@ class ModelSpace:
         return found
 
     def grow(self, sample: Mapping[str, Answer]) -> bool:
-        """Learns from a sample that a build has completed, where the space is not exact.
+        """Learns from a sample that a build has completed, where it has other choices than the tree says.
 
         Returns:
             Whether the tree knows more than before.
@@ -262,11 +269,13 @@ class ModelSpace:
         _, wrong, unknown = self._architecture.problems(mine)
         if not wrong and not unknown:
             return False
-        constraint = self.search_space.constraint
+        constraint, was_exact = self.search_space.constraint, self.exact
         self._architecture = self._exploration.meet(mine)
         self._followers, self._former = self._exploration.followers, self._exploration.former
         grown = self._architecture.joined(self._settings)
         self.search_space = SearchSpace(grown.choices, constraint, grown.doubts)
+        if was_exact:
+            self._warn(stacklevel=3)
         return True
 
     def with_hyperparameters(self, asked: Mapping[str, Domain | ModelSpace]) -> ModelSpace:
@@ -321,6 +330,8 @@ class ModelSpace:
         if self.exact:
             mine = self._architecture.validate(self._filled(mine))
         module, found = self._build(mine, None, device)
+        if self.exact and found.keys() != mine.keys():
+            self.grow(found)
         never = [label for label in mine if label not in found]
         if never:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in never))

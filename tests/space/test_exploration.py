@@ -211,6 +211,13 @@ def by_a_helper_in_a_scope() -> None:
     stage("high")
 
 
+def by_what_was_built() -> None:
+    if isinstance(LayerChoice([nn.ReLU, nn.Tanh, nn.GELU], label="op"), nn.Tanh):
+        value("scale")
+    for i in range(len(Repeat(lambda i: nn.ReLU(), (1, 3), label="depth"))):
+        value(f"w{i}", 2)
+
+
 PROGRAMS = [function for name, function in list(globals().items()) if name.startswith("by_")]
 
 
@@ -432,6 +439,21 @@ def test_errors_under_other_answers_are_no_difference() -> None:
     assert space.size == 32
     with pytest.raises(AssertionError, match="divisible"):
         space.build({"width": 3, "heads": 2})
+
+
+def test_what_discovery_has_not_seen_is_noticed_when_it_is_built() -> None:
+    def program() -> nn.Module:
+        op = LayerChoice([nn.ReLU, nn.Tanh], label="op")
+        if isinstance(op, nn.Tanh):
+            LayerChoice([nn.ReLU, nn.Tanh], label="more")
+        return op
+
+    space = ModelSpace(program)
+    assert space.size == 2
+    with pytest.warns(UserWarning, match=r"not exact.*the program asks other choices under these answers"):
+        space.build({"op": "Tanh"})
+    assert not space.exact
+    assert list(space.grid()) == [{"op": "ReLU"}, {"op": "Tanh", "more": "ReLU"}, {"op": "Tanh", "more": "Tanh"}]
 
 
 # Programs that are no functions of their answers.
