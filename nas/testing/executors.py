@@ -77,7 +77,7 @@ class ExecutorContract(ABC):
         >>> class TestInline(ExecutorContract):
         ...     def make(self):
         ...         return InlineExecutor()
-        >>> TestInline().test_metrics_and_numbers_come_back(Path("."))
+        >>> TestInline().test_many_trials_leave_nothing_behind(Path("."))
     """
 
     warm = True
