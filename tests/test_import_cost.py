@@ -42,19 +42,29 @@ import json, sys
 import torch
 before = set(sys.modules)
 import nas
-print(json.dumps(sorted(set(sys.modules) - before)))
+loaded = sorted(set(sys.modules) - before)
+import nas.evaluators
+assert not hasattr(nas.evaluators, "Clasification")
+print(json.dumps([loaded, "pytorch_lightning" in sys.modules]))
 """
 
 
 @pytest.fixture(scope="module")
-def loaded() -> list[str]:
-    """The modules that `import nas` loads in a fresh interpreter, beyond those that `import torch` loads."""
+def probed() -> tuple[list[str], bool]:
+    """What a fresh interpreter tells: modules that `import nas` loads, and whether Lightning is there at last."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    modules, lightning = json.loads(done.stdout.splitlines()[-1])
+    return modules, lightning
+
+
+@pytest.fixture
+def loaded(probed: tuple[list[str], bool]) -> list[str]:
+    """The modules that `import nas` loads beyond those that `import torch` loads."""
+    return probed[0]
 
 
 @pytest.mark.parametrize("library", HEAVY)
@@ -70,3 +80,7 @@ def test_import_leaves_the_other_folders_alone(loaded: list[str]) -> None:
 def test_import_loads_few_other_modules(loaded: list[str]) -> None:
     others = [name for name in loaded if name.split(".")[0] != "nas"]
     assert len(others) <= MOST_OTHER_MODULES, others
+
+
+def test_the_evaluators_load_lightning_when_it_is_asked_for(probed: tuple[list[str], bool]) -> None:
+    assert not probed[1]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from nas.domains import Answer
 from nas.profile.dry_run import Example, ModuleRun, Shape, meta_copy, meta_example, run_on_meta
 from nas.profile.memory import PeakMemory, peak_memory
 from nas.space import ModelSpace
+from nas.weightless import NoInitialisation
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -146,18 +146,5 @@ def _row(run: ModuleRun) -> ModuleProfile:
 
 def build_on_meta(space: ModelSpace, sample: Mapping[str, Answer]) -> nn.Module:
     """The architecture of a sample on the meta device, in evaluation mode; global random numbers stay as they are."""
-    with _NoInitialisation():
+    with NoInitialisation():
         return space.build(sample, device="meta").eval()
-
-
-@final
-class _NoInitialisation(TorchFunctionMode):
-    """Leaves parameters without numbers as they are, which saves a fifth of the time of a build."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            tensor = args[0] if args else kwargs["tensor"]
-            if tensor.is_meta:  # elsewhere somebody may read them
-                return tensor
-        return func(*args, **kwargs)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nas.cli.commands import app
-from nas.testing import PATIENCE, wait_until
+from nas.testing import PATIENCE, fork, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -196,21 +197,24 @@ def test_a_search_without_success_has_a_code_of_its_own(folder: Path) -> None:
     nas("resume", "first", "-n", "20", code=1)
 
 
+def run_command(folder: Path, arguments: Sequence[str]) -> None:
+    os.chdir(folder)
+    app(list(arguments), prog_name="nas")
+
+
 def test_stop_from_another_process(folder: Path) -> None:
     (folder / "wait").touch()
-    command = [sys.executable, "-m", "nas", "run", "search.py", "--executor", "process", "-c", "2", "-n", "50"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    wait_until(
-        lambda: process.poll() is not None or len(list(folder.glob("nas-experiments/first/trials/*/log.txt"))) == 2
-    )
+    command = ("run", "search.py", "--executor", "process", "-c", "2", "-n", "50")
+    process = fork(run_command, folder, command, output=folder / "output")
+    wait_until(lambda: not process.is_alive() or len(list(folder.glob("nas-experiments/first/trials/*/log.txt"))) == 2)
     assert as_json("show", "first")["state"] == "running"
     assert "a process runs the experiment" in nas("rm", "first", "--yes", code=1).stderr
     (folder / "sample.json").write_text('{"width": 8, "rate": 0.75}')
     nas("enqueue", "first", "sample.json")
     assert "ends when its running trials have" in nas("stop", "first").stdout
     (folder / "wait").unlink()
-    _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 3, err
+    process.join(PATIENCE)
+    assert process.exitcode == 3, (folder / "output").read_text()
     shown = as_json("show", "first")
     assert (shown["state"], shown["finished"]) == ("stopped", 2)
     nas("resume", "first", "-n", "3")

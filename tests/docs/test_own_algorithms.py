@@ -43,6 +43,7 @@ class TestDrNAS(Small):
         return drnas.DrNAS(**SHORT)
 
 
+@pytest.mark.slow  # as DrNAS is made: the planted optimum and the rules of its optimizer are tested below
 class TestGAEA(Small):
     def make(self) -> OneShotStrategy:
         return gaea.GAEA(**SHORT)
@@ -109,13 +110,13 @@ def test_the_weights_of_drnas_are_samples_of_the_distributions() -> None:
         architecture.parameter("op").copy_(torch.tensor([2.0, -1.0, 0.5]))
         architecture.parameter("inputs").copy_(torch.tensor([[1.0, 0.0], [-0.5, 3.0]]))
     mixer, drawn = drnas.DirichletMixer(seed=3), []
-    for step in range(2000):
+    for step in range(800):
         architecture.mix(mixer.rule(Moment(step=step, epoch=0, epochs=1), "weights"))
         drawn.append({label: weights.detach().clone() for label, weights in architecture.weights.items()})
     for label in ("op", "inputs"):
         mean = torch.stack([weights[label] for weights in drawn]).mean(0)
         expected = architecture.log_probabilities(label).detach().exp()
-        assert torch.allclose(mean, expected, atol=0.02)
+        assert torch.allclose(mean, expected, atol=0.03)
     assert not torch.equal(drawn[0]["inputs"][0], drawn[0]["inputs"][1]), "each gate has a draw of its own"
     again = drnas.DirichletMixer(seed=3)
     architecture.mix(again.rule(Moment(step=7, epoch=0, epochs=1), "weights"))

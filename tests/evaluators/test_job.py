@@ -1,7 +1,5 @@
 """What a job offers an evaluator besides the model: a folder, and the same architecture once more."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -58,13 +56,3 @@ def test_again_is_the_same_architecture_with_other_weights_and_no_reports() -> N
     assert not torch.equal(weights[0], weights[1])
     assert reported == []
     assert job.reports == {}
-
-
-def test_lightning_is_loaded_when_it_is_asked_for() -> None:
-    script = (
-        "import sys, nas.evaluators as e\n"
-        "assert not hasattr(e, 'Clasification')\n"
-        "assert 'pytorch_lightning' not in sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr

@@ -164,7 +164,7 @@ def test_last_words_of_a_replaced_worker_end_nothing() -> None:
 
 
 def test_what_is_overdue_is_ended_and_its_grace_counts_from_its_beginning() -> None:
-    made, (worker,) = crew([Begun()], limit=0.1)
+    made, (worker,) = crew([Begun()], [Begun(), Done(outcome=outcome())], limit=0.1)
     made.submit(trial())
     begin, line = time.monotonic(), worker.line
     number, failed = made.collect()
@@ -174,6 +174,8 @@ def test_what_is_overdue_is_ended_and_its_grace_counts_from_its_beginning() -> N
     assert (failed.error or "").endswith("its robot was killed\n")
     assert line is not None
     assert line.ended
+    made.submit(trial(1))
+    assert made.collect()[1].values == (1.0,), "it is replaced"
 
 
 def test_a_starved_trial_goes_to_an_idle_worker() -> None:

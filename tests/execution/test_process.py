@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def run_at_once(executor: Executor, function: Callable[..., float], count: int, 
         result = function(model)
         (nas.trial_directory() / "here").touch()
         while len(list(folder.glob("*/here"))) < count:
-            pass
+            time.sleep(0.01)
         return result
 
     executor.start(plan(evaluate), count)
@@ -65,9 +66,9 @@ def say_environment(model: nn.Module) -> float:
 
 def test_each_worker_sees_its_own_gpus_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    executor = ProcessExecutor(threads=2, gpus_per_trial=0.5)
-    said = run_at_once(executor, say_environment, 3, tmp_path)
-    assert sorted(said) == ["GPU-a 2 2", "GPU-a 2 2", "GPU-b 2 2"]
+    executor = ProcessExecutor(threads=2, gpus_per_trial=1)
+    said = run_at_once(executor, say_environment, 2, tmp_path)
+    assert sorted(said) == ["GPU-a 2 2", "GPU-b 2 2"]
 
 
 def test_gpus_and_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +78,7 @@ def test_gpus_and_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert divide_gpus([], 3, None) == [None] * 3
     assert divide_gpus(four, 2, 0) == ["", ""]
     assert divide_gpus(["0"], 3, 1 / 3) == ["0"] * 3
+    assert divide_gpus(["0", "1"], 3, 0.5) == ["0", "0", "1"]
     with pytest.raises(NasError, match=r"4 visible GPUs serve 2 trials at a time.*concurrency=2"):
         divide_gpus(four, 3, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
@@ -127,15 +129,15 @@ def evaluate(model):
 space = lambda: nn.Linear(2, ValueChoice([1, 2, 3], label="width"))
 experiment = Experiment(space, FunctionalEvaluator(evaluate), GridSearch(), name="e", directory=sys.argv[1],
                         executor="process")
-experiment.run(concurrency=2, progress="silent")
+experiment.run(progress="silent")
 """.replace("sys.argv[1]", repr(str(tmp_path)))
     )
     process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")])
-    wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+    wait_until(lambda: any(tmp_path.glob("pid-*")))
     process.kill()
     process.wait(PATIENCE)
-    pids = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
-    wait_until(lambda: not any(map(is_alive, pids)))
+    (pid,) = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+    wait_until(lambda: not is_alive(pid))
 
 
 def test_what_cannot_be_pickled_is_told_before_anything_runs(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ class Judge(Evaluator):
         return job.model.width * FACTOR
 
 experiment = Experiment(Net, Judge(), GridSearch(), name="session", executor="process")
-experiment.run(concurrency=2, progress="silent")
+experiment.run(progress="silent")
 print([trial.error or trial.value for trial in experiment.trials])
 """
 

@@ -1,6 +1,7 @@
-"""Trials on a real Ray instance on this machine."""
+"""Trials on a real Ray instance on this machine. Their whole contract is `slow`."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,20 +10,21 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from nas import Experiment, ExperimentError, ValueChoice
+import nas
+from nas import Experiment, ExperimentError, ModelSpace, Objectives, Patience, ValueChoice
 from nas.evaluators import FunctionalEvaluator
-from nas.execution import Executor, RayExecutor
+from nas.execution import Executor, Plan, RayExecutor
 from nas.strategies import GridSearch
-from nas.testing import ExecutorContract, ended_well, fork
+from nas.testing import ExecutorContract
 
 pytestmark = pytest.mark.long
 
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="class")
 def instance() -> Iterator[None]:
-    """One for all tests here: it takes seconds to start."""
+    """One for the whole contract: it takes seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         # With a token, who joins it by its address needs this variable: processes forked earlier do not have it.
         patch.setenv("RAY_AUTH_MODE", "disabled")
@@ -31,6 +33,8 @@ def instance() -> Iterator[None]:
         ray.shutdown()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("instance")
 class TestRay(ExecutorContract):
     def make(self) -> Executor:
         # The processes that are interrupted join this instance, too.
@@ -41,6 +45,52 @@ def space() -> nn.Module:
     return nn.Linear(2, ValueChoice(list(range(1, 9)), label="width"))
 
 
+@pytest.fixture(scope="module")
+def owner() -> Iterator[Executor]:
+    """One that has started a cluster, which others in this process join."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        executor = RayExecutor()
+        build = ModelSpace(space).build_completed
+        evaluator, objectives = FunctionalEvaluator(lambda model: 1.0), Objectives("maximize")
+        executor.start(Plan(evaluator=evaluator, objectives=objectives, build=build, hyperparameters=frozenset()), 1)
+        yield executor
+        executor.close()
+
+
+@pytest.mark.usefixtures("owner")
+def test_a_search(tmp_path: Path) -> None:
+    """One trial is complete, one stopped early, one raises, and one kills its process."""
+
+    def evaluate(model: nn.Linear) -> float:
+        width = model.out_features
+        print("width", width)
+        (nas.trial_directory() / "saved.txt").write_text(str(width))
+        for _ in range(2 if width == 2 else 1):
+            nas.report(0.5)
+        if width == 3:
+            raise ValueError("a peculiar message")
+        if width == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0
+
+    evaluator, stopping = FunctionalEvaluator(evaluate), Patience(1)
+    experiment = Experiment(
+        space, evaluator, GridSearch(), name="e", directory=tmp_path, executor="ray", early_stopping=stopping
+    )
+    experiment.run(4, progress="silent")
+    trials = experiment.trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "STOPPED", "FAILED", "FAILED"]
+    assert [trial.intermediate for trial in trials] == [{0: 0.5}, {0: 0.5, 1: 0.5}, {0: 0.5}, {0: 0.5}]
+    assert (trials[2].error or "").endswith("ValueError: a peculiar message\n")
+    assert "The end of its log:\n  width 4\nWorkerDied: the actor of this trial has died" in (trials[3].error or "")
+    for number, width in enumerate("1234"):
+        folder = tmp_path / "e" / "trials" / str(number)
+        assert (folder / "log.txt").read_text() == f"width {width}\n"
+        assert (folder / "saved.txt").read_text() == width
+
+
+@pytest.mark.usefixtures("owner")
 def test_a_request_that_no_node_can_meet_is_refused(tmp_path: Path) -> None:
     executor = RayExecutor(resources_per_trial={"CPU": 1000})
     experiment = Experiment(
@@ -51,20 +101,13 @@ def test_a_request_that_no_node_can_meet_is_refused(tmp_path: Path) -> None:
     assert experiment.trials == []
 
 
-def search_in_a_cluster_of_its_own(folder: Path) -> None:
-    os.environ.pop("RAY_ADDRESS", None)
-    experiment = Experiment(
-        space, FunctionalEvaluator(lambda model: 1.0), GridSearch(), name="e", directory=folder, executor="ray"
-    )
-    experiment.run(2, progress="silent")
-    assert [trial.error or trial.value for trial in experiment.trials] == [1.0, 1.0]
+def test_a_cluster_ends_with_the_run_that_has_started_it(owner: Executor) -> None:
+    assert ray.is_initialized(), "those that have joined it have left it running"
+    owner.close()
     assert not ray.is_initialized()
 
 
-def test_a_cluster_that_it_has_started_ends_with_the_run(tmp_path: Path) -> None:
-    ended_well(fork(search_in_a_cluster_of_its_own, tmp_path, output=tmp_path / "output"), tmp_path / "output")
-
-
+@pytest.mark.slow
 def test_the_trial_of_a_lost_node_is_run_again_on_another(tmp_path: Path) -> None:
     """In a cluster of its own; each node offers one place."""
     script = tmp_path / "script.py"

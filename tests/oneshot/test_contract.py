@@ -13,6 +13,8 @@ from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomO
 from nas.testing import OneShotContract
 
 pytestmark = pytest.mark.long
+variant = pytest.mark.slow
+"""Of another one below, by the same learner: the ordinary run has only its planted optimum, in test_planted.py."""
 
 SHORT: Any = {"epochs": 2, "checkpoint_every": 3, "candidates": 3, "recalibration": 2}
 
@@ -36,6 +38,7 @@ class TestDARTS(Small):
         return DARTS(**SHORT)
 
 
+@variant
 class TestUnrolledDARTS(Small):
     def make(self) -> OneShotStrategy:
         return DARTS(unrolled=True, warmup_epochs=1, **SHORT)
@@ -46,6 +49,7 @@ class TestGumbelDARTS(Small):
         return GumbelDARTS(**SHORT)
 
 
+@variant
 class TestHardGumbelDARTS(Small):
     def make(self) -> OneShotStrategy:
         return GumbelDARTS(hard=True, **SHORT)
@@ -97,6 +101,7 @@ class TestRandomOneShot(Small):
         return RandomOneShot(evaluations=8, population=4, **SHORT)
 
 
+@variant
 class TestSandwich(Small):
     def make(self) -> OneShotStrategy:
         return RandomOneShot(sampling="sandwich", evaluations=8, population=4, **SHORT)

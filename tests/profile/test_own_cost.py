@@ -1,6 +1,7 @@
 """A cost of a user's own limits a search, is penalised, and is a metric; what is no cost is refused."""
 
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,11 @@ def test_it_is_penalised() -> None:
     expected = penalty.expected(architecture)
     rng, total = random.Random(0), 0.0
     shares = {label: architecture.probabilities(label).tolist() for label in architecture.labels}
-    for _ in range(4000):
-        drawn = {n: rng.choices(architecture.answers(n), p)[0] for n, p in shares.items()}
-        total += found(SPACE.complete({n: a for n, a in drawn.items() if n != "kind1" or drawn["depth"] == 2}))
+    draws = Counter(tuple(rng.choices(range(len(p)), p)[0] for p in shares.values()) for _ in range(4000))
+    for places, times in draws.items():
+        drawn = {n: architecture.answers(n)[place] for n, place in zip(shares, places, strict=True)}
+        sample = {n: a for n, a in drawn.items() if n != "kind1" or drawn["depth"] == 2}
+        total += times * found(SPACE.complete(sample))
     assert expected.item() == pytest.approx(total / 4000, rel=0.05)
     expected.backward()
     gradient = architecture.parameter("width").grad

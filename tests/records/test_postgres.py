@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,56 +15,50 @@ from torch import nn
 
 from nas import Experiment, Real, TrialState, ValueChoice
 from nas.evaluators import FunctionalEvaluator
-from nas.strategies import Random
-from nas.testing import wait_until
+from nas.strategies import Random, RegularizedEvolution
+from nas.testing import ended_well, fork, wait_until
 
 pytestmark = pytest.mark.long
 
 if TYPE_CHECKING:
     from conftest import Server
 
-SCRIPT = """
-import json, os, sys, time
-from pathlib import Path
-from torch import nn
-from nas import Experiment, Real, ValueChoice
-from nas.evaluators import FunctionalEvaluator
-from nas.strategies import RegularizedEvolution
 
-folder, url, trials, pause = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-
-def space():
+def space() -> nn.Module:
     return nn.Linear(2, ValueChoice(list(range(1, 40)), label="width"))
 
-def evaluate(model, rate):
-    with open(folder / f"evaluated-{os.getpid()}", "a") as file:
-        file.write(json.dumps([model.out_features, rate]) + "\\n")
-    time.sleep(pause)
-    return model.out_features * rate
 
-experiment = Experiment(space, FunctionalEvaluator(evaluate, rate=Real(0, 1)), RegularizedEvolution(population_size=10),
-                        name="joint", directory=folder / str(os.getpid()), seed=3, storage=url, resume=True)
-print("ready", flush=True)
-experiment.run(trials, progress="silent")
-print(json.dumps([[t.number, t.sample["width"], t.sample["rate"], t.value, str(t.state)] for t in experiment.trials]))
-"""
+def search(folder: Path, url: str, trials: int, pause: float) -> None:
+    os.environ["NAS_HEARTBEAT"] = "1"
+
+    def evaluate(model: Any, rate: float) -> float:
+        with open(folder / f"evaluated-{os.getpid()}", "a") as file:
+            file.write(json.dumps([model.out_features, rate]) + "\n")
+        time.sleep(pause)
+        return float(model.out_features * rate)
+
+    experiment = Experiment(
+        space,
+        FunctionalEvaluator(evaluate, rate=Real(0, 1)),
+        RegularizedEvolution(population_size=10),
+        name="joint",
+        directory=folder / str(os.getpid()),
+        seed=3,
+        storage=url,
+        resume=True,
+    )
+    experiment.run(trials, progress="silent")
+    found = [[t.number, t.sample["width"], t.sample["rate"], t.value, str(t.state)] for t in experiment.trials]
+    (folder / f"found-{os.getpid()}").write_text(json.dumps(found))
 
 
-def start(folder: Path, url: str, trials: int, pause: float = 0.01) -> subprocess.Popen[str]:
-    (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, str(folder / "script.py"), str(folder), url, str(trials), str(pause)]
-    environment = {**os.environ, "NAS_HEARTBEAT": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def start(folder: Path, url: str, trials: int, pause: float = 0.01) -> BaseProcess:
+    return fork(search, folder, url, trials, pause, output=folder / "output")
 
 
-def finish(process: subprocess.Popen[str]) -> list[list[Any]]:
-    # Not by communicate(): it passes over what an earlier readline() has put into the buffer.
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        out, err = process.stdout.read(), process.stderr.read()
-    assert process.returncode == 0, err
-    found: list[list[Any]] = json.loads(out.splitlines()[-1])
+def finish(folder: Path, process: BaseProcess) -> list[list[Any]]:
+    ended_well(process, folder / "output")
+    found: list[list[Any]] = json.loads((folder / f"found-{process.pid}").read_text())
     return found
 
 
@@ -76,10 +68,10 @@ def evaluated(folder: Path) -> list[str]:
 
 def test_processes_share_the_trials(postgres: Server, tmp_path: Path) -> None:
     url = postgres.database("shared")
-    results = [finish(process) for process in [start(tmp_path, url, 60) for _ in range(3)]]
+    results = [finish(tmp_path, process) for process in [start(tmp_path, url, 40) for _ in range(3)]]
     assert results[0] == results[1] == results[2]
     trials = results[0]
-    assert [trial[0] for trial in trials] == list(range(60))
+    assert [trial[0] for trial in trials] == list(range(40))
     assert {trial[4] for trial in trials} == {"COMPLETE"}
     lines = evaluated(tmp_path)
     assert sorted(lines) == sorted({json.dumps(trial[1:3]) for trial in trials}), "each sample is evaluated once"
@@ -90,37 +82,30 @@ def test_the_trials_of_a_dead_process_are_run_by_another(postgres: Server, tmp_p
     url = postgres.database("dead")
     victim = start(tmp_path, url, 12, pause=1000)
     wait_until(lambda: len(evaluated(tmp_path)) == 1)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
+    victim.kill()
+    victim.join()
     begin = time.monotonic()
-    trials = finish(start(tmp_path, url, 12))
+    trials = finish(tmp_path, start(tmp_path, url, 12))
     assert [trial[0] for trial in trials] == list(range(12))
     assert {trial[4] for trial in trials} == {"COMPLETE"}
     lines = evaluated(tmp_path)
     assert len(lines) == 13, "one of twelve was run twice"
     assert len(set(lines)) == 12
     assert time.monotonic() - begin > 1, "not before its heart has stopped"
-    for stream in (victim.stdout, victim.stderr):
-        assert stream is not None
-        stream.close()
 
 
 def test_a_connection_that_is_cut_is_survived(postgres: Server, tmp_path: Path) -> None:
     url = postgres.database("cut")
-    processes = [start(tmp_path, url, 60, pause=0.05) for _ in range(2)]
-    for goal in (10, 30):
+    processes = [start(tmp_path, url, 40, pause=0.05) for _ in range(2)]
+    for goal in (8, 24):
         wait_until(lambda goal=goal: len(evaluated(tmp_path)) >= goal)  # type: ignore[misc]
         cut = postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'cut'", "postgres")
         assert (True,) in cut
-    results = [finish(process) for process in processes]
+    results = [finish(tmp_path, process) for process in processes]
     assert results[0] == results[1]
-    assert [trial[0] for trial in results[0]] == list(range(60))
+    assert [trial[0] for trial in results[0]] == list(range(40))
     assert {trial[4] for trial in results[0]} == {"COMPLETE"}
     assert set(evaluated(tmp_path)) == {json.dumps(trial[1:3]) for trial in results[0]}
-
-
-def space() -> nn.Module:
-    return nn.Linear(2, ValueChoice(list(range(1, 40)), label="width"))
 
 
 def value(model: Any, rate: float) -> float:

@@ -1,8 +1,9 @@
 """Experiments as users run them: results, failures, resuming, exports."""
 
+import importlib
 import importlib.util
 import math
-import subprocess
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from nas import (
 )
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import GridSearch, Random
+from nas.testing import ended_well, fork
 
 
 @model_space
@@ -199,10 +201,10 @@ def test_reports_and_early_stopping(make: Callable[..., Experiment]) -> None:
 
 def test_time_limits(make: Callable[..., Experiment]) -> None:
     def slow(model: nn.Module) -> float:
-        time.sleep(1.5 if model.layers[0].out_features == 2 else 0)  # type: ignore[index,union-attr]
+        time.sleep(0.8 if model.layers[0].out_features == 2 else 0)  # type: ignore[index,union-attr]
         return 1.0
 
-    limited = quiet(make(slow, strategy=GridSearch()), max_trial_time=0.7)
+    limited = quiet(make(slow, strategy=GridSearch()), max_trial_time=0.4)
     assert [t.state.name for t in limited.trials[:3]] == ["FAILED", "FAILED", "COMPLETE"]
     assert "max_trial_time" in limited.trials[0].error_line
     short = quiet(make(slow, strategy=GridSearch(), name="short"), timeout=0.05)
@@ -357,10 +359,15 @@ def test_code_rebuilds_the_architecture_in_another_process(tmp_path: Path) -> No
     quiet(experiment)
     (code,) = experiment.export_top_models(1, "code", directory=tmp_path)
     sample = nas.save_sample(experiment.best_trial.sample, tmp_path / "best.json")
-    rebuild = f"import nas, mynet; print(nas.ModelSpace(mynet.MyNet, 3).build(nas.load_sample({str(sample)!r})))"
-    for command in ([str(code)], ["-c", rebuild]):
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True)
-        assert "Linear(in_features=4, out_features=3, bias=True)" in done.stdout, done.stderr
+    ended_well(fork(rebuild, tmp_path, code, sample, output=tmp_path / "output"), tmp_path / "output")
+    assert (tmp_path / "output").read_text().count("Linear(in_features=4, out_features=3, bias=True)") == 2
+
+
+def rebuild(folder: Path, code: Path, sample: Path) -> None:
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(code), run_name="__main__")
+    space = ModelSpace(importlib.import_module("mynet").MyNet, 3)
+    print(space.build(nas.load_sample(sample)))
 
 
 class Stack(nn.Sequential):

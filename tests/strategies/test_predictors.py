@@ -103,7 +103,7 @@ def test_they_leave_chance_far_behind(strategy: GaussianProcess | BANANAS) -> No
     tables = [synthetic_table("flat", seed) for seed in range(4)]
 
     def regret(other: GaussianProcess | BANANAS | Random) -> float:
-        return sum(t.regret(max(x.value or 0.0 for x in play(other, t, 90))) for t in tables) / len(tables)
+        return sum(t.regret(max(x.value or 0.0 for x in play(other, t, 60))) for t in tables) / len(tables)
 
     assert regret(strategy) < 0.4 * regret(Random())
 

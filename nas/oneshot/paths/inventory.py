@@ -22,6 +22,7 @@ from nas.oneshot.paths.naming import AllPaths, OnePath, TensorSite, answers_from
 from nas.oneshot.paths.slicing import Index, Region, Shape, is_whole, region
 from nas.random_state import derive_seed, seeded
 from nas.space import ModelSpace
+from nas.weightless import NoInitialisation
 
 _QUIET, _QUIET_RUNS, _MOST = 32, 8, 1000
 """Random architectures in a row that bring nothing new before the search ends, where they are built, and where they are
@@ -315,7 +316,8 @@ def construct_without_weights(
 
     Random states are left to the caller: other threads may draw meanwhile.
     """
-    return space.without_weights(make, serves=_has_no_plain_tensors, alone=False)
+    with NoInitialisation():
+        return space.without_weights(make, serves=_has_no_plain_tensors, alone=False)
 
 
 def _on(example: tuple[Any, ...], device: str) -> tuple[Any, ...]:
@@ -341,7 +343,8 @@ def _items(value: Any) -> Iterable[Any]:
 
 
 def _random_states() -> tuple[Any, ...]:
-    return random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().numpy().tobytes()
+    kind, keys, *place = numpy.random.get_state()
+    return random.getstate(), kind, numpy.array(keys).tobytes(), place, torch.get_rng_state().numpy().tobytes()
 
 
 def _unforeseen(name: str, what: str, got: object) -> NasValueError:

@@ -54,14 +54,19 @@ def assert_same_step(supernet: PathSupernet, sample: Sample, x: Tensor, *, train
     supernet.load_state_dict(before)
 
 
-SLOW = ("amoebanet", "nasnet")  # enas_micro has cells of the same kind
+LARGE = ("amoebanet", "enas_micro", "nasnet", "pnas")
+"""Among the slow tests; darts has all kinds of cells, and those of one cell show the rest in a second."""
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in list_spaces()]
+    ("name", "arguments"),
+    [
+        *(pytest.param(n, {}, marks=pytest.mark.slow if n in LARGE else (), id=n) for n in list_spaces()),
+        *(pytest.param(name, {"cells": 1}, id=f"{name} of one cell") for name in ("enas_micro", "pnas")),
+    ],
 )
-def test_paths_of_the_zoo_are_their_architectures(name: str) -> None:
-    zoo_space, x = space(name, **SPACES[name].tiny), batch_for(name)
+def test_paths_of_the_zoo_are_their_architectures(name: str, arguments: dict[str, Any]) -> None:
+    zoo_space, x = space(name, **{**SPACES[name].tiny, **arguments}), batch_for(name)
     supernet = PathSupernet(zoo_space, example_input=(x,))
     for seed in range(2):
         assert_same_step(supernet, zoo_space.sample(seed), x, train=seed % 2 == 1)
@@ -148,9 +153,20 @@ def network() -> ModelSpace:
     return ModelSpace(Network)
 
 
-@pytest.fixture
-def supernet(network: ModelSpace, x: Tensor) -> PathSupernet:
+@pytest.fixture(scope="module")
+def as_built(network: ModelSpace, x: Tensor) -> PathSupernet:
+    """Of the default seed, 0; looking through the space takes longer than most of the tests."""
     return PathSupernet(network, example_input=(x,))
+
+
+@pytest.fixture
+def supernet(as_built: PathSupernet) -> PathSupernet:
+    return copy.deepcopy(as_built)
+
+
+@pytest.fixture(scope="module")
+def of_seed_1(network: ModelSpace, x: Tensor) -> PathSupernet:
+    return PathSupernet(network, seed=1, example_input=(x,))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -231,11 +247,13 @@ def test_gradients_add_up_over_paths(supernet: PathSupernet, network: ModelSpace
     torch.testing.assert_close(supernet.store.get_parameter("head.weight").grad, expected)
 
 
-def test_the_store_is_loaded_strictly(network: ModelSpace, x: Tensor) -> None:
-    first, second = (PathSupernet(network, seed=seed, example_input=(x,)).eval() for seed in (0, 1))
+def test_the_store_is_loaded_strictly(
+    supernet: PathSupernet, of_seed_1: PathSupernet, network: ModelSpace, x: Tensor
+) -> None:
+    first, second = supernet.eval(), copy.deepcopy(of_seed_1).eval()
     sample = network.sample(3)
-    for supernet in (first, second):
-        supernet.select(sample)
+    for each in (first, second):
+        each.select(sample)
     assert not torch.equal(first(x), second(x))
     state = first.state_dict()
     for assign in (False, True):
@@ -246,8 +264,11 @@ def test_the_store_is_loaded_strictly(network: ModelSpace, x: Tensor) -> None:
         second.load_state_dict(state)
 
 
-def test_the_seed_makes_the_weights(network: ModelSpace, x: Tensor) -> None:
-    first, same, other = (PathSupernet(network, seed=seed, example_input=(x,)).state_dict() for seed in (0, 0, 1))
+def test_the_seed_makes_the_weights(
+    supernet: PathSupernet, of_seed_1: PathSupernet, network: ModelSpace, x: Tensor
+) -> None:
+    again = PathSupernet(network, seed=0, example_input=(x,))
+    first, same, other = (each.state_dict() for each in (supernet, again, of_seed_1))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["store.head.weight"], other["store.head.weight"])
 
@@ -368,10 +389,9 @@ def test_layers_of_two_kinds_at_one_place_are_refused() -> None:
         PathSupernet(ModelSpace(build), example_input=(torch.zeros(1, 4, 4),))
 
 
-def test_bad_arguments_are_explained(network: ModelSpace, x: Tensor) -> None:
+def test_bad_arguments_are_explained(supernet: PathSupernet, network: ModelSpace, x: Tensor) -> None:
     with pytest.raises(NasValueError, match="PathSupernet: cache must be an int from 1 on; received 0"):
         PathSupernet(network, example_input=(x,), cache=0)
-    supernet = PathSupernet(network, example_input=(x,))
     with pytest.raises(NasValueError, match="missing"):
         supernet.select({"width": 8})
     with pytest.raises(NasTypeError, match="a sample must be a dict"):

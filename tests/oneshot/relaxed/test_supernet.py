@@ -23,7 +23,7 @@ CLAIMS: dict[str, tuple[str, dict[str, Any]]] = {
     "general": ("general", {}),
     "mobilenet_v3": ("mobilenet_v3", {}),
     "nasbench201": ("nasbench201", {}),
-    "pnas": ("pnas", {}),
+    "pnas": ("pnas", {"cells": 1}),
     "proxylessnas": ("proxylessnas", {"blocks": (2, 1, 1, 1, 1, 1)}),
     "shufflenet_v2": ("shufflenet_v2", {"blocks": (1, 2), "widths": (32, 64), "search_channels": True}),
     "transformer_lm of one width": ("transformer_lm", {"ranges": ONE_WIDTH}),
@@ -46,8 +46,13 @@ REFUSALS: dict[str, str] = {
 }
 
 
+ONE_CELL = {"cells": 1}
+SMALLER: dict[str, dict[str, Any]] = dict.fromkeys(("amoebanet", "enas_micro", "nasnet", "nasnet_simple"), ONE_CELL)
+"""Arguments of spaces that are refused, where those of the registry take long to look through."""
+
+
 def zoo_supernet(name: str, **options: Any) -> RelaxedSupernet:
-    entry, arguments = CLAIMS.get(name, (name, {}))
+    entry, arguments = CLAIMS.get(name, (name, SMALLER.get(name, {})))
     return RelaxedSupernet(space(entry, **{**SPACES[entry].tiny, **arguments}), **options)
 
 
