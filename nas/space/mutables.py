@@ -143,7 +143,9 @@ def InputChoice(  # noqa: N802
         n_candidates: how many tensors it is called with.
         n_chosen: how many of them are taken; None for any subset, the empty one included.
         reduction: "sum", "mean" (of what is there), "concat" (along dimension 1), or "none" (the list itself).
-        replace: whether one tensor may be taken several times. Order counts only for "concat" and "none".
+        replace: whether one tensor may be taken several times: by default it may, as in cells whose two inputs can be
+            the same, so `InputChoice(3, 2)` has 6 answers, [0, 0] among them; with False it has 3. Order counts only
+            for "concat" and "none".
         each: builds, given the position of a tensor, what that tensor goes through when it is taken. It is called for
             the chosen ones alone, so choices inside it are conditional: an edge of a cell with its operation.
         label: the name of the choice. The answer is an int for `n_chosen=1`, else a list of ints.

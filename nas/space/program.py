@@ -143,7 +143,7 @@ class Program:
         for mutator in self.mutators:
             if not isinstance(mutator, Mutator):
                 raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
-        self._checked = False
+        self._checked = self._needs_numbers = False
 
     @property
     def name(self) -> str:
@@ -211,8 +211,13 @@ class Program:
         Raises:
             NasValueError: it does not.
         """
-        module, handler, _ = self.without_weights(make)
+        if self._needs_numbers:  # The meta device has none, so it would fail there each time.
+            with untouched():
+                self.construct(make(), "cpu")
+            return
+        module, handler, where = self.without_weights(make)
         if not self._checked:
+            self._needs_numbers = where == "cpu"
             self._checked = True
             self._check_function(module, handler)
 
@@ -226,14 +231,14 @@ class Program:
                     mend="build a new one in it, or give the module itself as the source",
                 )
             )
-        asked, shapes = set(handler.default), _shapes(module)
+        asked, shapes, others = set(handler.default), _shapes(module), _shapes(again)
         differences = [
             f"the choice {label!r} is asked in one of the two" for label in sorted(asked ^ set(answering.answers))
         ]
         differences += [
             f"{name!r} is {one} in one and {other} in the other"
             for name, one in shapes.items()
-            if one != (other := _shapes(again).get(name, "not there"))
+            if one != (other := others.get(name, "not there"))
         ]
         if differences:
             raise NasValueError(

@@ -375,3 +375,38 @@ def test_profiles_are_shown_and_repeatable(small: ModelSpace, listed: SpaceProfi
     assert [again.flops(s) for s in itertools.islice(small.grid(), 50)] == [
         listed.flops(s) for s in itertools.islice(small.grid(), 50)
     ]
+
+
+class Looped(nn.Module):
+    """A depth and a kind in plain Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = 4
+        self.layers = nn.ModuleList()
+        for i in range(ValueChoice([1, 2, 3], label="depth")):
+            chosen = ValueChoice([4, 8], label=f"width{i}")
+            self.layers.append(nn.Linear(width, chosen))
+            width = chosen
+        if ValueChoice(["plain", "gated"], label="kind") == "gated":
+            self.layers.append(LayerChoice([lambda: nn.Linear(width, width), nn.Tanh], label="gate"))
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return torch.as_tensor(self.head(x))
+
+
+def test_choices_behind_values_are_counted() -> None:
+    looped, example = ModelSpace(Looped), torch.zeros(1, 4)
+    costs = profile(looped, example)
+    for sample in looped.grid():
+        assert (costs.flops(sample), costs.parameters(sample)) == built(looped, sample, example)
+    small = looped.where(costs.parameters < 100)
+    found = list(small.grid())
+    assert 0 < len(found) < looped.size
+    assert all(costs.parameters(sample) < 100 for sample in found)
+    bounds = costs.parameters.bounds()
+    every = [costs.parameters(sample) for sample in looped.grid()]
+    assert (bounds.least, bounds.greatest) == (min(every), max(every))

@@ -504,3 +504,59 @@ def test_what_is_handed_out_is_as_good_as_the_plain_value() -> None:
         assert pickle.loads(pickle.dumps(item)) == item
         if not isinstance(item, tuple):
             assert type(pickle.loads(pickle.dumps(item))) in (int, float, str)
+
+
+# The same program, in plain Python and in choices of modules.
+
+
+@st.composite
+def structures(draw: st.DrawFn, depth: int = 2) -> list[tuple[Any, ...]]:
+    kinds = ["ask", "loop", "choose"] if depth else ["ask"]
+    steps: list[tuple[Any, ...]] = []
+    for _ in range(draw(st.integers(1, 2))):
+        kind = draw(st.sampled_from(kinds))
+        number = draw(st.integers(2, 3))
+        bodies = [draw(structures(depth - 1)) for _ in range({"ask": 0, "loop": 1, "choose": number}[kind])]
+        steps.append((kind, number, bodies))
+    return steps
+
+
+def in_python(steps: list[tuple[Any, ...]], scope: str) -> None:
+    for position, (kind, number, bodies) in enumerate(steps):
+        label = f"{scope}{position}"
+        answer = ValueChoice(list(range(1, number + 1)) if kind == "loop" else list(range(number)), label=label)
+        if kind == "loop":
+            for i in range(answer):
+                in_python(bodies[0], f"{label}.{i}.")
+        elif kind == "choose":
+            in_python(bodies[answer], f"{label}.{answer}.")
+
+
+def in_modules(steps: list[tuple[Any, ...]], scope: str) -> nn.Module:
+    for position, (kind, number, bodies) in enumerate(steps):
+        label = f"{scope}{position}"
+        if kind == "ask":
+            ValueChoice(list(range(number)), label=label)
+        elif kind == "loop":
+            Repeat(
+                partial(lambda label, body, i: in_modules(body, f"{label}.{i}."), label, bodies[0]),
+                (1, number),
+                label=label,
+            )
+        else:
+            LayerChoice([partial(in_modules, body, f"{label}.{i}.") for i, body in enumerate(bodies)], label=label)
+    return nn.Identity()
+
+
+@given(structures())
+@settings(max_examples=40, deadline=None)
+def test_python_and_modules_span_the_same(steps: list[tuple[Any, ...]]) -> None:
+    def build() -> nn.Module:
+        in_python(steps, "")
+        return nn.Identity()
+
+    python, modules = ModelSpace(build), ModelSpace(lambda: in_modules(steps, ""))
+    assert python.exact
+    assert python.size == modules.size
+    if python.size <= 500:
+        assert texts(python.grid()) == texts(modules.grid())

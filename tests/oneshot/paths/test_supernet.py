@@ -396,3 +396,33 @@ def test_bad_arguments_are_explained(supernet: PathSupernet, network: ModelSpace
         supernet.select({"width": 8})
     with pytest.raises(NasTypeError, match="a sample must be a dict"):
         supernet.select(3)  # type: ignore[arg-type]
+
+
+class Looped(nn.Module):
+    """A depth and a kind in plain Python: what is asked depends on their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = 4
+        self.layers = nn.ModuleList()
+        for i in range(ValueChoice([1, 2, 3], label="depth")):
+            chosen = ValueChoice([4, 8], label=f"width{i}")
+            self.layers.append(nn.Linear(width, chosen))
+            width = chosen
+        if ValueChoice(["plain", "gated"], label="kind") == "gated":
+            self.gate = LayerChoice([nn.Sigmoid, nn.Tanh], label="gate")
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return torch.as_tensor(self.head(self.gate(x) * x if hasattr(self, "gate") else x))
+
+
+def test_choices_behind_values_are_paths_too() -> None:
+    looped = ModelSpace(Looped)
+    assert looped.size == (2 + 4 + 8) * 3
+    x = torch.rand(3, 4)
+    supernet = PathSupernet(looped, example_input=(x,))
+    for sample in looped.grid():
+        assert_same_step(supernet, sample, x, train=True)

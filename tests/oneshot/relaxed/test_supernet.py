@@ -389,3 +389,20 @@ def test_it_holds_plain_numbers_only(small: RelaxedSupernet) -> None:
     for module in small.model.modules():
         for value in vars(module).values():
             assert type(value).__name__ != "ChosenInt"
+
+
+class Looped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        depth = ValueChoice([1, 2, 3], label="depth")
+        self.layers = nn.ModuleList(LayerChoice([nn.ReLU, nn.Tanh], label=f"op{i}") for i in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_values_that_decide_what_there_is_are_refused_with_the_mend() -> None:
+    with pytest.raises(NasValueError, match=r"ValueChoice 'depth': for [23] there is .*ask a Repeat for a depth"):
+        RelaxedSupernet(ModelSpace(Looped))
