@@ -141,7 +141,7 @@ def test_repeat_over_a_value_choice_counts_its_blocks_exactly() -> None:
 
 def test_repeat_of_a_fixed_depth_is_no_choice() -> None:
     space = ModelSpace(lambda: Repeat(lambda i: LayerChoice([nn.ReLU, nn.Tanh]), 2))
-    assert list(space.search_space.domains) == ["repeat/0/layer_1", "repeat/1/layer_1"]
+    assert list(space.search_space.domains) == ["repeat/0/layer", "repeat/1/layer"]
 
 
 @pytest.mark.parametrize(
@@ -216,9 +216,9 @@ def test_omitted_labels_come_from_the_scope_and_are_stable() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x
 
-    expected = ["stem/value_1", "repeat_1", "repeat_1/0/layer_1", "repeat_1/0/layer_1/1/value_1"]
+    expected = ["stem/a.out_features", "b", "b/0/layer", "b/0/layer/1/p"]
     space = ModelSpace(Net)
     assert set(expected) <= set(space.search_space.domains)
-    sample = {"stem/value_1": 4, "repeat_1": 2, "repeat_1/0/layer_1": 0, "repeat_1/1/layer_1": 1}
-    model = space.build({**sample, "repeat_1/1/layer_1/1/value_1": 0.2})
+    sample = {"stem/a.out_features": 4, "b": 2, "b/0/layer": "ReLU", "b/1/layer": 1}
+    model = space.build({**sample, "b/1/layer/1/p": 0.2})
     assert model.b[1].p == 0.2  # type: ignore[index,union-attr]

@@ -196,7 +196,7 @@ def test_a_constructor_that_needs_real_numbers_is_run_on_the_cpu() -> None:
     [
         ({"width": 16}, "label 'width': the answer must be one of 4, 8; received 16"),
         ({"widht": 4}, "label 'widht': no choice of this space has this label; did you mean 'width'"),
-        ({"depth/1/layer_1": "relu"}, "not asked under these answers; it needs depth >= 2"),
+        ({"depth/1/act": "relu"}, "not asked under these answers; it needs depth >= 2"),
     ],
 )
 def test_samples_outside_the_space_are_refused(space: ModelSpace, change: dict[str, object], message: str) -> None:
@@ -248,7 +248,7 @@ def test_mutators_in_a_row_share_choices_with_the_space_by_label() -> None:
     space = ModelSpace(DigitNet(5), mutators=[Wider(), Longer()])
     model = space.build({**space.default(), "width": 8})
     assert model[1].out_features == model[0].stem.out_channels == 8  # type: ignore[index]
-    assert "Longer/layer_1" in space.search_space.domains
+    assert "Longer/model" in space.search_space.domains
     with pytest.raises(NasError, match="has no submodule 'stem.cnv'"):
         replace_module(DigitNet(), "stem.cnv", nn.ReLU())
 
@@ -258,7 +258,7 @@ def test_drawing(space: ModelSpace) -> None:
     assert text.splitlines()[0] == "DigitNet"
     assert "├── width: one of 4, 8" in text
     assert "when depth >= 2" in text
-    assert "when depth/0/layer_1 = 'prelu'" in text
+    assert "when depth/0/act = 'prelu'" in text
     assert text.endswith(f"9 choices, {space.size} architectures")
     assert "<code>depth &gt;= 2</code>" in space._repr_html_()
 

@@ -272,7 +272,7 @@ class Architecture(nn.Module):
 
 
 def _position(choice: RelaxedChoice, answer: Answer) -> int:
-    return [as_key(other) for other in choice.answers].index(as_key(answer))
+    return [as_key(other) for other in choice.answers].index(as_key(choice.domain.canonical(answer)))
 
 
 def _key(label: str) -> str:

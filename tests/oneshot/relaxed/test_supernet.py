@@ -34,7 +34,7 @@ CLAIMS: dict[str, tuple[str, dict[str, Any]]] = {
 REFUSALS: dict[str, str] = {
     "amoebanet": "Cell '(normal|reduce)': the loose ends of a cell cannot be relaxed",
     "enas_micro": "Cell '(normal|reduce)': the loose ends of a cell cannot be relaxed",
-    "lenet": r"InputChoice 'features/0/input_1': only outputs of one shape can be mixed, but input 0 yields "
+    "lenet": r"InputChoice 'features/0/pooled': only outputs of one shape can be mixed, but input 0 yields "
     r"\(1, 16, 32, 32\) and input 1 \(1, 16, 16, 16\)",
     "nasbench101": r"ValueChoice 'edge_0_1': for 0, all others at their defaults, nothing can be built \(NAS-Bench",
     "nasnet": "Cell '(normal|reduce)': the loose ends of a cell cannot be relaxed",
