@@ -150,7 +150,7 @@ def test_cifar10_that_is_not_there_is_explained(tmp_path: Path) -> None:
         cifar10.load(options)
 
 
-@pytest.mark.parametrize("name", ["darts", "enas"])
+@pytest.mark.parametrize("name", ["darts", pytest.param("enas", marks=pytest.mark.slow)])
 def test_cells_for_cifar10_are_searched_and_trained(name: str, tmp_path: Path, run: Callable[..., str]) -> None:
     out = run(f"{name}_cifar10.py", "--smoke")
     assert "supernet, epoch 1 of 1" in out
