@@ -4,6 +4,7 @@
 #   make test VENV=/some/venv              another place for it
 #   make test VENV=/some/venv SKIP_INSTALL=1   use it as it stands, and install nothing
 #   make test PYTEST_ARGS="-k space"       more arguments for pytest
+#   make slow SLOW="tests/execution"       the slow tests of some folders
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -72,8 +73,10 @@ fast: $(DEV_READY)
 test: $(DEV_READY)
 	$(TESTS) $(PYTEST_ARGS)
 
+SLOW ?= tests
+
 slow: $(DEV_READY)
-	$(RUN) -m pytest -m slow tests $(PYTEST_ARGS)
+	$(RUN) -m pytest -m slow $(SLOW) $(PYTEST_ARGS)
 
 coverage: $(DEV_READY)
 	$(TESTS) --cov $(PYTEST_ARGS)

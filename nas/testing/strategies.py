@@ -145,7 +145,7 @@ class StrategyContract(ABC):
         spaces = self._spaces()
         for name, direction in [*zip(spaces, _BOTH, strict=False), *(("hyperparameters", way) for way in _BOTH)]:
             task = Task(space=spaces[name], directions=(direction,), seed=3)
-            for sample in self._search(self._started(task), task, 30):
+            for sample in self._search(self._started(task), task, 20):
                 assert spaces[name].validate(sample) == sample, name
 
     def test_a_single_architecture_is_enough(self) -> None:

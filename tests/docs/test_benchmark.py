@@ -50,6 +50,7 @@ def test_the_table_is_made_again_and_goes_on_after_a_kill(tmp_path: Path, run: C
         assert last == pytest.approx([curve[-1] for curve in stored["accuracy"]], abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_its_tables_and_its_plot(tmp_path: Path, run: Callable[..., str]) -> None:
     page = tmp_path / "README.md"
     page.write_text((BENCHMARK / "README.md").read_text())

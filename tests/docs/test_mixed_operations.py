@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "mixed_operations.py"
 

@@ -157,6 +157,7 @@ def test_cifar10_that_is_not_there_is_explained(tmp_path: Path) -> None:
         cifar10.load(options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["darts", "enas"])
 def test_cells_for_cifar10_are_searched_and_trained(name: str, tmp_path: Path, run: Callable[..., str]) -> None:
     out = run(f"{name}_cifar10.py", "--smoke")
@@ -180,6 +181,7 @@ def test_one_shot_beside_multi_trial_search(run: Callable[..., str]) -> None:
     assert "the best of 540 convolutional architectures has 97.89%" in table
 
 
+@pytest.mark.slow
 def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(run: Callable[..., str]) -> None:
     out = run("language_model.py", "--smoke")
     assert "22,140 architectures" in out

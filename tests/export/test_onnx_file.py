@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from nas import ExperimentError, MissingDependency, NasTypeError, NasValueError
 from nas.export import OnnxReport, read_metadata, to_onnx
 
+pytestmark = pytest.mark.long
+
 SAMPLE = {"width": 8, "size": (3, (5, 7)), "ops": ["a", "b"], "rate": 0.5, "bias": None}
 LABELS = {"width": "one of 8, 16", "size": "one of 2 tuples"}
 

@@ -72,7 +72,7 @@ class Net(nn.Module):
         return z
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")]
 
 
 @pytest.fixture(scope="module")

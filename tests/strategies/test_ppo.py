@@ -10,6 +10,7 @@ from nas.strategies import PPO
 from nas.testing import play, synthetic_table
 
 
+@pytest.mark.slow  # The contract of strategies has a shorter form of it.
 def test_the_controller_comes_to_propose_better_samples() -> None:
     table = synthetic_table("conditional", 1)
     trials = play(PPO(), table, 200, seed=0)

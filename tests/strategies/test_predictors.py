@@ -98,6 +98,7 @@ def test_an_ensemble_is_sure_where_it_has_been() -> None:
     assert torch.equal(mean, again.predict(vectors)[0])
 
 
+@pytest.mark.slow  # The contract of strategies has a shorter form of it.
 @pytest.mark.parametrize("strategy", [GaussianProcess(), BANANAS()], ids=lambda s: type(s).__name__)
 def test_they_leave_chance_far_behind(strategy: GaussianProcess | BANANAS) -> None:
     tables = [synthetic_table("flat", seed) for seed in range(4)]

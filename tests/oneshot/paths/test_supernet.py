@@ -16,6 +16,8 @@ from nas import InputChoice, Integer, LayerChoice, ModelSpace, NasTypeError, Nas
 from nas.model_zoo import SPACES, list_spaces, space
 from nas.oneshot import PathSupernet
 
+pytestmark = pytest.mark.long
+
 
 def batch_for(name: str, size: int = 4) -> Tensor:
     entry, generator = SPACES[name], torch.Generator().manual_seed(0)

@@ -16,6 +16,8 @@ from nas import Cell, InputChoice, LayerChoice, ModelSpace, Mutator, NasValueErr
 from nas.model_zoo import SPACES, TransformerRanges, space
 from nas.oneshot import RelaxedSupernet
 
+pytestmark = pytest.mark.long
+
 ONE_WIDTH = TransformerRanges(widths=(16,), heads=(1, 2), mlp_ratios=(1, 2.5), depth=(1, 2), head_width=4)
 CLAIMS: dict[str, tuple[str, dict[str, Any]]] = {
     "darts": ("darts", {"none": True}),

@@ -16,6 +16,8 @@ from nas.model_zoo import darts
 from nas.oneshot import RelaxedSupernet, Report, Rule, Speed, compile_whole, frozen, optimise, softmax
 from nas.oneshot.speed.whole_passes import uncompiled
 
+pytestmark = pytest.mark.long
+
 
 class Block(nn.Module):
     """Two layers to choose from, an input to leave out, and dropout."""
