@@ -47,9 +47,9 @@ def destination(
         skip: callers that add no name.
 
     Example:
-        >>> import sys
+        >>> import inspect
         >>> def here():
-        ...     return destination(sys._getframe(1), lambda code: True, lambda code: False)
+        ...     return destination(inspect.currentframe().f_back, lambda code: True, lambda code: False)
         >>> here().name
         ''
     """

@@ -47,7 +47,6 @@ def plain_int(value: object) -> int | None:
     """
     if type(value) is int:
         return value
-    value = as_plain(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         return None
     return int(value)
@@ -62,7 +61,6 @@ def plain_number(value: object) -> float | None:
     """
     if type(value) is float:
         return value
-    value = as_plain(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     return int(value) if isinstance(value, numbers.Integral) else float(value)

@@ -189,7 +189,7 @@ class Subset(Domain):
 
     def canonical(self, answer: object) -> list[int]:
         """A list of ints, sorted where order does not count."""
-        items = [plain_int(item) for item in answer] if isinstance(answer, list | tuple) else [None]
+        items = [plain_int(as_plain(item)) for item in answer] if isinstance(answer, list | tuple) else [None]
         taken = [item for item in items if item is not None]
         if len(taken) < len(items):
             raise self.outside(answer)

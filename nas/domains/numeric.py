@@ -7,7 +7,7 @@ import random
 from collections.abc import Hashable, Iterator, Mapping
 from typing import final
 
-from nas.checks import check_bool, check_int, check_number, plain_number
+from nas.checks import as_plain, check_bool, check_int, check_number, plain_number
 from nas.domains.domain import Answer, Domain
 from nas.errors import NasValueError, explain
 
@@ -118,7 +118,7 @@ class Integer(_Interval):
 
     def canonical(self, answer: object) -> int:
         """The answer as an int (4.0 becomes 4)."""
-        number = plain_number(answer)
+        number = plain_number(as_plain(answer))
         if number is None or number % 1 or not self.low <= number <= self.high or (number - self.low) % self.step:
             raise self.outside(answer)
         return int(number)
@@ -192,7 +192,7 @@ class Real(_Interval):
 
     def canonical(self, answer: object) -> float:
         """The answer as a float, on the step it is nearest to."""
-        number = plain_number(answer)
+        number = plain_number(as_plain(answer))
         if number is None or not self.low <= number <= self.high:
             raise self.outside(answer)
         if self.step is None:

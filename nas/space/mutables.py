@@ -163,7 +163,7 @@ def InputChoice(  # noqa: N802
         >>> edges = ModelSpace(lambda: InputChoice(3, 2, replace=False, label="inputs",
         ...     each=lambda i: LayerChoice([nn.ReLU, nn.Tanh], label=f"edge {i}")))
         >>> edges.size, edges.sample(0)
-        (12, {'inputs': [1, 2], 'edge 1': 0, 'edge 2': 1})
+        (12, {'inputs': [1, 2], 'edge 1': 'ReLU', 'edge 2': 'Tanh'})
     """
     where = _name("InputChoice", label)
     if each is not None and not callable(each):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
-import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -186,7 +186,7 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
     former = ""
     if label is None:
         former = _counted(construction, construction.former_scope, f"{kind}_", first="1")
-        label = _counted(construction, construction.scope, _made_name(construction, kind, sys._getframe(2)))
+        label = _counted(construction, construction.scope, _made_name(construction, kind, _caller(2)))
     elif label.startswith("."):
         label = "/".join((*construction.scope, label[1:]))
     name = label
@@ -210,7 +210,7 @@ def scope_name(kind: Kind, label: str | None) -> tuple[str, str]:
         name = label or kind
         scope = () if construction is None or not name.startswith(".") else construction.scope
         return "/".join((*scope, name.removeprefix("."))), name
-    return _made_name(construction, kind, sys._getframe(2)), kind
+    return _made_name(construction, kind, _caller(2)), kind
 
 
 def _counted(construction: _Construction, scope: tuple[str, ...], name: str, *, first: str = "") -> str:
@@ -222,7 +222,15 @@ def _counted(construction: _Construction, scope: tuple[str, ...], name: str, *, 
     return f"{label}{number}" if label.endswith("_") else f"{label}_{number}"
 
 
-def _made_name(construction: _Construction, kind: Kind, frame: FrameType) -> str:
+def _caller(number: int) -> FrameType | None:
+    """The frame that many calls above the one which asks."""
+    frame = inspect.currentframe()
+    for _ in range(number + 1):
+        frame = None if frame is None else frame.f_back
+    return frame
+
+
+def _made_name(construction: _Construction, kind: Kind, frame: FrameType | None) -> str:
     """A name for a choice without a label, from where it goes."""
     found = destination(frame, until=_begins_a_scope, skip=_adds_no_name)
     if found.assigned or (construction.scope and found.name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -92,6 +91,12 @@ class ModelSpace:
             UserWarning,
             stacklevel=stacklevel,
         )
+
+    def _alike(self) -> ModelSpace:
+        """The same space once more, to be changed."""
+        other = ModelSpace.__new__(ModelSpace)
+        other.__dict__.update(self.__dict__)
+        return other
 
     def __getstate__(self) -> dict[str, Any]:
         # A space that travels builds, and does not grow.
@@ -186,7 +191,7 @@ class ModelSpace:
             >>> list(space.where(lambda sample: sample["width"] > 4).grid())
             [{'width': 8}]
         """
-        narrow = copy.copy(self)
+        narrow = self._alike()
         narrow.search_space = self.search_space.where(constraint)
         return narrow
 
@@ -287,7 +292,7 @@ class ModelSpace:
         Raises:
             NasValueError: one label with two domains.
         """
-        joint = copy.copy(self)
+        joint = self._alike()
         for keyword, added in asked.items():
             tree = added.search_space if isinstance(added, ModelSpace) else SearchSpace.of({keyword: added})
             joint.search_space = joint.search_space.joined(tree)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeAlias, final
@@ -116,13 +116,21 @@ def _decides(base: type, name: str) -> Callable[..., Any]:
     compute = getattr(base, name)
 
     def method(self: Any, *others: Any) -> Any:
-        place = _place(sys._getframe(1))
+        place = _place(_caller())
         if place is not None:
             with_what = others[0] if others and not isinstance(others[0], _Traced) else None
             self.decided(self.labels | _labels(others), place, with_what)
         return compute(self, *others)
 
     return method
+
+
+def _caller() -> FrameType | None:
+    """The frame that uses a value."""
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = None if frame is None else frame.f_back
+    return frame
 
 
 def _place(frame: FrameType | None) -> Place | None:

@@ -45,7 +45,7 @@ def rows(epochs: int = 4) -> list[tuple[Sample, Run]]:
     """Wider is better and slower."""
     found = []
     for sample in ModelSpace(Net).grid():
-        end = sample["width"] / 10 + sample["act"] / 100
+        end = sample["width"] / 10 + (sample["act"] == "Tanh") / 100
         curve = {step: end * (step + 1) / epochs for step in range(epochs)}
         run = Run(metrics={"accuracy": end, "test": end - 0.01}, seconds=10.0 * sample["width"], curve=curve)
         found.append((sample, run))
@@ -67,13 +67,13 @@ def search(tmp_path: Path, evaluator: Any, strategy: Any = None, **options: Any)
 
 def test_the_metrics_and_the_time_of_a_sample_and_no_model() -> None:
     evaluator = Tabular.of(rows())
-    one = job({"width": 3, "act": 1})
+    one = job({"width": 3, "act": "Tanh"})
     assert evaluator.evaluate(one) == {"accuracy": 0.31, "test": 0.30, "simulated_seconds": 30.0}
     assert one.reports == pytest.approx({0: 0.31 / 4, 1: 0.31 / 2, 2: 0.31 * 3 / 4, 3: 0.31})
 
 
 def test_a_curve_may_stay_unreported() -> None:
-    one = job({"width": 3, "act": 1})
+    one = job({"width": 3, "act": "Tanh"})
     Tabular.of(rows(), curves=False).evaluate(one)
     assert one.reports == {}
 
@@ -82,15 +82,15 @@ def test_a_search_finds_the_best_entry_and_sums_the_time(tmp_path: Path) -> None
     evaluator = Tabular.of(rows())
     experiment = search(tmp_path, evaluator, objective={"accuracy": "maximize"})
     experiment.run()
-    assert experiment.best_trial.sample == {"width": 4, "act": 1}
+    assert experiment.best_trial.sample == {"width": 4, "act": "Tanh"}
     assert experiment.best_trial.metrics["test"] == pytest.approx(0.4)
     assert sum(map(evaluator.simulated_seconds, experiment.trials)) == 2 * (10 + 20 + 30 + 40)
 
 
 def test_keys_of_any_kind() -> None:
     evaluator = Tabular({("small", 0): 1, ("large", 1): {"a": 2.0, "b": 3.0}}, key=lambda s: (s["size"], s["act"]))
-    assert evaluator.evaluate(job({"size": "small", "act": 0})) == {"value": 1.0, "simulated_seconds": 0.0}
-    assert evaluator.evaluate(job({"size": "large", "act": 1})) == {"a": 2.0, "b": 3.0, "simulated_seconds": 0.0}
+    assert evaluator.evaluate(job({"size": "small", "act": "ReLU"})) == {"value": 1.0, "simulated_seconds": 0.0}
+    assert evaluator.evaluate(job({"size": "large", "act": "Tanh"})) == {"a": 2.0, "b": 3.0, "simulated_seconds": 0.0}
 
 
 def test_several_trainings_are_drawn_by_the_seed_or_averaged() -> None:
@@ -118,7 +118,7 @@ def test_trials_stopped_early_cost_the_time_until_then(tmp_path: Path) -> None:
     rule = MedianStop(warmup_trials=2)
     experiment = search(tmp_path, evaluator, GridSearch(), objective="maximize", early_stopping=rule)
     for width in (4, 3, 1):
-        experiment.enqueue({"width": width, "act": 0})
+        experiment.enqueue({"width": width, "act": "ReLU"})
     experiment.run(max_trials=3)
     stopped = experiment.trials[2]
     assert (stopped.state, max(stopped.intermediate)) == (TrialState.STOPPED, 0)

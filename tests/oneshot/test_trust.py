@@ -109,8 +109,8 @@ def test_skips_below_other_answers_are_found() -> None:
         )
 
     skips = SkipConnections(ModelSpace(network))
-    sample = {"outer": "more", "within": 1, "inputs": 1, "input1": 0, "deep": True, "below": 0}
-    assert skips.share(sample) == 2 / 3
+    sample = {"outer": "more", "within": "ReLU", "inputs": 1, "input1": "Identity", "deep": True, "below": "Identity"}
+    assert skips.share(sample) == 3 / 4
 
 
 @pytest.mark.parametrize("make", [DARTS, RandomOneShot])

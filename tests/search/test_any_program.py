@@ -30,6 +30,7 @@ def widths() -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ALL)
+@pytest.mark.filterwarnings("ignore:RegularizedEvolution")
 def test_no_strategy_ends_before_it_has_tried_what_it_was_asked_for(kind: type[Strategy], tmp_path: Path) -> None:
     space = search_space(widths)
     assert space.size == 1110

@@ -195,7 +195,7 @@ def test_median_pruner_stops_the_worse_half(make: Callable[..., Experiment]) -> 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1)
     small_last = make(curve, objective="minimize", strategy=GridSearch(), early_stopping=pruner)
     quiet(small_last)
-    states = {t.sample["width"]: t.state.name for t in small_last.trials if t.sample["act"] == 0}
+    states = {t.sample["width"]: t.state.name for t in small_last.trials if t.sample["act"] == "ReLU"}
     assert states == {2: "COMPLETE", 4: "STOPPED", 8: "STOPPED"}
     assert small_last.trials[-1].intermediate.keys() == {0, 1}
     assert small_last.best_trial.sample["width"] == 2

@@ -42,7 +42,7 @@ def test_defaults() -> None:
             LayerChoice([nn.ReLU, nn.Tanh], label="b", default=1),
         )
     )
-    assert space.default() == {"a": 8, "b": 1}
+    assert space.default() == {"a": 8, "b": "Tanh"}
     with pytest.raises(NasError, match="ValueChoice 'a': the default must be one of 4, 8"):
         ModelSpace(lambda: nn.Linear(2, ValueChoice([4, 8], label="a", default=5)))
 

@@ -180,7 +180,7 @@ def test_candidates_that_yield_something_else_than_tensors_are_refused() -> None
     net = relaxed(lambda: LayerChoice([nn.Identity, nn.Tanh], label="op"))
     net.architecture.one_hot({"op": 0})
     with pytest.raises(
-        NasTypeError, match="LayerChoice 'op': a mixture adds tensors, but candidate 0 yields something"
+        NasTypeError, match="LayerChoice 'op': a mixture adds tensors, but candidate 'Identity' yields something"
     ):
         net.model([torch.ones(1)])
 
