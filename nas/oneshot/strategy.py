@@ -107,6 +107,10 @@ class SupernetStrategy(OneShotStrategy):
                     mend="Classification, Regression or LightningEvaluator of nas.evaluators",
                 )
             )
+        if not arguments.space.program.modules:
+            raise NasTypeError(
+                explain(f"{name} trains a supernet of modules, and this space builds none", got=arguments.space)
+            )
         if evaluator.hyperparameters:
             raise NasValueError(
                 explain(

@@ -168,6 +168,10 @@ class Results:
             ),
         }
         check_word("formatter", formatter, list(makers), where="export_top_models")
+        if formatter in ("onnx", "code") and self.space is not None and not self.space.program.modules:
+            raise ExperimentError(
+                explain("a space without modules has none to write", got=formatter, mend='formatter="dict" or "model"')
+            )
         best = self.top(check_int("k", k, least=1, where="export_top_models"))
         if not best:
             raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials"))

@@ -34,7 +34,8 @@ class GridSearch(Strategy):
             "give it a step, as in Real(low, high, step=), or list the candidates",
         )
         self._grid: Iterator[Sample] = task.space.grid()
-        self._number = task.space.size if task.space.constraint is None else "allowed"
+        known = "" if task.space.exact else " that are known, of a space that is not exact,"
+        self._number = f"{task.space.size if task.space.constraint is None else 'allowed'} samples{known}"
         self._upcoming: Sample | None = None
         self._tried: set[str] = set()
 
@@ -43,7 +44,7 @@ class GridSearch(Strategy):
         while self._upcoming is None or sample_key(self._upcoming) in self._tried:
             self._upcoming = next(self._grid, None)
             if self._upcoming is None:
-                raise SearchSpaceExhausted(f"the grid is done: all {self._number} samples have been tried")
+                raise SearchSpaceExhausted(f"the grid is done: all {self._number} have been tried")
         return dict(self._upcoming)
 
     def tell(self, trial: Trial) -> None:

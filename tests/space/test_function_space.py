@@ -5,13 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import nas
 from nas import Categorical, Experiment, Integer, NasError, Real, ValueChoice
-from nas.evaluators import FunctionalEvaluator
+from nas.evaluators import Classification, FunctionalEvaluator
+from nas.oneshot import DARTS
 from nas.strategies import TPE, GridSearch, Random
 
 
@@ -123,3 +126,29 @@ def test_a_model_without_choices_needs_an_evaluator_that_has_some(tmp_path: Path
             name="f",
             directory=tmp_path,
         )
+
+
+@pytest.mark.parametrize("formatter", ["onnx", "code"])
+def test_files_of_modules_are_refused_where_there_are_none(formatter: str, tmp_path: Path) -> None:
+    experiment = Experiment(
+        {"a": [1, 2]}, FunctionalEvaluator(lambda answers: answers["a"]), GridSearch(), name="e", directory=tmp_path
+    )
+    experiment.run(progress="silent")
+    assert experiment.ending == "the grid is done: all 2 samples have been tried"
+    with pytest.raises(NasError, match="a space without modules has none to write"):
+        experiment.export_top_models(1, formatter)
+
+
+def test_supernets_need_modules(tmp_path: Path) -> None:
+    data = TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.long))
+    with pytest.raises(NasError, match="DARTS trains a supernet of modules, and this space builds none"):
+        Experiment({"a": [1, 2]}, Classification(data, data, max_epochs=1), DARTS(), name="e", directory=tmp_path)
+
+
+def test_numbers_of_numpy_and_torch_are_answers() -> None:
+    numbers = [numpy.int64(1), torch.tensor(2), numpy.array(4)]
+    space = nas.search_space({"n": numbers, "on": [numpy.bool_(True), False], "width": Integer(1, 9)})
+    assert [type(answer) for answer in space.default().values()] == [int, bool, int]
+    given = {"n": torch.tensor(4), "on": numpy.bool_(False), "width": torch.tensor(3)}
+    assert space.validate(given) == {"n": 4, "on": False, "width": 3}
+    assert [type(answer) for answer in space.validate(given).values()] == [int, bool, int]
