@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 from torch import nn
 
 from nas.domains import Answer, Domain, Sample, Subset, as_key
+from nas.errors import NasValueError
 from nas.space.choice_tree import Answers, Taking, both
 from nas.space.questions import Handler, Kind, Question, Select, check_same, chosen_items, default_answer
 from nas.space.traced import Decided, traced
@@ -37,6 +38,7 @@ class Discover(Handler):
     Attributes:
         entries: what was asked where, in order.
         values: the answers that the program got, in the order in which it asked for them.
+        clash: the error that one label with two domains is.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Discover(Handler):
     ) -> None:
         self.entries: dict[Entry, Question] = {}
         self.values: Sample = {}
+        self.clash: NasValueError | None = None
         self._answer, self._decided = answer, decided
         self._questions: dict[str, Question] = {}
         self._path: Path = ()
@@ -134,7 +137,11 @@ class Discover(Handler):
         return next(answer for answer in question.domain.values() if as_key(answer) in possible)
 
     def _note(self, question: Question) -> None:
-        check_same(self._questions.setdefault(question.label, question), question)
+        try:
+            check_same(self._questions.setdefault(question.label, question), question)
+        except NasValueError as error:
+            self.clash = error
+            raise
         self.entries.setdefault(Entry(question.label, question.kind, question.domain, self._path), question)
 
     @contextmanager

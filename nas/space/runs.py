@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from nas.domains import Answer, Sample, as_key
-from nas.errors import NasError, NasValueError, explain
+from nas.errors import NasValueError, explain
 from nas.space.discover import Discover, Entry
 from nas.space.questions import Question, check_same
 from nas.space.traced import Labels, Place
@@ -106,12 +106,10 @@ class Runs:
         failed = False
         try:
             self._ask(make)
-        except NasError as error:
-            if self.made:
+        except Exception as error:
+            if discover.clash is not None and self.made:
                 error.add_note(f"nas: under the answers {discover.values}")
-            raise
-        except Exception:
-            if not self.made:
+            if discover.clash is not None or not self.made:
                 raise
             failed = True
         plain = frozenset(entry.label for entry in discover.entries if entry.kind == "value")

@@ -16,7 +16,6 @@ from nas import (
     Integer,
     LayerChoice,
     ModelSpace,
-    NasError,
     NasTypeError,
     NasValueError,
     Real,
@@ -261,7 +260,7 @@ def test_an_interval_of_reals_that_changes_a_cost_is_refused() -> None:
     assert profile(stepped, (1, 4)).multiply_adds({"ratio": 2.5}) == 80
 
 
-def test_choices_outside_the_tree_are_refused() -> None:
+def test_choices_behind_plain_conditions_are_counted() -> None:
     def plain_loop() -> nn.Module:
         depth = ValueChoice([1, 2], label="depth")
         layers = [nn.Linear(4, 4) for _ in range(depth)]
@@ -269,8 +268,9 @@ def test_choices_outside_the_tree_are_refused() -> None:
             layers.append(nn.Linear(4, ValueChoice([3, 4], label="odd")))
         return nn.Sequential(*layers)
 
-    with pytest.raises(NasError, match=r"'odd'.*use Repeat and LayerChoice"):
-        profile(ModelSpace(plain_loop), (1, 4))
+    costs = profile(ModelSpace(plain_loop), (1, 4))
+    assert costs.parameters({"depth": 1}) == 20
+    assert costs.parameters({"depth": 2, "odd": 3}) == 20 + 20 + 15
 
 
 def test_spaces_of_which_not_all_samples_can_be_built() -> None:

@@ -560,3 +560,21 @@ def test_python_and_modules_span_the_same(steps: list[tuple[Any, ...]]) -> None:
     assert python.size == modules.size
     if python.size <= 500:
         assert texts(python.grid()) == texts(modules.grid())
+
+
+def test_one_label_with_two_domains_is_refused_wherever_it_comes_up() -> None:
+    def program() -> nn.Module:
+        value("width", 2 if value("kind", 2) == 1 else 3)
+        return nn.Identity()
+
+    with pytest.raises(NasError, match=r"same label is the same choice, but ValueChoice 'width' may be one of 1, 2 in"):
+        ModelSpace(program)
+
+    def twice() -> nn.Module:
+        if value("kind", 2) == 2:
+            value("width", 2), value("width", 3)
+        return nn.Identity()
+
+    with pytest.raises(NasError, match="same label is the same choice") as caught:
+        ModelSpace(twice)
+    assert any("under the answers {'kind': 2" in note for note in caught.value.__notes__)
