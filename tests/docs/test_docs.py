@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,15 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if BLOCKS[page]], ids=lambda page: page.name)
+LENGTHY = ("durable.md", "one_shot.md")
+"""They start processes and train supernets: among the slow tests, of which CI runs those of the documentation."""
+
+
+def page_of(page: Path) -> Any:
+    return pytest.param(page, marks=[pytest.mark.slow] if page.name in LENGTHY else [], id=page.name)
+
+
+@pytest.mark.parametrize("page", [page_of(page) for page in PAGES if BLOCKS[page]])
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "page"}

@@ -38,6 +38,7 @@ class Small(OneShotContract):
         return Classification(train, validation, optimizer="SGD", **(given | arguments))
 
 
+@pytest.mark.slow  # CI runs the slow tests of the documentation too
 class TestDrNAS(Small):
     def make(self) -> OneShotStrategy:
         return drnas.DrNAS(**SHORT)

@@ -51,6 +51,7 @@ def test_a_pipeline_is_searched(run: Callable[..., str]) -> None:
     assert float(found[1]) > 0.85
 
 
+@pytest.mark.slow
 def test_digits_searches_retrains_and_exports(tmp_path: Path, run: Callable[..., str]) -> None:
     out = run("digits.py", "--smoke", "--name", "first")
     assert "864 architectures" in out
@@ -170,6 +171,7 @@ def test_cells_for_cifar10_are_searched_and_trained(name: str, tmp_path: Path, r
     assert list((folder / "retrained/checkpoints").glob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_one_shot_beside_multi_trial_search(run: Callable[..., str]) -> None:
     out = run("one_shot_digits.py", "--smoke")
     assert re.search(r"cannot be relaxed.*LayerNorm.*search this space by paths", out, re.S)
