@@ -63,9 +63,10 @@ install: $(DEV_READY)
 demo: $(DEMO_READY)
 	$(RUN) examples/digits.py
 
-# One thread per worker: the workers already fill the cores.
+# One thread per worker, and a worker more than there are cores: tests of processes wait much of their time.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 fast test slow coverage: export OMP_NUM_THREADS ?= 1
-TESTS := $(RUN) -m pytest -n auto --dist worksteal tests --doctest-modules nas
+TESTS := $(RUN) -m pytest -n $(WORKERS) --dist worksteal tests --doctest-modules nas
 
 fast: $(DEV_READY)
 	$(TESTS) -m "not slow and not long" $(PYTEST_ARGS)

@@ -110,7 +110,11 @@ def check_alike(found: Found, expected: Found) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+# Each compiles for seconds; the others are among the slow tests.
+COMPILED = [pytest.param(n, marks=[] if n in ("first order", "proxyless") else [pytest.mark.slow]) for n in STRATEGIES]
+
+
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiled_cells_find_the_same(name: str, tmp_path: Path, compiled: list[str]) -> None:
     plain = search(name, Speed(), tmp_path, batch_size=16)
     check_alike(search(name, Speed(compile=True), tmp_path, batch_size=16), plain)
