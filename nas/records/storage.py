@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ HEARTBEAT = "NAS_HEARTBEAT"
 """The environment variable with the seconds between the heartbeats of the processes that share a server."""
 _TABLES = 7_269_837_411
 """A number for the lock that is held while tables are made."""
+
+
+_CUTS = 5
 
 
 def open_storage(storage: object, folder: Path) -> BaseStorage:
@@ -45,7 +49,7 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
     if isinstance(storage, str):
         try:
             with quiet_optuna():
-                return optuna.storages.get_storage(_on_server(storage) if _is_server(storage) else storage)
+                return optuna.storages.get_storage(_patiently_on_server(storage) if _is_server(storage) else storage)
         except MissingDependency:
             raise
         except Exception as error:
@@ -67,6 +71,26 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
 
 def _is_server(url: str) -> bool:
     return url.startswith(("postgresql:", "postgresql+"))
+
+
+def _patiently_on_server(url: str) -> RDBStorage:
+    """Again where a connection that stood was cut: then the server is there, and no address is wrong."""
+    for _ in range(_CUTS):
+        try:
+            return _on_server(url)
+        except Exception as error:
+            if not _was_cut(error):
+                raise
+            time.sleep(0.5)
+    return _on_server(url)
+
+
+def _was_cut(error: BaseException | None) -> bool:
+    while error is not None:
+        if type(error).__name__ == "AdminShutdown" or getattr(error, "connection_invalidated", False):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _on_server(url: str) -> RDBStorage:

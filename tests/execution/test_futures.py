@@ -84,6 +84,7 @@ def slurm(folder: Path) -> Make:
     return partial(jobs, str(folder))
 
 
+@pytest.mark.slow
 class TestThreads(ExecutorContract):
     def make(self) -> Executor:
         return FuturesExecutor(partial(ThreadPoolExecutor, 2), workers=2, grace=1)

@@ -15,7 +15,7 @@ from nas.oneshot import DARTS, ENAS, PCDARTS, GumbelDARTS, ProxylessNAS, RandomO
 
 pytestmark = pytest.mark.long
 
-SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))]
 
 
 Task: TypeAlias = tuple[TensorDataset, TensorDataset]

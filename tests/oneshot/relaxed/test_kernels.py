@@ -142,9 +142,8 @@ def test_a_device_agrees_with_the_naive_loop() -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize(
-    "types", [("float32", "bfloat16"), pytest.param(("float64", "float16"), marks=pytest.mark.slow)], ids=" ".join
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("types", [("float32", "bfloat16"), ("float64", "float16")], ids=" ".join)
 def test_they_compile_for_a_device(types: tuple[str, ...], tmp_path: Path) -> None:
     """The interpreter takes what the compiler does not: an annotation, say."""
     found = run("80", *types, script=COMPILE, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
