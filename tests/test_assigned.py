@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from torch import Tensor, nn
+from torch import nn
 
 from nas import InputChoice, LayerChoice, ModelSpace, Repeat, ValueChoice, label_scope, model_space
 
@@ -18,9 +18,6 @@ class Stem(nn.Module):
         width = ValueChoice([8, 16])
         self.conv = nn.Conv2d(3, width, kernel_size=ValueChoice([3, 5]))
         self.act = LayerChoice([nn.ReLU, lambda: nn.PReLU(init=ValueChoice([0.1, 0.2]))])
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
 
 
 STEM = ["width", "conv.kernel_size", "act", "act/1/init"]

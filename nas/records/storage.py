@@ -24,6 +24,7 @@ _TABLES = 7_269_837_411
 
 
 _CUTS = 5
+"""So many times in a row a connection may be cut while the storage is opened."""
 
 
 def open_storage(storage: object, folder: Path) -> BaseStorage:

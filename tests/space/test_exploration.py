@@ -384,14 +384,15 @@ def test_numbers_that_cannot_all_be_tried_are_doubtful() -> None:
         assert space.contains(space.sample(seed))
 
 
-def test_a_size_that_is_not_exact_is_a_least_one() -> None:
-    def program() -> nn.Module:
-        for i in range(ValueChoice(nas.Integer(1, 100), label="n")):
-            value(f"w{i}", 2)
-        return nn.Identity()
+def long_loop() -> nn.Module:
+    for i in range(ValueChoice(nas.Integer(1, 100), label="n")):
+        value(f"w{i}", 2)
+    return nn.Identity()
 
+
+def test_a_size_that_is_not_exact_is_a_least_one() -> None:
     with pytest.warns(UserWarning, match="not exact"):
-        space = ModelSpace(program)
+        space = ModelSpace(long_loop)
     assert "at least" in str(space)
     assert space.size < sum(2**n for n in range(1, 101))
 
@@ -411,13 +412,8 @@ def test_too_many_combinations_are_doubtful() -> None:
 
 
 def test_a_sample_with_unexpected_choices_lets_the_tree_grow() -> None:
-    def program() -> nn.Module:
-        for i in range(ValueChoice(nas.Integer(1, 100), label="n")):
-            value(f"w{i}", 2)
-        return nn.Identity()
-
     with pytest.warns(UserWarning, match="not exact"):
-        space = ModelSpace(program)
+        space = ModelSpace(long_loop)
     sample = space.complete({"n": 60}, seed=0)
     assert len(sample) == 61
     assert space.contains(sample)
