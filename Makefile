@@ -83,7 +83,7 @@ coverage: $(DEV_READY)
 	$(TESTS) --cov $(PYTEST_ARGS)
 
 # In an environment of its own, about 6 GB. Old libraries warn of themselves, so there warnings are no errors.
-CORE := _compat space protocols execution records search profile export strategies evaluators
+CORE := _compat domains space protocols execution records search profile export strategies evaluators
 OLDEST := .venv-oldest
 
 test-oldest: export OMP_NUM_THREADS ?= 1
