@@ -1,6 +1,7 @@
 """What choices may answer: domains of every kind, and samples, which are answers by label."""
 
 from nas.domains.domain import Answer, Choose, Domain, as_key
+from nas.domains.either import Either
 from nas.domains.listed import Categorical, Subset
 from nas.domains.numeric import Integer, Real
 from nas.domains.samples import Sample, dumps_sample, load_sample, loads_sample, sample_key, save_sample
@@ -10,6 +11,7 @@ __all__ = [
     "Categorical",
     "Choose",
     "Domain",
+    "Either",
     "Integer",
     "Real",
     "Sample",

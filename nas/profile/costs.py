@@ -135,7 +135,7 @@ class Cost:
 
     def _chance(self, sample: Sample) -> tuple[float, bool]:
         """How likely `space.sample` draws this one, and whether its domains are drawn from uniformly."""
-        domains = [self._tables.structure.domains[label] for label in sample]
+        domains = self._tables.structure.space.domains_of(sample).values()
         return 1 / math.prod(domain.size for domain in domains), all(domain.uniform for domain in domains)
 
     def _estimated(self, constraint: Constraint) -> tuple[float, float]:

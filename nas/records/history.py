@@ -166,7 +166,7 @@ class History:
     def begin(self, sample: Sample, seed: int, *, queued: bool = False) -> Trial:
         """Writes a new trial down, before it runs; `queued` where its sample is the `upcoming` one."""
         place = self._taken if queued else None
-        number = self._ledger.start(sample, self._space.domains, seed=seed, told=self.finished, place=place)
+        number = self._ledger.start(sample, self._space, seed=seed, told=self.finished, place=place)
         self._taken += queued
         trial = Trial(number=number, sample=sample, seed=seed)
         self._take(trial)

@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
-from nas.domains import Answer, Domain, Sample, dumps_sample, loads_sample
+from nas.domains import Answer, Sample, dumps_sample, loads_sample
 from nas.errors import ExperimentError, explain
 from nas.protocols import Trial, TrialState
 from nas.records.optuna_parameters import to_optuna
 from nas.records.retry import is_broken_connection, patiently
 from nas.records.sharing import Sharing, share
 from nas.records.storage import quiet_optuna
+from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -130,13 +131,13 @@ class Ledger:
         patiently(lambda: self._storage.set_study_user_attr(self._study_id, key, value))
 
     def start(
-        self, sample: Mapping[str, Answer], domains: Mapping[str, Domain], *, seed: int, told: int, place: int | None
+        self, sample: Mapping[str, Answer], space: SearchSpace, *, seed: int, told: int, place: int | None
     ) -> int:
         """Writes a new trial, RUNNING, as this process's own.
 
         Args:
             sample: label -> answer.
-            domains: of its labels.
+            space: of the samples.
             seed: of the trial.
             told: how many trials had finished by then.
             place: in the queue, where it comes from there.
@@ -154,7 +155,7 @@ class Ledger:
             "place": place,
             "mark": uuid.uuid4().hex if self.sharing.is_shared else None,
         }
-        parameters, distributions = to_optuna(sample, domains)
+        parameters, distributions = to_optuna(sample, space)
         names = {name: self._parameter(name) for name in parameters}
         template = create_trial(
             state=OptunaState.RUNNING,

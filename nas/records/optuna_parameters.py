@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas.domains import Answer, Domain, Integer, Real
+from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     import optuna
@@ -14,16 +15,18 @@ if TYPE_CHECKING:
 
 
 def to_optuna(
-    sample: Mapping[str, Answer], domains: Mapping[str, Domain]
+    sample: Mapping[str, Answer], space: SearchSpace
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
     """A sample as Optuna's parameters and distributions, as its domains say (`Domain.parameters`).
 
-    A subset, say, becomes one parameter for each item (taken or not) or each place (which item). Left out are labels
-    met only through the value of another choice, whose domain is not in the tree, and domains that know no parameters.
+    A subset, say, becomes one parameter for each item (taken or not) or each place (which item), and a label with
+    several domains one for each (`SearchSpace.variables`). Left out are labels met only through the value of another
+    choice, whose domain is not in the tree, and domains that know no parameters.
     """
     parameters: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
-    for label, answer in sample.items():
+    domains = space.variables
+    for label, answer in space.as_variables(sample).items():
         if label in domains:
             answers = domains[label].to_parameters(answer)
             for part, simple in domains[label].parameters().items():

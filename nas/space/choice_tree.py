@@ -38,6 +38,11 @@ def both(one: Answers, other: Answers) -> Answers:
     return one & other
 
 
+def disjoint(one: Answers, other: Answers) -> bool:
+    """Whether no answer of one choice is among both, as far as that can be told."""
+    return not isinstance(one, Taking) and not isinstance(other, Taking) and one.isdisjoint(other)
+
+
 def among(some: Answers, others: Answers) -> bool:
     """Whether answers of one choice are all among others."""
     if isinstance(some, Taking) and isinstance(others, Taking):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias, final
 
 from torch import nn
 
 from nas.domains import Answer, Domain, Sample, Subset, as_key
 from nas.errors import NasValueError
-from nas.space.choice_tree import Answers, Taking, both
+from nas.space.choice_tree import Answers, Taking, both, disjoint
 from nas.space.questions import Handler, Kind, Question, Select, check_same, chosen_items, default_answer
 from nas.space.traced import Decided, traced
 
@@ -34,6 +35,8 @@ class Discover(Handler):
     Args:
         answer: of all but InputChoices, which take their defaults.
         decided: is told when plain Python decides something by an answer.
+        first: by label, the question that had it first. The same label with another domain is told from it by a label
+            that names the domain; it must stand in a branch that excludes the other.
 
     Attributes:
         entries: what was asked where, in order.
@@ -42,13 +45,18 @@ class Discover(Handler):
     """
 
     def __init__(
-        self, answer: Callable[[Question], Answer] = default_answer, decided: Decided = lambda *told: None
+        self,
+        answer: Callable[[Question], Answer] = default_answer,
+        decided: Decided = lambda *told: None,
+        first: dict[str, Question] | None = None,
     ) -> None:
         self.entries: dict[Entry, Question] = {}
         self.values: Sample = {}
         self.clash: NasValueError | None = None
         self._answer, self._decided = answer, decided
+        self._first = {} if first is None else first
         self._questions: dict[str, Question] = {}
+        self._places: dict[str, list[Entry]] = {}
         self._path: Path = ()
         self._assumed: dict[str, Answers] = {}
 
@@ -64,18 +72,18 @@ class Discover(Handler):
         for entry in self.entries:
             defaults = {label: as_key(self._questions[label].default) for label, _ in entry.path}
             if all(defaults[label] in answers for label, answers in entry.path):
-                found.append(entry.label)
+                found.append(self._questions[entry.label].public)
         return found
 
     def value(self, question: Question) -> Answer:
         """The given answer; an int that remembers its question, so that Repeat can use it as its depth."""
-        self._note(question)
+        question = self._noted(question)
         answer = self.values.setdefault(question.label, self._answer(question))
         return traced(question, self._possible(question, answer), self._decided)
 
     def layer(self, question: Question, build: Callable[[Answer], nn.Module]) -> nn.Module:
         """The candidate that was answered, all the others built and dropped."""
-        self._note(question)
+        question = self._noted(question)
         possible = self._assumed.get(question.label)
         chosen = self._possible(question, self.values.setdefault(question.label, self._answer(question)))
         result: nn.Module | None = None
@@ -90,7 +98,7 @@ class Discover(Handler):
 
     def inputs(self, question: Question, select: Select, each: Callable[[int], nn.Module] | None) -> nn.Module:
         """The module for the default inputs; what the other inputs go through is built and dropped."""
-        self._note(question)
+        question = self._noted(question)
         chosen = self._possible(question, question.default)
         passed: dict[int, nn.Module] = {}
         if each is not None:
@@ -114,7 +122,7 @@ class Discover(Handler):
 
     def repeat(self, question: Question, block: Callable[[int], nn.Module]) -> nn.Module:
         """As many blocks as was answered; what the deeper ones ask stands under `depth > index`."""
-        self._note(question)
+        question = self._noted(question)
         depths = frozenset(question.domain.values())
         assumed = self._assumed.get(question.label, depths)
         possible = frozenset(depth for depth in depths if depth in assumed)
@@ -136,13 +144,29 @@ class Discover(Handler):
             return answer
         return next(answer for answer in question.domain.values() if as_key(answer) in possible)
 
-    def _note(self, question: Question) -> None:
-        try:
-            check_same(self._questions.setdefault(question.label, question), question)
-        except NasValueError as error:
-            self.clash = error
-            raise
-        self.entries.setdefault(Entry(question.label, question.kind, question.domain, self._path), question)
+    def _noted(self, question: Question) -> Question:
+        """The question under the label by which discovery knows it."""
+        first = self._first.setdefault(question.label, question)
+        if first.domain != question.domain:
+            question = replace(question, label=f"{question.label} ({question.domain!r})", shared=question.label)
+        self._questions.setdefault(question.label, question)
+        entry = Entry(question.label, question.kind, question.domain, self._path)
+        if entry not in self.entries:
+            self.entries[entry] = question
+            places = self._places.setdefault(question.public, [])
+            try:
+                for place in places:
+                    if not self._excludes(place.path):
+                        check_same(self.entries[place], question)
+            except NasValueError as error:
+                self.clash = error
+                raise
+            places.append(entry)
+        return question
+
+    def _excludes(self, path: Path) -> bool:
+        """Whether what stands under a path is not asked together with what is asked now."""
+        return any(label in self._assumed and disjoint(self._assumed[label], answers) for label, answers in path)
 
     @contextmanager
     def _under(self, question: Question, answers: Answers) -> Iterator[None]:

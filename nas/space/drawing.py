@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 
+from nas.domains import Domain
 from nas.space.choice_tree import Choice, branch_text
 from nas.space.tree_space import SearchSpace
 
 
 def draw_text(title: str, space: SearchSpace) -> str:
     """The tree, a line for each choice and each condition, and the size."""
-    lines = [title, *_choices(space.choices, "", set()), size_text(space)]
+    lines = [title, *_choices(space.choices, "", {}), size_text(space)]
     return "\n".join(lines)
 
 
@@ -19,7 +20,7 @@ def draw_html(title: str, space: SearchSpace) -> str:
     """The same tree for a notebook, foldable."""
     return (
         f"<details open><summary><b>{html.escape(title)}</b>: {html.escape(size_text(space))}</summary>"
-        f"{_html(space.choices, set())}</details>"
+        f"{_html(space.choices, {})}</details>"
     )
 
 
@@ -39,14 +40,14 @@ def _power(size: int) -> str:
     return f"{digits[0]}.{digits[1]}e{len(digits) - 1}"
 
 
-def _describe(choice: Choice, seen: set[str]) -> str:
-    if choice.label in seen:
+def _describe(choice: Choice, seen: dict[str, Domain]) -> str:
+    if seen.get(choice.label) == choice.domain:
         return f"{choice.label}: as above"
-    seen.add(choice.label)
+    seen[choice.label] = choice.domain
     return f"{choice.label}: {choice.domain!r}"
 
 
-def _choices(choices: tuple[Choice, ...], indent: str, seen: set[str]) -> Iterator[str]:
+def _choices(choices: tuple[Choice, ...], indent: str, seen: dict[str, Domain]) -> Iterator[str]:
     for position, choice in enumerate(choices):
         last = position == len(choices) - 1
         yield f"{indent}{'└── ' if last else '├── '}{_describe(choice, seen)}"
@@ -57,7 +58,7 @@ def _choices(choices: tuple[Choice, ...], indent: str, seen: set[str]) -> Iterat
             yield from _choices(branch.choices, deeper + ("    " if end else "│   "), seen)
 
 
-def _html(choices: tuple[Choice, ...], seen: set[str]) -> str:
+def _html(choices: tuple[Choice, ...], seen: dict[str, Domain]) -> str:
     items = ""
     for choice in choices:
         label, _, rest = _describe(choice, seen).partition(": ")

@@ -13,7 +13,7 @@ from nas.space.choice_tree import Answers, Choice, both
 from nas.space.discover import Entry, Path
 from nas.space.planting import Planting
 from nas.space.questions import Question
-from nas.space.runs import Ask, Run, Runs, TooMany, given
+from nas.space.runs import Ask, Run, Runs, TooMany, given, sampled
 from nas.space.tree_space import SearchSpace
 
 TRIED = 64
@@ -76,12 +76,12 @@ class Exploration:
         """
         if not self.doubts:
             self.doubts[tuple(sample)] = "the program asks other choices under these answers than discovery has found"
-        for label, answer in sample.items():
-            if label in self._runs.questions:
-                self._met.setdefault(label, []).append(answer)
         self._runs.most = len(self._runs.made) + _MEETING
         with suppress(TooMany):
-            self._learn(self._runs.under(given(sample)))
+            run = self._runs.under(sampled(sample))
+            for label, answer in run.values.items():
+                self._met.setdefault(label, []).append(answer)
+            self._learn(run)
         return self._space()
 
     def _space(self) -> SearchSpace:
@@ -92,12 +92,12 @@ class Exploration:
     @property
     def followers(self) -> frozenset[str]:
         """The labels of the choices that depend on the value of another."""
-        return frozenset(entry.label for entry in self._matters)
+        return frozenset(self._runs.questions[entry.label].public for entry in self._matters)
 
     @property
     def former(self) -> dict[str, str]:
         """The labels that choices without one had formerly, and those that they have now."""
-        return {question.former: label for label, question in self._runs.questions.items() if question.former}
+        return {question.former: question.public for question in self._runs.questions.values() if question.former}
 
     # Finding out what matters.
 

@@ -34,7 +34,7 @@ class _Node:
             if (choices := tuple(c for n in nodes if n.question.label not in always for c in n.freeze()))
         )
         own = Choice(
-            label=q.label, domain=q.domain, kind=q.kind, default=q.default, branches=branches, known=self.known
+            label=q.public, domain=q.domain, kind=q.kind, default=q.default, branches=branches, known=self.known
         )
         return [own, *(choice for node in always.values() for choice in node.freeze())]
 

@@ -36,10 +36,17 @@ class Question:
     default: Answer
     former: str = ""
     """The label that it had before omitted labels were made from where the choice goes: old samples have it."""
+    shared: str = ""
+    """Its label in samples, where discovery gives it another one: the same label has another domain elsewhere."""
+
+    @property
+    def public(self) -> str:
+        """Its label in samples."""
+        return self.shared or self.label
 
     def describe(self) -> str:
         """The label and the kind, for messages."""
-        return f"{_NAMES[self.kind]} {self.label!r}"
+        return f"{_NAMES[self.kind]} {self.public!r}"
 
 
 _NAMES: dict[Kind, str] = {
@@ -276,7 +283,7 @@ def check_same(first: Question, second: Question) -> None:
             explain(
                 f"the same label is the same choice, but {first.describe()} may be {first.domain!r} in one place and "
                 f"{second.describe()} {second.domain!r} in another",
-                where=f"label {first.label!r}",
+                where=f"label {first.public!r}",
                 mend="give one of them another label (an omitted label counts the choices of its scope in order: where "
                 "plain Python decides which of them are asked, name them)",
             )
@@ -329,7 +336,9 @@ class Answering(Handler):
         return nn.Sequential(*(block(i) for i in range(self.value(question))))
 
 
-def answering(sample: Mapping[str, Answer], rng: random.Random | None) -> Callable[[], Answering]:
+def answering(
+    sample: Mapping[str, Answer], rng: random.Random | None, *, loose: bool = False
+) -> Callable[[], Answering]:
     """Makes handlers that answer from a sample; what it lacks is drawn, or takes its default.
 
     All of them answer alike: each begins with the random numbers that the first has begun with.
@@ -337,12 +346,13 @@ def answering(sample: Mapping[str, Answer], rng: random.Random | None) -> Callab
     Args:
         sample: label -> answer.
         rng: for what the sample lacks; None for the defaults.
+        loose: whether an answer outside its domain counts as lacking: where too little was known when it was given.
     """
     begin = None if rng is None else rng.getstate()
 
     def answer(question: Question) -> Answer:
         label = question.former if question.label not in sample and question.former in sample else question.label
-        if label in sample:
+        if label in sample and not (loose and not question.domain.contains(sample[label])):
             try:
                 return question.domain.canonical(sample[label])
             except NasValueError as error:

@@ -9,7 +9,7 @@ from typing import TypeAlias, final
 from nas.domains import Answer, Sample, as_key
 from nas.errors import NasValueError, explain
 from nas.space.discover import Discover, Entry
-from nas.space.questions import Question, check_same
+from nas.space.questions import Question
 from nas.space.traced import Labels, Place
 
 Ask: TypeAlias = Callable[[Callable[[], Discover]], None]
@@ -71,6 +71,7 @@ class Runs:
     def __init__(self, ask: Ask, most: int) -> None:
         self._ask, self.most = ask, most
         self._known: _Asked | Run | None = None
+        self._first: dict[str, Question] = {}
         self.made: list[Run] = []
         self.entries: dict[Entry, Question] = {}
         self.questions: dict[str, Question] = {}
@@ -97,10 +98,13 @@ class Runs:
         compared: dict[tuple[Labels, Place], Answer] = {}
         discover = Discover()
 
+        def decided(labels: Labels, place: Place, other: Answer) -> None:
+            compared.setdefault((labels, place), other)
+
         def make() -> Discover:
             nonlocal discover
             compared.clear()
-            discover = Discover(answer, lambda labels, place, other: compared.setdefault((labels, place), other))
+            discover = Discover(answer, decided, self._first)
             return discover
 
         failed = False
@@ -116,7 +120,7 @@ class Runs:
         run = Run(discover.values, discover.entries, discover.order, plain, failed)
         self.made.append(run)
         for entry, question in run.entries.items():
-            check_same(self.questions.setdefault(entry.label, question), question)
+            self.questions.setdefault(entry.label, question)
             self.entries.setdefault(entry, question)
         for (labels, place), other in compared.items():
             self.compared.setdefault((labels, place), run)
@@ -147,6 +151,16 @@ class Runs:
 def given(values: Mapping[str, Answer]) -> Callable[[Question], Answer]:
     """Answers from a dict, and the default for what it lacks."""
     return lambda question: values.get(question.label, question.default)
+
+
+def sampled(sample: Mapping[str, Answer]) -> Callable[[Question], Answer]:
+    """Answers from a sample, and the default where it has none or one of another domain of the label."""
+
+    def answer(question: Question) -> Answer:
+        found = sample.get(question.public, question.default)
+        return question.domain.canonical(found) if question.domain.contains(found) else question.default
+
+    return answer
 
 
 def _not_a_function(one: str, other: str) -> NasValueError:

@@ -205,7 +205,7 @@ class ModelSpace:
         child = self.search_space.mutate(self.validate(sample), rng, probability)
         if self.exact:
             return child
-        return self._asked(child, rng).answers | self._settings_of(child, rng)
+        return self._asked(child, rng, loose=True).answers | self._settings_of(child, rng)
 
     def validate(self, sample: Mapping[str, Answer]) -> Sample:
         """Checks a sample, and returns it in canonical form.
@@ -357,16 +357,18 @@ class ModelSpace:
     def build_completed(self, sample: Mapping[str, Answer], seed: Rng) -> tuple[nn.Module, Sample]:
         """Builds a proposed sample, drawing what it lacks and dropping what the program does not ask.
 
+        Where the space is not exact, an answer that the program does not allow under the others is drawn anew too.
+
         Returns:
             The module, and the sample that it was built from, hyperparameters included.
         """
-        module, found = self._build(sample, as_rng(seed), None)
+        module, found = self._build(sample, as_rng(seed), None, loose=not self.exact)
         return module, found | self._settings_of(sample)
 
     def _build(
-        self, sample: Mapping[str, Answer], rng: random.Random | None, device: Device
+        self, sample: Mapping[str, Answer], rng: random.Random | None, device: Device, *, loose: bool = False
     ) -> tuple[nn.Module, Sample]:
-        make = answering(sample, rng)
+        make = answering(sample, rng, loose=loose)
         if device is not None and torch.device(device).type == "meta":
             module, handler, where = self.without_weights(make)
             module = copy_to_meta(module) if where == "cpu" and isinstance(module, nn.Module) else module
@@ -378,9 +380,11 @@ class ModelSpace:
             module.__dict__[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
         return module, handler.answers
 
-    def _asked(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Answering:
+    def _asked(
+        self, sample: Mapping[str, Answer], rng: random.Random | None = None, *, loose: bool = False
+    ) -> Answering:
         """Runs the program without weights; the handler then holds what it asked and was answered."""
-        return self.without_weights(answering(sample, rng))[1]
+        return self.without_weights(answering(sample, rng, loose=loose))[1]
 
     def __repr__(self) -> str:
         kind = "ModelSpace" if self.program.modules else "search_space"

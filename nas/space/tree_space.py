@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import final
 
 from nas.checks import check_number
-from nas.domains import Answer, Domain, Sample
+from nas.domains import Answer, Domain, Either, Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import Rng, as_rng
 from nas.space.choice_tree import Choice, conditions, count, everywhere, grid, walk
@@ -93,11 +93,69 @@ class SearchSpace:
 
     @cached_property
     def domains(self) -> dict[str, Domain]:
-        """Every label of the tree with its domain, in the order of the tree."""
-        found: dict[str, Domain] = {}
+        """Every label of the tree with its domain, in the order of the tree.
+
+        One that has several, in branches that exclude each other, has a domain of all their answers; `domains_of` says
+        which of them a sample answers.
+        """
+        found: dict[str, list[Domain]] = {}
         for choice in everywhere(self.choices):
-            found.setdefault(choice.label, choice.domain)
+            domains = found.setdefault(choice.label, [choice.domain])
+            if choice.domain not in domains:
+                domains.append(choice.domain)
+        return {label: domains[0] if len(domains) == 1 else Either(domains) for label, domains in found.items()}
+
+    @cached_property
+    def _several(self) -> frozenset[str]:
+        """The labels that have several domains."""
+        return frozenset(label for label, domain in self.domains.items() if isinstance(domain, Either))
+
+    def domains_of(self, sample: Mapping[str, Answer]) -> dict[str, Domain]:
+        """The domains from which a sample of this tree is answered, by the labels that the tree knows.
+
+        Example: a width that is another one in each kind of network.
+            >>> from nas import search_space, ValueChoice
+            >>> def program():
+            ...     kind = ValueChoice(["small", "large"], label="kind")
+            ...     return ValueChoice([8, 16] if kind == "small" else [256, 512], label="width")
+            >>> tree = search_space(program).search_space
+            >>> tree.domains["width"], tree.domains_of({"kind": "large", "width": 256})["width"]
+            (one of 8, 16, or one of 256, 512, one of 256, 512)
+        """
+        domains = self.domains
+        found = {label: domains[label] for label in sample if label in domains}
+        if not self._several.isdisjoint(found):
+            found.update({choice.label: choice.domain for choice in self._asked(sample)})
         return found
+
+    def _asked(self, sample: Mapping[str, Answer]) -> list[Choice]:
+        """The choices that a sample answers, in the order of the tree."""
+        found: list[Choice] = []
+
+        def decide(choice: Choice) -> Answer:
+            found.append(choice)
+            return sample.get(choice.label, choice.default)
+
+        self.walk(decide)
+        return found
+
+    @cached_property
+    def variables(self) -> dict[str, Domain]:
+        """As `domains`, but a label that has several has a name for each: what models know, that take one for each."""
+        if not self._several:
+            return self.domains
+        return {self.variable(choice): choice.domain for choice in everywhere(self.choices)}
+
+    def variable(self, choice: Choice) -> str:
+        """The name of a choice among the `variables`."""
+        return f"{choice.label} ({choice.domain!r})" if choice.label in self._several else choice.label
+
+    def as_variables(self, sample: Mapping[str, Answer]) -> Sample:
+        """The answers of a sample under the names of the `variables`; labels that the tree does not know stay."""
+        if self._several.isdisjoint(sample):
+            return dict(sample)
+        asked = (choice for choice in self._asked(sample) if choice.label in sample)
+        return {self.variable(choice): sample[choice.label] for choice in asked} | self._foreign(sample)
 
     @cached_property
     def _open(self) -> tuple[str, ...]:
@@ -163,7 +221,7 @@ class SearchSpace:
                 )
             else:
                 try:
-                    return self._canonical(choice.label, sample[choice.label])
+                    return _canonical(choice.label, choice.domain, sample[choice.label])
                 except NasValueError as error:
                     wrong.append(str(error))
             failed.add(choice.label)
@@ -229,13 +287,14 @@ class SearchSpace:
         extra = list(self._foreign(sample))
         changed: str | None = None
         if probability is None:
-            mutable = [label for label in self._open if label in sample] + extra
+            domains = self.domains_of(sample)
+            mutable = [n for n in self._open if n in domains and domains[n].size > 1] + extra
             changed = rng.choice(mutable) if mutable else None
             if changed in self._leaves:  # No other choice becomes active, and none inactive.
-                return {**sample, changed: self.domains[changed].mutate(sample[changed], rng)}
+                return {**sample, changed: domains[changed].mutate(sample[changed], rng)}
 
         def decide(choice: Choice) -> Answer:
-            if choice.label not in sample:
+            if choice.label not in sample or not self._fits(choice, sample[choice.label]):
                 return choice.domain.sample(rng)
             if choice.label == changed or (probability is not None and rng.random() < probability):
                 return choice.domain.mutate(sample[choice.label], rng)
@@ -266,6 +325,8 @@ class SearchSpace:
 
         def decide(choice: Choice) -> Answer:
             answers = [parent[choice.label] for parent in (one, other) if choice.label in parent]
+            if choice.label in self._several:
+                answers = list(filter(choice.domain.contains, answers))
             return rng.choice(answers) if answers else choice.domain.sample(rng)
 
         return self.walk(decide) | self._foreign(one)
@@ -294,7 +355,7 @@ class SearchSpace:
             raise NasValueError(unknown_label(label, self.domains))
         if label not in sample:
             raise NasValueError(_not_asked(self, label, answer))
-        child = {**sample, label: self._canonical(label, answer)}
+        child = {**sample, label: _canonical(label, self.domains_of(sample)[label], answer)}
         # Behind a leaf no other choice becomes active, and none inactive.
         return child if label in self._leaves else self.extend(child, rng)
 
@@ -304,8 +365,8 @@ class SearchSpace:
         Whether the constraint holds is for the caller to ask: `allows(sample)`.
 
         Args:
-            given: answers to some of the choices. Those to choices that are then not asked are left out, and those to
-                labels that the tree does not know carried along.
+            given: answers to some of the choices. Those to choices that are then not asked are left out, as are those
+                that another domain of the label allows; those to labels that the tree does not know are carried along.
             rng: an int or a `random.Random`.
 
         Raises:
@@ -320,17 +381,16 @@ class SearchSpace:
         drawn = None if rng is None else as_rng(rng)
 
         def decide(choice: Choice) -> Answer:
-            if choice.label in given:
-                return self._canonical(choice.label, given[choice.label])
+            if choice.label in given and self._fits(choice, given[choice.label]):
+                return _canonical(choice.label, choice.domain, given[choice.label])
             return choice.default if drawn is None else choice.domain.sample(drawn)
 
         return self.walk(decide) | self._foreign(given)
 
-    def _canonical(self, label: str, answer: Answer) -> Answer:
-        try:
-            return self.domains[label].canonical(answer)
-        except NasValueError as error:
-            raise NasValueError(f"label {label!r}: {error}") from error
+    def _fits(self, choice: Choice, answer: Answer) -> bool:
+        """Whether an answer is not one of another domain of the label."""
+        several = choice.label in self._several
+        return not several or choice.domain.contains(answer) or not self.domains[choice.label].contains(answer)
 
     def _foreign(self, sample: Mapping[str, Answer]) -> Sample:
         """The answers to labels that the tree does not know."""
@@ -354,10 +414,29 @@ class SearchSpace:
             ...
             nas.errors.NasValueError: label 'rate': needs lists; received a number from 0 to 1. To mend: give it a step.
         """
-        unable = {label: self.domains[label] for label in self._open if not able(self.domains[label])}
+        unable = {n: domain for n, domain in self.variables.items() if domain.size > 1 and not able(domain)}
         if unable:
             listed = [explain(rule, got=domain, where=f"label {n!r}", mend=mend) for n, domain in unable.items()]
             raise NasValueError(_listed(listed))
+
+    def require_one_domain_each(self, what: str) -> None:
+        """Refuses labels that have several domains.
+
+        Args:
+            what: needs one domain for each label.
+
+        Raises:
+            NasValueError: there are such labels.
+        """
+        for label in self._several:
+            raise NasValueError(
+                explain(
+                    f"{what} needs one domain for each label",
+                    got=self.domains[label],
+                    where=f"label {label!r}",
+                    mend="give the choice another label in each of the branches",
+                )
+            )
 
     def condition(self, label: str) -> str:
         """When a label is asked, in words; "always" for an unconditional one."""
@@ -375,6 +454,13 @@ class SearchSpace:
 _NOTHING = object()
 _DRAWS = 100_000
 _MUTANTS = 100
+
+
+def _canonical(label: str, domain: Domain, answer: Answer) -> Answer:
+    try:
+        return domain.canonical(answer)
+    except NasValueError as error:
+        raise NasValueError(f"label {label!r}: {error}") from error
 
 
 def unknown_label(label: str, known: Mapping[str, Domain]) -> str:

@@ -81,9 +81,10 @@ class Anneal(Strategy):
         assert self._place is not None
         space, sample = self._task.space, self._place.sample
         for _ in range(_TRIES):
-            labels = [label for label in sample if label in space.domains and space.domains[label].size > 1]
+            domains = space.domains_of(sample)
+            labels = [label for label, domain in domains.items() if domain.size > 1]
             if not labels:
                 return
             label = rng.choice(labels)
-            sample = space.replace(sample, label, space.domains[label].near(sample[label], rng), rng)
+            sample = space.replace(sample, label, domains[label].near(sample[label], rng), rng)
             yield sample

@@ -93,9 +93,8 @@ class LocalSearch(Strategy):
 
     def _move_to(self, trial: Trial) -> None:
         self._centre = trial
-        rng, domains = self._rng("moves"), self._task.space.domains
-        labels = [label for label in trial.sample if label in domains]
-        self._moves = [(n, a) for n in labels for a in domains[n].neighbours(trial.sample[n], rng)]
+        rng, domains = self._rng("moves"), self._task.space.domains_of(trial.sample)
+        self._moves = [(n, a) for n, domain in domains.items() for a in domain.neighbours(trial.sample[n], rng)]
         rng.shuffle(self._moves)
 
     def _arrived(self) -> bool:

@@ -60,8 +60,8 @@ class Decisions:
         self.arity: list[int] = []
         """The number of options of each decision."""
         self._first: dict[str, int] = {}
-        for label, domain in space.domains.items():
-            self._first[label] = len(self.arity)
+        for variable, domain in space.variables.items():
+            self._first[variable] = len(self.arity)
             self.arity += domain.decisions
 
     def walk(self, decide: Choose, rng: random.Random) -> Sample:
@@ -92,7 +92,7 @@ class Decisions:
         return found
 
     def _answer(self, choice: Choice, decide: Choose, rng: random.Random) -> Answer:
-        first = self._first[choice.label]
+        first = self._first[self._space.variable(choice)]
         return choice.domain.decide(lambda place, options: decide(first + place, options), rng)
 
 

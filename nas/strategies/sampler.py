@@ -117,7 +117,8 @@ class MemoryStudy:
             self._study.sampler = _seeded(self._pristine, derive_seed(self._task.seed, number, 1))
             with _no_warnings():
                 trial = self._study.ask()
-                sample = self._task.space.walk(lambda choice: suggest(trial, choice.label, choice.domain))
+                space = self._task.space
+                sample = space.walk(lambda choice: suggest(trial, space.variable(choice), choice.domain))
                 self._pending = number, trial, sample
         return dict(self._pending[2])
 
@@ -129,7 +130,7 @@ class MemoryStudy:
             return
         if self._takes_notes:
             self.ask(trial.number)
-        parameters, _ = to_optuna(trial.sample, self._task.space.domains)
+        parameters, _ = to_optuna(trial.sample, self._task.space)
         if self._pending is not None and self._pending[0] == trial.number and self._pending[1].params == parameters:
             self._ids[trial.number] = id_in_storage(self._pending[1])
             self._pending = None
@@ -144,7 +145,7 @@ class MemoryStudy:
         from optuna.trial import TrialState as OptunaState
         from optuna.trial import create_trial
 
-        parameters, distributions = to_optuna(sample, self._task.space.domains)
+        parameters, distributions = to_optuna(sample, self._task.space)
         template = create_trial(
             state=OptunaState.RUNNING, params=parameters, distributions=distributions, system_attrs=notes
         )

@@ -49,7 +49,7 @@ STORED: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def test_names_values_and_distributions_are_those_of_stored_ledgers() -> None:
-    parameters, distributions = to_optuna(SAMPLE, DOMAINS)
+    parameters, distributions = to_optuna(SAMPLE, SearchSpace.of(DOMAINS))
     assert parameters == {name: value for name, (value, _) in STORED.items()}
     assert list(parameters) == list(distributions)
     for name, (value, attributes) in STORED.items():
@@ -59,15 +59,17 @@ def test_names_values_and_distributions_are_those_of_stored_ledgers() -> None:
 
 @given(st.integers(0, 10**6))
 def test_what_is_suggested_under_these_names_is_the_sample(seed: int) -> None:
-    sample = SearchSpace.of(DOMAINS).sample(seed)
-    parameters, _ = to_optuna(sample, DOMAINS)
+    space = SearchSpace.of(DOMAINS)
+    sample = space.sample(seed)
+    parameters, _ = to_optuna(sample, space)
     trial: Any = optuna.trial.FixedTrial(parameters)
     assert {label: suggest(trial, label, domain) for label, domain in DOMAINS.items()} == sample
 
 
 def test_a_text_that_reads_as_the_json_of_another_answer_stays_apart() -> None:
     domains = {"kernel": Categorical([(3, 3), "[3, 3]", "same"])}
-    stored = [to_optuna({"kernel": answer}, domains)[0]["kernel"] for answer in domains["kernel"].values()]
+    space = SearchSpace.of(domains)
+    stored = [to_optuna({"kernel": answer}, space)[0]["kernel"] for answer in domains["kernel"].values()]
     assert len(set(stored)) == 3
     found = [suggest(optuna.trial.FixedTrial({"kernel": value}), "kernel", domains["kernel"]) for value in stored]
     assert found == [(3, 3), "[3, 3]", "same"]

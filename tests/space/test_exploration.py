@@ -201,6 +201,24 @@ def by_a_shared_label() -> None:
         value("depth", 2), value("width")
 
 
+def by_a_label_with_other_answers_in_each_branch() -> None:
+    if ValueChoice(["small", "large"], label="kind") == "small":
+        value("width"), value("kernel", 2)
+    elif ValueChoice([8, 16, 32], label="width") == 32:
+        value("kernel", 4)
+
+
+def by_an_answer_that_is_the_limit_of_another() -> None:
+    for i in range(value("n", value("most", 4))):
+        value(f"w{i}", 2)
+
+
+def by_a_label_with_other_answers_in_each_candidate() -> None:
+    narrow = lambda: nn.Linear(2, ValueChoice([1, 2, 3], label="width"))  # noqa: E731
+    wide = lambda: nn.Linear(2, ValueChoice([3, 4], label="width"))  # noqa: E731
+    LayerChoice([narrow, wide, nn.Identity], label="op")
+
+
 def by_a_helper_in_a_scope() -> None:
     def stage(name: str) -> None:
         with label_scope(name):
@@ -252,7 +270,7 @@ def programs(draw: st.DrawFn, depth: int = 2, known: tuple[str, ...] = ()) -> Pr
     for _ in range(draw(st.integers(1, 3))):
         what = draw(st.sampled_from(["ask", "loop", "if", "joint", "bools", "layer", "repeat", "index"]))
         if what == "ask" or not known or not depth:
-            label = draw(st.sampled_from("abcde"))
+            label = draw(st.sampled_from("abcdef"))
             steps.append(("ask", label))
             known = (*known, label)
         elif what == "layer":
@@ -270,20 +288,24 @@ def programs(draw: st.DrawFn, depth: int = 2, known: tuple[str, ...] = ()) -> Pr
 NUMBERS = {"a": 2, "b": 3, "c": 2, "d": 3, "e": 2}
 
 
-def run_program(program: Program, values: dict[str, int], scope: str = "") -> None:
+def run_program(program: Program, values: dict[str, int], scope: str = "", place: str = "") -> None:
     values = dict(values)
-    for what, of, *inner in program:
+    for position, (what, of, *inner) in enumerate(program):
+        deeper = f"{place}{position}."
         if what == "ask":
-            values[of] = value(scope + of, NUMBERS[of])
+            if of == "f":  # has other answers as other choices say
+                values[of] = value(f"{scope}f{place}{position}", 1 + sum(values.values()) % 4)
+            else:
+                values[of] = value(scope + of, NUMBERS[of])
         elif what == "layer":
-            candidates = [partial(_module, steps, values, scope) for steps in inner]
+            candidates = [partial(_module, steps, values, scope, f"{deeper}{i}.") for i, steps in enumerate(inner)]
             LayerChoice(candidates, label=scope + of)
         elif what == "repeat":
-            Repeat(lambda i, steps=inner[0]: _module(steps, values, f"{scope}{i}"), (1, 2), label=scope + of)  # type: ignore[misc]
+            Repeat(partial(_block, inner[0], values, scope, deeper), (1, 2), label=scope + of)
         else:
             times = _times(what, values[of[0]], values[of[1]], of[2])
             for i in range(times):
-                run_program(inner[0], values, f"{scope}{i}" if what == "loop" else scope)
+                run_program(inner[0], values, f"{scope}{i}" if what == "loop" else scope, deeper)
 
 
 def _times(what: str, one: int, other: int, number: int) -> int:
@@ -297,9 +319,13 @@ def _times(what: str, one: int, other: int, number: int) -> int:
     return one == number if what == "if" else one * other >= number
 
 
-def _module(steps: Program, values: dict[str, int], scope: str) -> nn.Module:
-    run_program(steps, values, scope)
+def _module(steps: Program, values: dict[str, int], scope: str, place: str) -> nn.Module:
+    run_program(steps, values, scope, place)
     return nn.Identity()
+
+
+def _block(steps: Program, values: dict[str, int], scope: str, place: str, index: int) -> nn.Module:
+    return _module(steps, values, f"{scope}{index}", place)
 
 
 @given(programs())
@@ -558,13 +584,13 @@ def test_python_and_modules_span_the_same(steps: list[tuple[Any, ...]]) -> None:
         assert texts(python.grid()) == texts(modules.grid())
 
 
-def test_one_label_with_two_domains_is_refused_wherever_it_comes_up() -> None:
-    def program() -> nn.Module:
-        value("width", 2 if value("kind", 2) == 1 else 3)
+def test_one_label_with_two_domains_at_once_is_refused_wherever_it_comes_up() -> None:
+    def both() -> nn.Module:
+        value("width", 2), value("width", 3)
         return nn.Identity()
 
     with pytest.raises(NasError, match=r"same label is the same choice, but ValueChoice 'width' may be one of 1, 2 in"):
-        ModelSpace(program)
+        ModelSpace(both)
 
     def twice() -> nn.Module:
         if value("kind", 2) == 2:
