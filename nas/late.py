@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
-def late(door: str, names: Mapping[str, str]) -> Callable[[str], object]:
-    """The `__getattr__` of a package.
+def late(door: str, names: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """The `__getattr__` and the `__dir__` of a package.
 
     Args:
         door: the name of the package.
@@ -19,4 +20,4 @@ def late(door: str, names: Mapping[str, str]) -> Callable[[str], object]:
             raise AttributeError(f"module {door!r} has no attribute {name!r}")
         return getattr(import_module(names[name]), name)
 
-    return get
+    return get, lambda: sorted({*vars(sys.modules[door]), *names})

@@ -226,6 +226,8 @@ def only_re_exports(statement: ast.stmt, *, lazy: bool) -> bool:
             return "TYPE_CHECKING" in ast.unparse(statement.test) and all(
                 only_re_exports(inner, lazy=lazy) for inner in statement.body + statement.orelse
             )
+        case ast.Assign(targets=[ast.Tuple(elts=[ast.Name(id="__getattr__"), ast.Name(id="__dir__")])]):
+            return True
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
             return name in ("__all__", "__version__", "__getattr__") or (lazy and name.startswith("_"))
     return False
@@ -322,6 +324,7 @@ def test_a_door_lists_what_it_has(door: str, modules: Modules) -> None:
     """Each name of `__all__` is there, and no module of the room comes to stand in its place once it is imported."""
     room = import_module(door)
     listed = getattr(room, "__all__", [])
+    assert set(listed) <= set(dir(room)), "what people see when they press the tab key"
     inside = [name for name in modules if name.rpartition(".")[0] == door]
     for name in inside:
         if not name.endswith("__main__"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Hashable, Iterator, Sequence
 from typing import final
@@ -64,11 +65,11 @@ class Either(Domain):
     def values(self) -> Iterator[Answer]:
         """Those of one domain after the other, none twice."""
         seen: set[Answer] = set()
-        for domain in self.domains:
-            for answer in domain.values():
-                if as_key(answer) not in seen:
-                    seen.add(as_key(answer))
-                    yield answer
+        each = [domain.values() for domain in self.domains]  # so that one which cannot be listed says so at once
+        for answer in itertools.chain(*each):
+            if as_key(answer) not in seen:
+                seen.add(as_key(answer))
+                yield answer
 
     @property
     def feature_width(self) -> int:

@@ -44,4 +44,4 @@ __all__ = [
     "silenced",
 ]
 
-__getattr__ = late(__name__, _LATE)
+__getattr__, __dir__ = late(__name__, _LATE)

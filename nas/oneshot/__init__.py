@@ -146,4 +146,4 @@ __all__ = [
     "weighted_sum",
 ]
 
-__getattr__ = late(__name__, _LATE)
+__getattr__, __dir__ = late(__name__, _LATE)

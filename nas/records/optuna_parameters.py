@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
-def to_optuna(
-    sample: Mapping[str, Answer], space: SearchSpace
-) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
+def to_optuna(sample: Mapping[str, Answer], space: SearchSpace) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
     """A sample as Optuna's parameters and distributions, as its domains say (`Domain.parameters`).
 
     A subset, say, becomes one parameter for each item (taken or not) or each place (which item), and a label with

@@ -1,15 +1,13 @@
 """The program with choices and what it spans: choices and who answers them, the search tree, builds."""
 
 from nas.space.cell import Cell, CellModule, Sum
-from nas.space.choice_tree import Branch, Choice, count
-from nas.space.constraints import Constraint, Where, as_constraint
 from nas.space.function_space import search_space
 from nas.space.markers import Skip, Zero, is_skip, is_zero
 from nas.space.mutables import Candidate, ChosenInputs, ChosenInt, InputChoice, LayerChoice, Repeat, ValueChoice
 from nas.space.program import Mutator, Program, model_space, replace_module
 from nas.space.questions import Answering, Handler, Question, Select, chosen_items, label_scope
 from nas.space.space import ARCHITECTURE, ModelSpace
-from nas.space.tree_space import SearchSpace
+from nas.tree import Branch, Choice, Constraint, SearchSpace, Where, as_constraint, count
 
 __all__ = [
     "ARCHITECTURE",

@@ -11,9 +11,9 @@ from torch import nn
 
 from nas.domains import Answer, Domain, Sample, Subset, as_key
 from nas.errors import NasValueError
-from nas.space.choice_tree import Answers, Taking, both, disjoint
-from nas.space.questions import Handler, Kind, Question, Select, check_same, chosen_items, default_answer
+from nas.space.questions import Handler, Question, Select, check_same, chosen_items, default_answer
 from nas.space.traced import Decided, traced
+from nas.tree import Answers, Kind, Taking, both, disjoint
 
 Path: TypeAlias = tuple[tuple[str, Answers], ...]
 """The conditions under which something is asked, the outer ones first: a label, and the answers that lead on."""

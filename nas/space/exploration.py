@@ -9,12 +9,11 @@ from contextlib import suppress
 from typing import TypeAlias, final
 
 from nas.domains import Answer, Domain, Integer, Sample, as_key
-from nas.space.choice_tree import Answers, Choice, both
 from nas.space.discover import Entry, Path
 from nas.space.planting import Planting
 from nas.space.questions import Question
 from nas.space.runs import Ask, Run, Runs, TooMany, given, sampled
-from nas.space.tree_space import SearchSpace
+from nas.tree import Answers, Choice, SearchSpace, both
 
 TRIED = 64
 """Of a ValueChoice with more answers than this, only some are tried."""

@@ -9,11 +9,10 @@ from torch import nn
 
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.space.choice_tree import Choice
 from nas.space.mutables import ValueChoice
 from nas.space.program import Program
 from nas.space.space import ModelSpace
-from nas.space.tree_space import SearchSpace
+from nas.tree import Choice, SearchSpace
 
 
 def search_space(

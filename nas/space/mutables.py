@@ -46,7 +46,8 @@ def ValueChoice(candidates: object, *, label: str | None = None, default: object
     Args:
         candidates: a sequence of None, bool, int, float, str or tuples of these, all different; or a domain:
             `Integer(low, high)`, `Real(low, high)`, or one of your own.
-        label: the name of the choice; the same label anywhere in the space is the same choice.
+        label: the name of the choice; the same label anywhere in the space is the same choice. In branches that exclude
+            each other it may have other candidates.
         default: the answer of the base model; the first candidate where omitted.
 
     Raises:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from nas.domains import Answer, as_key
-from nas.space.choice_tree import Answers, Branch, Choice, Taking, among, both
 from nas.space.discover import Path
 from nas.space.questions import Question
+from nas.tree import Answers, Branch, Choice, Taking, among, both
 
 Assumptions: TypeAlias = Mapping[str, Answers]
 """What is so at a place of the tree: label -> the answers it stands under."""

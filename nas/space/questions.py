@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
-from typing import Literal, TypeAlias, final
+from typing import TypeAlias, final
 
 import torch
 from torch import nn
@@ -20,8 +20,8 @@ from torch import nn
 from nas.assigned import destination
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.tree import Kind
 
-Kind: TypeAlias = Literal["value", "layer", "input", "repeat"]
 Select: TypeAlias = Callable[[Answer, Mapping[int, nn.Module]], nn.Module]
 
 

@@ -13,13 +13,10 @@ from torch import nn
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.random_state import Rng, as_rng
-from nas.space.choice_tree import Choice
-from nas.space.constraints import Where
-from nas.space.drawing import draw_html, draw_text, size_text
 from nas.space.exploration import Exploration
 from nas.space.program import Device, Mutator, Program
 from nas.space.questions import Answering, Handler, answering
-from nas.space.tree_space import SearchSpace, unknown_label
+from nas.tree import Choice, SearchSpace, Where, draw_html, draw_text, size_text, unknown_label
 from nas.weightless import copy_to_meta
 
 H = TypeVar("H", bound=Handler)

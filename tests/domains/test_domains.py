@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import Categorical, Domain, Integer, NasError, Real, Subset
+from nas.domains import Either
 from nas.testing import DomainContract
 
 
@@ -54,6 +55,24 @@ KINDS: list[tuple[type[Domain], tuple[Any, ...], dict[str, Any]]] = [
     (Subset, (14, None), {}),
     (Subset, (3, 0), {}),
 ]
+
+
+EITHER = [
+    [Categorical([8, 16]), Integer(16, 40, step=4)],
+    [Categorical(["relu", None]), Real(0, 1)],
+    [Subset(3, 2), Subset(4, 2), Categorical([1])],
+    [Subset(20, None), Real(0.0, 1.0, log=False)],
+    [Categorical([1, 2]), Categorical([1.0, 2.0])],
+]
+
+
+class TestEither(DomainContract):
+    @pytest.fixture(autouse=True, params=EITHER, ids=str)
+    def set_up(self, request: pytest.FixtureRequest) -> None:
+        self.domains: list[Domain] = request.param
+
+    def make(self) -> Domain:
+        return Either(self.domains)
 
 
 class TestKinds(DomainContract):

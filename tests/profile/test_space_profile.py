@@ -390,6 +390,9 @@ class Looped(nn.Module):
             width = chosen
         if ValueChoice(["plain", "gated"], label="kind") == "gated":
             self.layers.append(LayerChoice([lambda: nn.Linear(width, width), nn.Tanh], label="gate"))
+        else:  # One label with other answers in each branch.
+            between = ValueChoice([1, 2], label="between") if width == 4 else ValueChoice([2, 3, 5], label="between")
+            self.layers += [nn.Linear(width, between), nn.Linear(between, width)]
         self.head = nn.Linear(width, 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -53,6 +53,49 @@ def test_a_small_space_is_exhausted_when_all_of_it_was_tried(tmp_path: Path) -> 
     assert "all 6 samples" in experiment.ending
 
 
+def either() -> float:
+    """One label with other answers in each branch; the best of 12 samples is 40 + 3."""
+    kind = ValueChoice(["small", "large"], label="kind")
+    width = ValueChoice([1, 2, 3, 4] if kind == "small" else [20, 30, 40], label="width")
+    return float(width + (0 if kind == "small" and width < 3 else ValueChoice([0, 3], label="bonus")))
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.filterwarnings("ignore:RegularizedEvolution")
+def test_a_label_with_other_answers_in_each_branch_is_searched(kind: type[Strategy], tmp_path: Path) -> None:
+    space = search_space(either)
+    assert space.size == 12
+    arguments = (FunctionalEvaluator(float), kind())
+    whole = Experiment(space, *arguments, name="whole", directory=tmp_path)
+    whole.run(10, progress="silent")
+    assert not any(trial.error for trial in whole.trials)
+    if kind is not GridSearch:
+        assert whole.best_trial.value == 43
+    Experiment(space, *arguments, name="parts", directory=tmp_path).run(4, progress="silent")
+    goes_on = Experiment(space, *arguments, name="parts", directory=tmp_path, resume=True)
+    goes_on.run(10, progress="silent")
+    assert [trial.sample for trial in goes_on.trials] == [trial.sample for trial in whole.trials]
+
+
+def limits() -> int:
+    """The domain of one number follows another, in more ways than are tried."""
+    most = ValueChoice(Integer(1, 90), label="most")
+    return most + ValueChoice(Integer(most, 2 * most), label="number")
+
+
+@pytest.mark.parametrize("kind", ALL[1:])
+@pytest.mark.filterwarnings("ignore:The search space of limits is not exact")
+@pytest.mark.filterwarnings("ignore:RegularizedEvolution")
+def test_a_domain_that_follows_a_number_is_met_as_the_search_goes_on(kind: type[Strategy], tmp_path: Path) -> None:
+    arguments = search_space(limits), FunctionalEvaluator(float), kind()
+    experiment = Experiment(*arguments, name="e", directory=tmp_path, storage=f"sqlite:///{tmp_path}/study.db")
+    experiment.run(14, progress="silent")
+    assert not any(trial.error for trial in experiment.trials)
+    for trial in experiment.trials:
+        assert trial.sample["most"] <= trial.sample["number"] <= 2 * trial.sample["most"]
+        assert experiment.space.contains(trial.sample)
+
+
 def unbounded() -> float:
     """Too many numbers to try each: the tree grows as the search goes on."""
     rate = ValueChoice(Real(0.0, 1.0), label="rate")

@@ -58,7 +58,6 @@ class PathSupernet(MovableModule):
         super().__init__()
         seed = check_int("seed", seed, where="PathSupernet")
         cache = check_int("cache", cache, least=1, where="PathSupernet")
-        space.search_space.require_one_domain_each("a supernet")
         self.space = space
         self.inventory = Inventory(space, seed=seed, example=example_input)
         self.store = Store(self.inventory, {name: e.shape for name, e in self.inventory.entries.items()}, seed)

@@ -76,7 +76,7 @@ class RelaxedSupernet:
         seed = check_int("seed", seed, where="RelaxedSupernet")
         check_word("edges", edges, ("sum", "softmax"), where="RelaxedSupernet")
         partial_channels = check_int("partial_channels", partial_channels, least=1, where="RelaxedSupernet")
-        space.search_space.require_one_domain_each("a supernet")
+        space.search_space.require_one_domain_each("a supernet of mixtures")
         self.space = space
         self._partial_channels = partial_channels
 

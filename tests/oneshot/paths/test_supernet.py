@@ -413,6 +413,9 @@ class Looped(nn.Module):
             width = chosen
         if ValueChoice(["plain", "gated"], label="kind") == "gated":
             self.gate = LayerChoice([nn.Sigmoid, nn.Tanh], label="gate")
+        else:  # One label with other answers in each branch.
+            between = ValueChoice([1, 2], label="between") if width == 4 else ValueChoice([2, 3, 5], label="between")
+            self.layers += [nn.Linear(width, between), nn.Linear(between, width)]
         self.head = nn.Linear(width, 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -423,7 +426,7 @@ class Looped(nn.Module):
 
 def test_choices_behind_values_are_paths_too() -> None:
     looped = ModelSpace(Looped)
-    assert looped.size == (2 + 4 + 8) * 3
+    assert looped.size == (1 + 2 + 4) * (2 + 2) + (1 + 2 + 4) * (2 + 3)
     x = torch.rand(3, 4)
     supernet = PathSupernet(looped, example_input=(x,))
     for sample in looped.grid():

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -408,3 +409,20 @@ class Looped(nn.Module):
 def test_values_that_decide_what_there_is_are_refused_with_the_mend() -> None:
     with pytest.raises(NasValueError, match=r"ValueChoice 'depth': for [23] there is .*ask a Repeat for a depth"):
         RelaxedSupernet(ModelSpace(Looped))
+
+
+def test_a_label_with_other_answers_in_each_branch_is_refused_with_the_mend() -> None:
+    def net() -> nn.Module:
+        narrow = partial(nn.Linear, 4, 4, bias=False)
+        return LayerChoice(
+            {
+                "one": lambda: nn.Sequential(LayerChoice([nn.ReLU, nn.Tanh], label="act"), narrow()),
+                "two": lambda: nn.Sequential(narrow(), LayerChoice([nn.GELU, nn.Tanh], label="act")),
+            },
+            label="kind",
+        )
+
+    space = ModelSpace(net)
+    assert space.size == 4
+    with pytest.raises(NasValueError, match=r"label 'act': a supernet of mixtures needs one domain for each label"):
+        RelaxedSupernet(space)

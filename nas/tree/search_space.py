@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from typing import final
 
 from nas.checks import check_number
-from nas.domains import Answer, Domain, Either, Sample
+from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import Rng, as_rng
-from nas.space.choice_tree import Choice, conditions, count, everywhere, grid, walk
-from nas.space.constraints import Constraint, Where, as_constraint
+from nas.tree.choices import Choice, grid
+from nas.tree.constraints import Constraint, Where, as_constraint
+from nas.tree.domain_tree import DomainTree, listed
 
 
 @final
-class SearchSpace:
+class SearchSpace(DomainTree):
     """A tree of choices. Immutable; a sample of it holds exactly the labels that are active under its own answers.
 
     Args:
@@ -34,7 +34,8 @@ class SearchSpace:
     def __init__(
         self, choices: tuple[Choice, ...], constraint: Constraint | None = None, doubts: Mapping[str, str] | None = None
     ) -> None:
-        self.choices, self.constraint, self.doubts = choices, constraint, dict(doubts or {})
+        super().__init__(choices)
+        self.constraint, self.doubts = constraint, dict(doubts or {})
 
     @property
     def exact(self) -> bool:
@@ -90,97 +91,6 @@ class SearchSpace:
     def allows(self, sample: Mapping[str, Answer]) -> bool:
         """Whether a sample of the tree satisfies the constraint."""
         return self.constraint is None or self.constraint.allows(sample)
-
-    @cached_property
-    def domains(self) -> dict[str, Domain]:
-        """Every label of the tree with its domain, in the order of the tree.
-
-        One that has several, in branches that exclude each other, has a domain of all their answers; `domains_of` says
-        which of them a sample answers.
-        """
-        found: dict[str, list[Domain]] = {}
-        for choice in everywhere(self.choices):
-            domains = found.setdefault(choice.label, [choice.domain])
-            if choice.domain not in domains:
-                domains.append(choice.domain)
-        return {label: domains[0] if len(domains) == 1 else Either(domains) for label, domains in found.items()}
-
-    @cached_property
-    def _several(self) -> frozenset[str]:
-        """The labels that have several domains."""
-        return frozenset(label for label, domain in self.domains.items() if isinstance(domain, Either))
-
-    def domains_of(self, sample: Mapping[str, Answer]) -> dict[str, Domain]:
-        """The domains from which a sample of this tree is answered, by the labels that the tree knows.
-
-        Example: a width that is another one in each kind of network.
-            >>> from nas import search_space, ValueChoice
-            >>> def program():
-            ...     kind = ValueChoice(["small", "large"], label="kind")
-            ...     return ValueChoice([8, 16] if kind == "small" else [256, 512], label="width")
-            >>> tree = search_space(program).search_space
-            >>> tree.domains["width"], tree.domains_of({"kind": "large", "width": 256})["width"]
-            (one of 8, 16, or one of 256, 512, one of 256, 512)
-        """
-        domains = self.domains
-        found = {label: domains[label] for label in sample if label in domains}
-        if not self._several.isdisjoint(found):
-            found.update({choice.label: choice.domain for choice in self._asked(sample)})
-        return found
-
-    def _asked(self, sample: Mapping[str, Answer]) -> list[Choice]:
-        """The choices that a sample answers, in the order of the tree."""
-        found: list[Choice] = []
-
-        def decide(choice: Choice) -> Answer:
-            found.append(choice)
-            return sample.get(choice.label, choice.default)
-
-        self.walk(decide)
-        return found
-
-    @cached_property
-    def variables(self) -> dict[str, Domain]:
-        """As `domains`, but a label that has several has a name for each: what models know, that take one for each."""
-        if not self._several:
-            return self.domains
-        return {self.variable(choice): choice.domain for choice in everywhere(self.choices)}
-
-    def variable(self, choice: Choice) -> str:
-        """The name of a choice among the `variables`."""
-        return f"{choice.label} ({choice.domain!r})" if choice.label in self._several else choice.label
-
-    def as_variables(self, sample: Mapping[str, Answer]) -> Sample:
-        """The answers of a sample under the names of the `variables`; labels that the tree does not know stay."""
-        if self._several.isdisjoint(sample):
-            return dict(sample)
-        asked = (choice for choice in self._asked(sample) if choice.label in sample)
-        return {self.variable(choice): sample[choice.label] for choice in asked} | self._foreign(sample)
-
-    @cached_property
-    def _open(self) -> tuple[str, ...]:
-        """The labels with more than one answer."""
-        return tuple(label for label, domain in self.domains.items() if domain.size > 1)
-
-    @cached_property
-    def _leaves(self) -> frozenset[str]:
-        """The labels whose answers no other choice depends on."""
-        return frozenset(self.domains) - {choice.label for choice in everywhere(self.choices) if choice.branches}
-
-    @cached_property
-    def size(self) -> int | float:
-        """How many samples the tree has, exactly: an int, or `math.inf` with an interval of reals."""
-        return count(self.choices)
-
-    def walk(self, decide: Callable[[Choice], Answer]) -> Sample:
-        """The sample that `decide` leads to, asked once for each active label, in the order of the tree."""
-        sample: Sample = {}
-        walk(self.choices, sample, decide)
-        return sample
-
-    def default(self) -> Sample:
-        """The sample of the base model: each choice its default."""
-        return self.walk(lambda choice: choice.default)
 
     def sample(self, seed: Rng) -> Sample:
         """A sample with each choice drawn from its domain.
@@ -248,7 +158,7 @@ class SearchSpace:
         if not wrong and not self.allows(found):
             wrong = [explain("the sample does not satisfy the constraint", got=self.constraint)]
         if wrong:
-            raise NasValueError(_listed(wrong))
+            raise NasValueError(listed(wrong))
         return found
 
     def contains(self, sample: Mapping[str, Answer]) -> bool:
@@ -387,69 +297,6 @@ class SearchSpace:
 
         return self.walk(decide) | self._foreign(given)
 
-    def _fits(self, choice: Choice, answer: Answer) -> bool:
-        """Whether an answer is not one of another domain of the label."""
-        several = choice.label in self._several
-        return not several or choice.domain.contains(answer) or not self.domains[choice.label].contains(answer)
-
-    def _foreign(self, sample: Mapping[str, Answer]) -> Sample:
-        """The answers to labels that the tree does not know."""
-        return {label: answer for label, answer in sample.items() if label not in self.domains}
-
-    def require(self, able: Callable[[Domain], bool], rule: str, mend: str) -> None:
-        """Refuses the domains of this space that something cannot deal with; one answer alone is no difficulty.
-
-        Args:
-            able: whether it can deal with a domain.
-            rule: what it needs, in words.
-            mend: how to mend it.
-
-        Raises:
-            NasValueError: there are such domains; their labels are named.
-
-        Example:
-            >>> from nas import Real
-            >>> SearchSpace.of({"rate": Real(0, 1)}).require(lambda d: d.listable, "needs lists", "give it a step")
-            Traceback (most recent call last):
-            ...
-            nas.errors.NasValueError: label 'rate': needs lists; received a number from 0 to 1. To mend: give it a step.
-        """
-        unable = {n: domain for n, domain in self.variables.items() if domain.size > 1 and not able(domain)}
-        if unable:
-            listed = [explain(rule, got=domain, where=f"label {n!r}", mend=mend) for n, domain in unable.items()]
-            raise NasValueError(_listed(listed))
-
-    def require_one_domain_each(self, what: str) -> None:
-        """Refuses labels that have several domains.
-
-        Args:
-            what: needs one domain for each label.
-
-        Raises:
-            NasValueError: there are such labels.
-        """
-        for label in self._several:
-            raise NasValueError(
-                explain(
-                    f"{what} needs one domain for each label",
-                    got=self.domains[label],
-                    where=f"label {label!r}",
-                    mend="give the choice another label in each of the branches",
-                )
-            )
-
-    def condition(self, label: str) -> str:
-        """When a label is asked, in words; "always" for an unconditional one."""
-        ways = list(conditions(self.choices, label, ()))
-        return " or ".join(dict.fromkeys(ways)) if ways and "always" not in ways else "always"
-
-    def describe(self) -> dict[str, str]:
-        """Each label with its domain and condition as text: what two spaces are compared by."""
-        return {
-            label: f"{domain!r}" + ("" if (when := self.condition(label)) == "always" else f", when {when}")
-            for label, domain in self.domains.items()
-        }
-
 
 _NOTHING = object()
 _DRAWS = 100_000
@@ -479,7 +326,3 @@ def _not_asked(space: SearchSpace, label: str, answer: Answer) -> str:
         where=f"label {label!r}",
         mend="leave it out",
     )
-
-
-def _listed(wrong: list[str]) -> str:
-    return wrong[0] if len(wrong) == 1 else f"{len(wrong)} problems:\n" + "\n".join(f"  - {text}" for text in wrong)

@@ -6,8 +6,8 @@ import html
 from collections.abc import Iterator
 
 from nas.domains import Domain
-from nas.space.choice_tree import Choice, branch_text
-from nas.space.tree_space import SearchSpace
+from nas.tree.choices import Choice, branch_text
+from nas.tree.search_space import SearchSpace
 
 
 def draw_text(title: str, space: SearchSpace) -> str:

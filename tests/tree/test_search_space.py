@@ -26,12 +26,14 @@ from nas import (
 
 def network() -> nn.Module:
     def wide() -> nn.Module:
-        return nn.Linear(4, ValueChoice([4, 8], label="width"))
+        # The same label has other answers in the other branch.
+        return nn.Linear(ValueChoice([1, 2], label="inputs of it"), ValueChoice([4, 8], label="width"))
 
     def deep() -> nn.Module:
         # The same label in two branches is the same choice.
         return nn.Sequential(
-            nn.Linear(4, ValueChoice([4, 8], label="width")), LayerChoice([nn.ReLU, nn.Tanh], label="act")
+            nn.Linear(ValueChoice([2, 3, 4], label="inputs of it"), ValueChoice([4, 8], label="width")),
+            LayerChoice([nn.ReLU, nn.Tanh], label="act"),
         )
 
     kind = LayerChoice({"plain": nn.Identity, "wide": wide, "deep": deep}, label="kind")
@@ -53,8 +55,10 @@ def test_a_child_has_each_answer_of_a_parent_that_gave_it(one: int, other: int, 
     mother, father = SPACE.sample(one), SPACE.sample(other)
     child = SPACE.cross(mother, father, seed)
     assert SPACE.validate(child) == child
+    domains = SPACE.domains_of(child)
     for label, answer in child.items():
         given_by = [parent[label] for parent in (mother, father) if label in parent]
+        given_by = list(filter(domains[label].contains, given_by))
         assert answer in given_by or not given_by
     assert SPACE.cross(mother, father, seed) == child
     assert SPACE.cross(mother, mother, seed) == mother
@@ -65,13 +69,15 @@ def test_replacing_an_answer_changes_what_hangs_on_it_and_nothing_else(one: int,
     rng = random.Random(seed)
     sample = SPACE.sample(one)
     label = rng.choice(list(sample))
-    answer = SPACE.domains[label].mutate(sample[label], rng)
+    answer = SPACE.domains_of(sample)[label].mutate(sample[label], rng)
     child = SPACE.replace(sample, label, answer, seed)
     assert SPACE.validate(child) == child
     assert child[label] == answer
-    assert all(child[other] == sample[other] for other in sample if other in child and other != label)
+    after = SPACE.domains_of(child)
+    kept = [n for n in sample if n in child and n != label and after[n].contains(sample[n])]
+    assert all(child[other] == sample[other] for other in kept)
     back = SPACE.replace(child, label, sample[label], seed)
-    assert {n: a for n, a in back.items() if n in child} == {n: a for n, a in sample.items() if n in child}
+    assert all(back[other] == sample[other] for other in [label, *kept])
 
 
 @given(seeds, seeds)
@@ -82,10 +88,41 @@ def test_a_part_of_a_sample_is_extended_to_a_whole_one(one: int, seed: int) -> N
     part = {label: answer for label, answer in sample.items() if rng.random() < 0.5}
     for whole in (SPACE.extend(part), SPACE.extend(part, seed)):
         assert SPACE.validate(whole) == whole
-        assert all(whole[label] == answer for label, answer in part.items() if label in whole)
+        domains = SPACE.domains_of(whole)
+        fitting = {n: a for n, a in part.items() if n in whole and domains[n].contains(a)}
+        assert all(whole[label] == answer for label, answer in fitting.items())
     assert SPACE.extend({}) == SPACE.default()
     assert SPACE.extend({}, seed) == SPACE.sample(seed)
     assert SPACE.extend(sample, seed) == sample == SPACE.extend(sample)
+
+
+@given(seeds, seeds)
+def test_a_mutant_differs_in_one_choice_and_in_what_hangs_on_it(one: int, seed: int) -> None:
+    sample = SPACE.sample(one)
+    mutant = SPACE.mutate(sample, seed)
+    assert SPACE.validate(mutant) == mutant != sample
+    changed = [n for n in sample if n in mutant and mutant[n] != sample[n]]
+    assert len(changed) == 1 or (set(changed) == {"kind", "inputs of it"} and len(changed) == 2)
+    assert SPACE.validate(SPACE.mutate(sample, seed, probability=0.5))
+
+
+def test_a_label_with_two_domains_has_a_name_for_each_among_the_variables() -> None:
+    names = ["inputs of it (one of 1, 2)", "inputs of it (one of 2, 3, 4)"]
+    assert [name for name in SPACE.variables if name.startswith("inputs of")] == names
+    assert SPACE.domains["inputs of it"].size == 4
+    for seed in range(20):
+        sample = SPACE.sample(seed)
+        renamed = SPACE.as_variables({**sample, "met later": 1})
+        assert renamed["met later"] == 1
+        assert len(renamed) == len(sample) + 1
+        assert all(SPACE.variables[name].contains(answer) for name, answer in renamed.items() if name != "met later")
+        assert all(SPACE.domains_of(sample)[label].contains(answer) for label, answer in sample.items())
+    flat = SearchSpace.of({"rate": Real(0, 1)})
+    assert flat.variables == flat.domains
+    with pytest.raises(NasValueError, match=r"'inputs of it': the answer must be one of 1, 2; received 4"):
+        SPACE.validate({**SPACE.extend({"kind": "wide"}), "inputs of it": 4})
+    with pytest.raises(NasValueError, match=r"'inputs of it': the answer must be one of 1, 2; received 4"):
+        SPACE.replace(SPACE.extend({"kind": "wide"}), "inputs of it", 4, 0)
 
 
 def test_labels_that_the_tree_does_not_know_are_carried_along() -> None:
