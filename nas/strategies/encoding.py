@@ -51,8 +51,11 @@ class PathEncoding:
         for label, answer in sample.items():
             known = self._known.get(label)
             if known is not None:
-                key = tuple(answer) if isinstance(answer, list) else answer
-                for i, value in known.get(key) or self._note(label, answer):
+                try:
+                    features = known[answer]
+                except (KeyError, TypeError):  # It is new, or a list.
+                    features = known.get(as_key(answer)) or self._note(label, answer)
+                for i, value in features:
                     vector[i] = value
             elif label in self._domains:
                 for i, value in enumerate(self._domains[label].features(answer), self._first[label]):

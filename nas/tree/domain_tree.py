@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -9,6 +10,8 @@ from nas.domains import Answer, Domain, Either, Sample
 from nas.errors import NasValueError, explain
 from nas.tree.choices import Choice, conditions, everywhere, walk
 from nas.tree.counting import count
+
+_LONG = 60
 
 
 class DomainTree:
@@ -78,7 +81,12 @@ class DomainTree:
 
     def variable(self, choice: Choice) -> str:
         """The name of a choice among the `variables`."""
-        return f"{choice.label} ({choice.domain!r})" if choice.label in self._several else choice.label
+        if choice.label not in self._several:
+            return choice.label
+        text = repr(choice.domain)
+        if len(text) > _LONG:  # Storages have names of some hundred letters at the most.
+            text = f"{text[:_LONG]}..., {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{choice.label} ({text})"
 
     def as_variables(self, sample: Mapping[str, Answer]) -> Sample:
         """The answers of a sample under the names of the `variables`; labels that the tree does not know stay."""
@@ -94,8 +102,17 @@ class DomainTree:
 
     @cached_property
     def _leaves(self) -> frozenset[str]:
-        """The labels whose answers no other choice depends on."""
-        return frozenset(self.domains) - {choice.label for choice in everywhere(self.choices) if choice.branches}
+        """The labels of one domain whose answers no other choice depends on."""
+        deciding = {choice.label for choice in everywhere(self.choices) if choice.branches}
+        return frozenset(self.domains) - deciding - self._several
+
+    def _open_in(self, sample: Mapping[str, Answer]) -> list[str]:
+        """The labels of a sample that have more than one answer there."""
+        found = [label for label in self._open if label in sample]
+        if self._several.isdisjoint(found):
+            return found
+        domains = self.domains_of(sample)
+        return [label for label in found if domains[label].size > 1]
 
     @cached_property
     def size(self) -> int | float:

@@ -197,11 +197,10 @@ class SearchSpace(DomainTree):
         extra = list(self._foreign(sample))
         changed: str | None = None
         if probability is None:
-            domains = self.domains_of(sample)
-            mutable = [n for n in self._open if n in domains and domains[n].size > 1] + extra
+            mutable = self._open_in(sample) + extra
             changed = rng.choice(mutable) if mutable else None
             if changed in self._leaves:  # No other choice becomes active, and none inactive.
-                return {**sample, changed: domains[changed].mutate(sample[changed], rng)}
+                return {**sample, changed: self.domains[changed].mutate(sample[changed], rng)}
 
         def decide(choice: Choice) -> Answer:
             if choice.label not in sample or not self._fits(choice, sample[choice.label]):

@@ -21,6 +21,7 @@ from nas import (
     SearchSpace,
     Subset,
     ValueChoice,
+    search_space,
 )
 
 
@@ -119,6 +120,9 @@ def test_a_label_with_two_domains_has_a_name_for_each_among_the_variables() -> N
         assert all(SPACE.domains_of(sample)[label].contains(answer) for label, answer in sample.items())
     flat = SearchSpace.of({"rate": Real(0, 1)})
     assert flat.variables == flat.domains
+    long = search_space(lambda: ValueChoice(range(ValueChoice([400, 500], label="n")), label="of n")).search_space
+    assert len(long.variables) == 3
+    assert max(map(len, long.variables)) < 100
     with pytest.raises(NasValueError, match=r"'inputs of it': the answer must be one of 1, 2; received 4"):
         SPACE.validate({**SPACE.extend({"kind": "wide"}), "inputs of it": 4})
     with pytest.raises(NasValueError, match=r"'inputs of it': the answer must be one of 1, 2; received 4"):
