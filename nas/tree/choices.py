@@ -105,11 +105,11 @@ class Choice:
         return frozenset({self.label}.union(*(c.labels for branch in self.branches for c in branch.choices)))
 
 
-def conditions(choices: tuple[Choice, ...], label: str, path: tuple[str, ...]) -> Iterator[str]:
-    """For each place of a label in the tree, the condition under which it is asked there."""
+def conditions(choices: tuple[Choice, ...], label: str, path: tuple[str, ...] = ()) -> Iterator[tuple[Domain, str]]:
+    """For each place of a label in the tree, its domain and the condition under which it is asked there."""
     for choice in choices:
         if choice.label == label:
-            yield " and ".join(path) or "always"
+            yield choice.domain, " and ".join(path) or "always"
         for branch in choice.branches:
             if any(label in c.labels for c in branch.choices):
                 yield from conditions(branch.choices, label, (*path, branch_text(choice, branch)))

@@ -182,15 +182,22 @@ class DomainTree:
 
     def condition(self, label: str) -> str:
         """When a label is asked, in words; "always" for an unconditional one."""
-        ways = list(conditions(self.choices, label, ()))
-        return " or ".join(dict.fromkeys(ways)) if ways and "always" not in ways else "always"
+        return _any_of([when for _, when in conditions(self.choices, label)])
 
     def describe(self) -> dict[str, str]:
-        """Each label with its domain and condition as text: what two spaces are compared by."""
-        return {
-            label: f"{domain!r}" + ("" if (when := self.condition(label)) == "always" else f", when {when}")
-            for label, domain in self.domains.items()
-        }
+        """Each label with its domains and conditions as text: what two spaces are compared by."""
+        found: dict[str, str] = {}
+        for label in self.domains:
+            ways: dict[Domain, list[str]] = {}
+            for domain, when in conditions(self.choices, label):
+                ways.setdefault(domain, []).append(when)
+            each = ((domain, _any_of(of_it)) for domain, of_it in ways.items())
+            found[label] = "; ".join(f"{d!r}" + ("" if when == "always" else f", when {when}") for d, when in each)
+        return found
+
+
+def _any_of(ways: list[str]) -> str:
+    return " or ".join(dict.fromkeys(ways)) if ways and "always" not in ways else "always"
 
 
 def listed(wrong: list[str]) -> str:
