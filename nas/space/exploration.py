@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TypeAlias, final
 
 from nas.domains import Answer, Domain, Integer, Sample, as_key
+from nas.space.covering import covering
 from nas.space.discover import Entry, Path
 from nas.space.planting import Planting
 from nas.space.questions import Question
@@ -27,8 +28,10 @@ _NAMED = 5
 """A message names so many labels."""
 _MEETING = 64
 """An architecture with unexpected choices is worth so many more."""
-_PAIRED = 8
-"""Up to so many choices that Python compares with something are tried in pairs."""
+_MIXED = 64
+"""At most so many combinations of the choices that nothing traces are tried."""
+_LEVELS = 8
+"""So many answers of each of these."""
 
 _Term: TypeAlias = tuple[tuple[str, Answers], ...]
 
@@ -41,7 +44,9 @@ class Exploration:
     other answers at once, so that those which do not matter are told in as many runs as the largest has answers. Where
     something else is asked, bisection finds the choice that made the difference, all its answers are tried, and the
     rest is shifted under each of them. Comparisons and arithmetic that plain Python does with answers name the choices
-    that may decide together; these are tried in all combinations.
+    that may decide together; these are tried in all combinations. What comes of a comparison has no memory, nor has an
+    answer that is a bool or None, so nothing tells which of these decide together: at last such choices are tried by
+    the rows of a covering array, in which any few of them have all their combinations.
 
     Args:
         ask: runs the program once.
@@ -53,6 +58,7 @@ class Exploration:
     def __init__(self, ask: Ask) -> None:
         self._runs = Runs(ask, RUNS)
         self._matters: dict[Entry, tuple[str, ...]] = {}
+        self._mixtures: dict[frozenset[str], list[Sample]] = {}
         self._met: dict[str, list[Answer]] = {}
         self._exploring = True
         self.doubts: dict[tuple[str, ...], str] = {}
@@ -61,7 +67,7 @@ class Exploration:
         """Runs the program as often as it takes, and returns its search space."""
         try:
             self._runs.under(given({}))
-            while self._look_round():
+            while self._look_round() or self._mix():
                 pass
         except TooMany:
             labels = tuple(label for label, question in self._runs.questions.items() if question.domain.size > 1)
@@ -191,17 +197,41 @@ class Exploration:
                 high = middle
         return others[high - 1]
 
+    def _mix(self) -> bool:
+        """Tries choices of which nothing tells whether they decide together; whether there was anything new."""
+        before = len(self._runs.made)
+        untraced = {label for labels, _ in self._runs.compared for label in labels} | self._runs.opaque
+        places: list[tuple[tuple[str, ...], Sample]] = []
+        for mattering in [(), *dict.fromkeys(self._matters.values())]:
+            for values, run in self._rows(mattering):
+                places.append((tuple(n for n in run.values if n in untraced and n not in values), values))
+        for labels, values in sorted(places, key=lambda place: -len(place[0])):
+            if len(labels) > 1 and not any(known.issuperset(labels) for known in self._mixtures):
+                levels = [self._levels(label) for label in labels]
+                self._mixtures[frozenset(labels)] = [
+                    {**values, **{n: answers[i] for n, answers, i in zip(labels, levels, row, strict=True)}}
+                    for row in covering([len(answers) for answers in levels], _MIXED)
+                ]
+        for mixture in self._mixtures.values():
+            for values in mixture:
+                self._learn(self._runs.under(given(values)))
+        return len(self._runs.made) > before
+
+    def _levels(self, label: str) -> list[Answer]:
+        """Some answers of a choice: its default, those next to what it was compared with, others as space allows."""
+        tried = self._tried(label)
+        if len(tried) <= _LEVELS:
+            return tried
+        hints = sorted(self._runs.hints.get(label, ())) if self._runs.questions[label].domain.numeric else []
+        near = [answer for hint in hints for answer in sorted(tried, key=lambda a: abs(a - hint))[:3]]
+        some = [tried[0], *near, tried[-1], *tried[:: len(tried) // _LEVELS]]
+        return list({as_key(answer): answer for answer in some}.values())[:_LEVELS]
+
     def _groups(self) -> Iterator[tuple[Run, list[tuple[str, ...]]]]:
         """Choices that Python has compared, by the run in which it did so first."""
         found: dict[Run, dict[tuple[str, ...], None]] = {}
         for (labels, _), base in self._runs.compared.items():
             found.setdefault(base, {})[tuple(n for n in base.values if n in labels)] = None
-        compared = dict.fromkeys(label for labels, _ in self._runs.compared for label in sorted(labels))
-        if len(compared) <= _PAIRED:
-            for pair in itertools.combinations(compared, 2):
-                both = next((run for run in self._runs.made if all(label in run.values for label in pair)), None)
-                if both is not None:
-                    found.setdefault(both, {})[pair] = None
         for base, groups in found.items():
             yield base, list(groups)
 

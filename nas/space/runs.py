@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
-from nas.domains import Answer, Sample, as_key
+from nas.domains import Answer, Domain, Sample, as_key
 from nas.errors import NasValueError, explain
 from nas.space.discover import Discover, Entry
 from nas.space.questions import Question
-from nas.space.traced import Labels, Place
+from nas.space.traced import Labels, Place, is_opaque
 
 Ask: TypeAlias = Callable[[Callable[[], Discover]], None]
 """Runs the program once under the handler that it makes."""
@@ -66,6 +66,7 @@ class Runs:
         questions: the same by label.
         compared: labels that plain Python compared, and where -> the run in which it did so first.
         hints: label -> the numbers that it was compared with.
+        opaque: the labels of ValueChoices with answers that cannot remember where they come from.
     """
 
     def __init__(self, ask: Ask, most: int) -> None:
@@ -77,6 +78,7 @@ class Runs:
         self.questions: dict[str, Question] = {}
         self.compared: dict[tuple[Labels, Place], Run] = {}
         self.hints: dict[str, set[float]] = {}
+        self.opaque: set[str] = set()
 
     def under(self, answer: Callable[[Question], Answer]) -> Run:
         """The run under these answers; one that would be answered alike is not made again.
@@ -122,6 +124,8 @@ class Runs:
         for entry, question in run.entries.items():
             self.questions.setdefault(entry.label, question)
             self.entries.setdefault(entry, question)
+            if entry.kind == "value" and entry.label not in self.opaque and _is_opaque(question.domain):
+                self.opaque.add(entry.label)
         for (labels, place), other in compared.items():
             self.compared.setdefault((labels, place), run)
             if isinstance(other, int | float):
@@ -161,6 +165,10 @@ def sampled(sample: Mapping[str, Answer]) -> Callable[[Question], Answer]:
         return question.domain.canonical(found) if question.domain.contains(found) else question.default
 
     return answer
+
+
+def _is_opaque(domain: Domain) -> bool:
+    return domain.listable and any(map(is_opaque, map(as_key, domain.values())))
 
 
 def _not_a_function(one: str, other: str) -> NasValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeAlias, final
 
@@ -22,6 +22,8 @@ _ARITHMETIC = (
     *("rxor", "neg", "pos", "abs", "invert", "round", "trunc", "floor", "ceil"),
 )
 _DECIDING = ("eq", "ne", "lt", "le", "gt", "ge", "bool", "len", "hash", "contains")
+_FORGETTING = ("int", "float", "str", "repr", "format")
+"""What comes of these has no memory, so that nothing tells what is decided by it."""
 _CALLERS = 4
 """So many callers tell one use of a helper function from another."""
 
@@ -73,21 +75,43 @@ class TracedStr(_Traced, str):
         return "".join(iter(self))
 
 
-_KINDS: dict[type, Any] = {int: TracedInt, float: TracedFloat, str: TracedStr}
+@final
+class TracedTuple(_Traced, tuple[Any, ...]):
+    """A tuple of a ValueChoice, or a part of one; its items remember too."""
+
+    @property
+    def plain(self) -> tuple[Any, ...]:
+        """The same tuple without a memory."""
+        return tuple(tuple.__iter__(self))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (_remember(item, self.labels, self.decided) for item in tuple.__iter__(self))
+
+    def __getitem__(self, index: Any) -> Any:
+        return _remember(tuple.__getitem__(self, index), self.labels, self.decided)
+
+
+_KINDS: dict[type, Any] = {int: TracedInt, float: TracedFloat, str: TracedStr, tuple: TracedTuple}
 
 
 def traced(question: Question, answer: Answer, decided: Decided) -> Answer:
-    """The answer as a value that remembers its choice; a bool, a None or a tuple as it is, for these cannot."""
-    kind = _KINDS.get(type(answer))
-    if kind is None:
-        return answer
-    value = _remember(kind(answer), frozenset({question.label}), decided)
-    if kind is TracedInt:
+    """The answer as a value that remembers its choice; a bool or a None as it is, for these cannot: see `is_opaque`."""
+    value = _remember(answer, frozenset({question.label}), decided)
+    if isinstance(value, TracedInt):
         value.question = question
     return value
 
 
-def _remember(value: Any, labels: Labels, decided: Decided) -> Any:
+def is_opaque(answer: Answer) -> bool:
+    """Whether an answer is, or has in it, what cannot remember its choice, or forgets it in the methods of a str."""
+    return any(map(is_opaque, answer)) if isinstance(answer, tuple) else type(answer) not in (int, float)
+
+
+def _remember(answer: Any, labels: Labels, decided: Decided) -> Any:
+    kind = _KINDS.get(type(answer))
+    if kind is None:
+        return answer
+    value = kind(answer)
     value.labels, value.decided = labels, decided
     return value
 
@@ -104,10 +128,7 @@ def _computes(base: type, name: str) -> Callable[..., Any]:
         if result is NotImplemented:
             return result
         labels = self.labels | _labels(others)
-        if isinstance(result, tuple):  # of divmod
-            return tuple(_remember(_KINDS[type(item)](item), labels, self.decided) for item in result)
-        kind = _KINDS.get(type(result))
-        return result if kind is None else _remember(kind(result), labels, self.decided)
+        return _remember(result, labels, self.decided)
 
     return method
 
@@ -145,7 +166,7 @@ def _place(frame: FrameType | None) -> Place | None:
 
 
 def _equip(kind: type, base: type) -> None:
-    for names, make in ((_ARITHMETIC, _computes), (_DECIDING, _decides)):
+    for names, make in ((_ARITHMETIC, _computes), (_DECIDING, _decides), (_FORGETTING, _decides)):
         for name in (f"__{name}__" for name in names):
             if name in vars(base):
                 setattr(kind, name, make(base, name))
