@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 _Cells: TypeAlias = tuple[tuple[int, int], ...]
-_STRENGTHS = {4: 12, 3: 40, 2: 1000}
-"""How many columns there may be, for each number of them whose combinations are covered."""
+_STRENGTHS = {4: 10, 3: 12}
+"""Of so many columns at most, so many together have all their combinations; of more, any two."""
 _COMBINATIONS = 27
 """More columns than two are covered together where they have at most so many combinations."""
 
@@ -18,8 +18,8 @@ _COMBINATIONS = 27
 def covering(sizes: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
     """Rows of levels, one level for each column, as different as can be: the first ones cover the most.
 
-    All combinations of all columns where `most` rows hold them. Else all combinations of any four, three or two columns
-    (as many as are affordable), or as many of them as the rows hold.
+    All combinations of all columns where `most` rows hold them. Else all combinations of any two, three or four columns
+    (the fewer columns and levels there are, the more), or as many of them as the rows hold.
 
     Args:
         sizes: how many levels each column has.
@@ -34,11 +34,8 @@ def covering(sizes: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
         yield from itertools.product(*map(range, sizes))
         return
     largest = sorted(sizes, reverse=True)
-    strength = next(
-        t
-        for t, columns in _STRENGTHS.items()
-        if t == 2 or (len(sizes) <= columns and math.prod(largest[:t]) <= _COMBINATIONS)
-    )
+    able = (t for t, most_columns in _STRENGTHS.items() if len(sizes) <= most_columns)
+    strength = next((t for t in able if math.prod(largest[:t]) <= _COMBINATIONS), 2)
     left = {
         tuple(zip(columns, levels, strict=True))
         for columns in itertools.combinations(range(len(sizes)), strength)

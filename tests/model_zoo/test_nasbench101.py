@@ -22,6 +22,7 @@ from nas.model_zoo.nasbench101 import (
 )
 from nas.model_zoo.registry import space
 
+SPACE = ModelSpace(NASBench101)
 CONV3, CONV1, POOL = OPERATIONS
 # The first record of the published file.
 FIRST = (
@@ -147,7 +148,7 @@ def test_the_hash_tells_exactly_the_different_graphs_apart(size: int, number: in
 @given(seed=st.integers(0, 10**6))
 def test_the_hash_of_a_sample_does_not_depend_on_the_order_of_vertices(seed: int) -> None:
     rng = random.Random(seed)
-    matrix, operations = graph_of(ModelSpace(NASBench101).where(is_valid).sample(rng))
+    matrix, operations = graph_of(SPACE.where(is_valid).sample(rng))
     edges = frozenset((i, j) for i, j in itertools.combinations(range(7), 2) if matrix[i][j])
     upper = [(image, order) for image, order in moved(edges, 7) if all(i < j for i, j in image)]
     image, order = rng.choice(upper)
@@ -158,12 +159,11 @@ def test_the_hash_of_a_sample_does_not_depend_on_the_order_of_vertices(seed: int
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6))
 def test_samples_and_graphs_there_and_back(seed: int) -> None:
-    network = ModelSpace(NASBench101)
-    sample = network.sample(seed)
+    sample = SPACE.sample(seed)
     assert sample_of(*graph_of(sample)) == sample
     if is_valid(sample):
         small = sample_of(*prune(*graph_of(sample)))
-        assert network.contains(small)
+        assert SPACE.contains(small)
         assert sample_hash(small) == sample_hash(sample)
 
 
@@ -179,7 +179,7 @@ def test_any_valid_network_learns_and_all_of_it(published: ModelSpace, seed: int
 
 def test_the_space_by_name_holds_valid_samples_alone(published: ModelSpace) -> None:
     assert all(is_valid(published.sample(seed)) for seed in range(50))
-    assert not all(is_valid(ModelSpace(NASBench101).sample(seed)) for seed in range(50))
+    assert not all(is_valid(SPACE.sample(seed)) for seed in range(50))
     assert is_valid(published.default())
 
 
@@ -187,7 +187,7 @@ def test_edges_that_pruning_removes_do_not_count() -> None:
     sample = sample_of(*FIRST)
     assert sum(bool(answer) for label, answer in sample.items() if label.startswith("edge")) == 9
     assert not is_valid(sample | {"edge_0_2": 1})
-    chain = ModelSpace(NASBench101).default() | {"edge_0_6": 1, "edge_5_6": 0}
+    chain = SPACE.default() | {"edge_0_6": 1, "edge_5_6": 0}
     assert prune(*graph_of(chain)) == ([[0, 1], [0, 0]], ["input", "output"])
 
 
@@ -200,7 +200,7 @@ def test_edges_that_pruning_removes_do_not_count() -> None:
 )
 def test_an_invalid_sample_is_refused(sample: dict[str, object], message: str) -> None:
     with pytest.raises(NasValueError, match=message):
-        ModelSpace(NASBench101).build(sample)
+        SPACE.build(sample)
 
 
 @pytest.mark.parametrize(
