@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, final
 
-import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from nas.errors import NasError, NasTypeError, explain
+from nas.errors import NasError
 
 H = TypeVar("H")
 
@@ -65,42 +62,3 @@ class NoInitialisation(TorchFunctionMode):
             if tensor.is_meta:  # elsewhere somebody may read them
                 return tensor
         return func(*args, **kwargs)
-
-
-def copy_to_meta(model: nn.Module) -> nn.Module:
-    """A copy on the meta device; nothing of the model is copied or touched, and no number is allocated.
-
-    Raises:
-        NasTypeError: it cannot be copied.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for tensor in _tensors(vars(module)):
-            memo.setdefault(id(tensor), _to_meta(tensor))
-    try:
-        return copy.deepcopy(model, memo)
-    except NasError:
-        raise
-    except Exception as error:
-        raise NasTypeError(
-            explain(f"the module cannot be copied ({type(error).__name__}: {error})", got=type(model).__name__)
-        ) from error
-
-
-def _tensors(attributes: Mapping[str, Any]) -> Iterator[Tensor]:
-    """The tensors of a module: parameters, buffers and plain attributes, also in lists, tuples and dicts."""
-    for value in attributes.values():
-        if isinstance(value, Tensor):
-            yield value
-        elif type(value) is dict:
-            yield from _tensors({str(i): item for i, item in enumerate(value.values())})
-        elif type(value) in (list, tuple):
-            yield from _tensors({str(i): item for i, item in enumerate(value)})
-
-
-def _to_meta(tensor: Tensor) -> Tensor:
-    if is_lazy(tensor):
-        kind: Any = type(tensor)
-        return kind(requires_grad=tensor.requires_grad, device="meta", dtype=tensor.dtype)  # type: ignore[no-any-return]
-    empty = torch.empty_like(tensor.detach(), device="meta")
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

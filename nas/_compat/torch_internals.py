@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import attrgetter
 from typing import Any, Self
 
@@ -45,6 +49,7 @@ __all__ = [
     "tree_map",
     "tree_unflatten",
     "version_of",
+    "watching_modules",
 ]
 
 # Modules. The dicts themselves, as a subnet's tensors are put in place by writing into them in every step.
@@ -105,6 +110,72 @@ def is_compiled(module: nn.Module) -> bool:
 def inside_compiled(model: nn.Module) -> nn.Module:
     """The module that `torch.compile(module)` wraps; any other as it is."""
     return dict(model.named_children()).get("_orig_mod", model)
+
+
+_WATCHED: ContextVar[tuple[Callable[[nn.Module], None], Callable[[nn.Module, str], None]] | None] = ContextVar(
+    "nas_watched", default=None
+)
+_PATCHING = threading.Lock()
+_PATCHED: dict[str, Any] = {}
+_WATCHERS = 0
+_METHODS = ("__init__", "__setstate__")
+
+
+@contextmanager
+def watching_modules(made: Callable[[nn.Module], None], changed: Callable[[nn.Module, str], None]) -> Iterator[None]:
+    """Tells of each module that is made in the block, and of what is put into modules; in this context alone.
+
+    A constructor ends in `nn.Module.__init__`; a copy, and what is read from a file, in `__setstate__`. Both are
+    wrapped while any thread is in such a block.
+
+    Args:
+        made: gets each module before its constructor runs.
+        changed: gets a module and the name of the parameter, buffer or child that is being registered.
+    """
+    token = _WATCHED.set((made, changed))
+    _patch(1)
+    try:
+        yield
+    finally:
+        _patch(-1)
+        _WATCHED.reset(token)
+
+
+def _patch(more: int) -> None:
+    global _WATCHERS
+    with _PATCHING:
+        _WATCHERS += more
+        if more > 0 and not _PATCHED:
+            for register in (
+                torch.nn.modules.module.register_module_parameter_registration_hook,
+                torch.nn.modules.module.register_module_buffer_registration_hook,
+                torch.nn.modules.module.register_module_module_registration_hook,
+            ):
+                register(_tell_of_change)
+        if more > 0 and _WATCHERS == 1:
+            for name in _METHODS:
+                _PATCHED[name] = getattr(nn.Module, name)
+                setattr(nn.Module, name, _told_of(_PATCHED[name]))
+        elif _WATCHERS == 0:
+            for name in _METHODS:
+                setattr(nn.Module, name, _PATCHED[name])
+
+
+def _told_of(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def told(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        watched = _WATCHED.get()
+        if watched is not None:
+            watched[0](self)
+        return method(self, *args, **kwargs)
+
+    return told
+
+
+def _tell_of_change(module: nn.Module, name: str, value: object) -> None:
+    watched = _WATCHED.get()
+    if watched is not None:
+        watched[1](module, name)
 
 
 class MovableModule(nn.Module, ABC):

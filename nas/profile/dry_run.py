@@ -13,8 +13,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from nas._compat.torch_internals import TorchDispatchMode, can_decompose, children_of, drop_hooks, own_parameters
 from nas.checks import plain_int
+from nas.copies import copy_module
 from nas.errors import NasError, NasTypeError, NasValueError, explain
-from nas.weightless import copy_to_meta
 
 Example: TypeAlias = "Tensor | Sequence[Tensor] | Sequence[int]"
 Shape: TypeAlias = tuple[int, ...]
@@ -106,7 +106,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("profile needs an nn.Module or a ModelSpace", got=model))
-    twin = copy_to_meta(model)
+    twin = copy_module(model, on_meta=True)
     for module in twin.modules():
         _drop_hooks(module)
     return twin.eval()

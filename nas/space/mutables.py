@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypeVar, final, get_args, overload
 
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.checks import check_int, check_word, plain_int
+from nas.copies import copy_module
 from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.foreign import own
 from nas.space.questions import Question, ask, chosen_items, current_handler, inside, scope_name, within
 
 T = TypeVar("T")
@@ -335,7 +336,7 @@ def _name(kind: str, label: str | None) -> str:
 def _build_candidate(question: Question, key: Answer, candidate: Candidate) -> nn.Module:
     """Builds one candidate inside its label scope, and says whose it is when that fails."""
     if isinstance(candidate, nn.Module):
-        return candidate
+        return own(candidate)
     with inside(question, key, question.domain.index(key)):
         return make_module(candidate, lambda: f"candidate {key!r} of {question.describe()}")
 
@@ -344,7 +345,7 @@ def _block_factory(
     block: nn.Module | Sequence[Candidate] | Callable[[int], nn.Module], where: str
 ) -> Callable[[int], nn.Module]:
     if isinstance(block, nn.Module):
-        return lambda index: copy.deepcopy(block)
+        return lambda index: copy_module(block)
     if isinstance(block, Sequence):
         if not all(isinstance(item, nn.Module) or callable(item) for item in block):
             raise NasTypeError(explain("each block must be a module, a class or a function", got=block, where=where))
@@ -352,7 +353,7 @@ def _block_factory(
 
         def pick(index: int) -> nn.Module:
             item = items[index]
-            return item if isinstance(item, nn.Module) else make_module(item, lambda: f"block {index} of {where}")
+            return own(item) if isinstance(item, nn.Module) else make_module(item, lambda: f"block {index} of {where}")
 
         return pick
     if callable(block):
@@ -375,4 +376,4 @@ def make_module(factory: Callable[[], nn.Module], where: Callable[[], str]) -> n
         raise NasTypeError(
             explain("a factory must return an nn.Module", got=module, where=where(), mend="return the module it builds")
         )
-    return module
+    return own(module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.foreign import Making, Seen
 from nas.random_state import untouched
 from nas.space.discover import Discover
 from nas.space.questions import Answering, Handler, default_answer, handling, is_handled, label_scope
@@ -144,6 +144,14 @@ class Program:
             if not isinstance(mutator, Mutator):
                 raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
         self._checked = self._needs_numbers = False
+        self._seen = Seen()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seen": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._seen = Seen()
 
     @property
     def name(self) -> str:
@@ -162,11 +170,12 @@ class Program:
         Raises:
             NasTypeError: the program or a mutator builds something that is no module.
         """
-        with handling(handler), nullcontext() if device is None else torch.device(device):
+        making = Making(self._seen, on_meta=device is not None and torch.device(device).type == "meta")
+        with handling(handler), nullcontext() if device is None else torch.device(device), making.active():
             if isinstance(self.source, nn.Module):
-                model: object = copy.deepcopy(self.source)
+                model: object = making.copied(self.source)
             else:
-                args, kwargs = copy.deepcopy((self.args, self.kwargs))
+                args, kwargs = making.copied_arguments((self.args, self.kwargs))
                 model = self.source(*args, **kwargs)
             if not isinstance(model, nn.Module):
                 if not self.modules:
@@ -187,7 +196,7 @@ class Program:
                         explain("mutate must return an nn.Module or None", got=changed, where=type(mutator).__name__)
                     )
                 model = model if changed is None else changed
-        return model if device is None else model.to(device)
+            return making.finish(model, device)
 
     def without_weights(
         self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
@@ -223,14 +232,6 @@ class Program:
 
     def _check_function(self, module: object, handler: Discover) -> None:
         again, answering, _ = self.without_weights(lambda: Answering(default_answer))
-        if again is module and isinstance(module, nn.Module):
-            raise NasValueError(
-                explain(
-                    "two builds share no storage, but this factory returns the same module each time",
-                    got=self.source,
-                    mend="build a new one in it, or give the module itself as the source",
-                )
-            )
         asked, shapes, others = set(handler.default), _shapes(module), _shapes(again)
         differences = [
             f"the choice {label!r} is asked in one of the two" for label in sorted(asked ^ set(answering.answers))

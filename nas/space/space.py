@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, final
 import torch
 from torch import nn
 
+from nas.copies import copy_module
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.random_state import Rng, as_rng
@@ -17,7 +18,6 @@ from nas.space.exploration import Exploration
 from nas.space.program import Device, Mutator, Program
 from nas.space.questions import Answering, Handler, answering
 from nas.tree import Choice, SearchSpace, Where, draw_html, draw_text, size_text, unknown_label
-from nas.weightless import copy_to_meta
 
 H = TypeVar("H", bound=Handler)
 
@@ -368,7 +368,7 @@ class ModelSpace:
         make = answering(sample, rng, loose=loose)
         if device is not None and torch.device(device).type == "meta":
             module, handler, where = self.without_weights(make)
-            module = copy_to_meta(module) if where == "cpu" and isinstance(module, nn.Module) else module
+            module = copy_module(module, on_meta=True) if where == "cpu" and isinstance(module, nn.Module) else module
         else:
             handler = make()
             module = self.construct(handler, device)
