@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas import ModelSpace, NasError, NasTypeError, ValueChoice
+from nas import ModelSpace, NasError, ValueChoice
 from nas.export import to_code
 from nas.oneshot import PathSupernet, RelaxedSupernet
 from nas.profile import profile
-from nas.weightless import copy_to_meta
 
 X = (torch.zeros(2, 4),)
 
@@ -169,19 +168,3 @@ def test_what_a_choice_refuses_is_refused_at_once() -> None:
     with pytest.raises(NasError, match="the same label is the same choice"):
         ModelSpace(Refused)
     assert len(runs) == 1
-
-
-def test_a_copy_on_the_meta_device_touches_nothing() -> None:
-    space = ModelSpace(Net)
-    model = space.build(space.default())
-    model.table = {"rows": [torch.ones(2)], "tied": model.body.weight}  # type: ignore[assignment]
-    twin = copy_to_meta(model)
-    assert twin.table["rows"][0].is_meta  # type: ignore[index]
-    assert twin.table["tied"] is twin.body.weight  # type: ignore[index]
-    assert not any(parameter.is_meta for parameter in model.parameters())
-    model.lock = open(__file__)  # type: ignore[assignment] # noqa: SIM115
-    try:
-        with pytest.raises(NasTypeError, match="the module cannot be copied"):
-            copy_to_meta(model)
-    finally:
-        model.lock.close()  # type: ignore[operator]

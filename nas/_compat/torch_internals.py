@@ -42,6 +42,7 @@ __all__ = [
     "own_buffers",
     "own_parameters",
     "persists",
+    "plain_attributes",
     "running_iterator",
     "storage_key",
     "tree_flatten",
@@ -70,6 +71,12 @@ def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     return module._modules
 
 
+def plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module keeps beside its parameters, buffers and children, and has hooks for."""
+    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 TENSOR_DICTS = ("_parameters", "_buffers")
 """Under which names in `vars(module)` its tensors are."""
 

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from nas._compat.torch_internals import TorchDispatchMode, can_decompose, children_of, drop_hooks, own_parameters
 from nas.checks import plain_int
-from nas.copies import copy_module
+from nas.copying import copy_module
 from nas.errors import NasError, NasTypeError, NasValueError, explain
 
 Example: TypeAlias = "Tensor | Sequence[Tensor] | Sequence[int]"

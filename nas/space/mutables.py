@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.checks import check_int, check_word, plain_int
-from nas.copies import copy_module
+from nas.copying import copy_module, own
 from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.foreign import own
 from nas.space.questions import Question, ask, chosen_items, current_handler, inside, scope_name, within
 
 T = TypeVar("T")

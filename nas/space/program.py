@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from nas.copying import Making, Seen
 from nas.errors import NasTypeError, NasValueError, close_names, explain
-from nas.foreign import Making, Seen
 from nas.random_state import untouched
 from nas.space.discover import Discover
 from nas.space.questions import Answering, Handler, default_answer, handling, is_handled, label_scope

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, final
 import torch
 from torch import nn
 
-from nas.copies import copy_module
+from nas.copying import copy_module
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.random_state import Rng, as_rng

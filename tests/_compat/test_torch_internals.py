@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,7 @@ from nas._compat.torch_internals import (
     own_buffers,
     own_parameters,
     persists,
+    plain_attributes,
     running_iterator,
     storage_key,
     tree_flatten,
@@ -40,6 +43,7 @@ from nas._compat.torch_internals import (
     tree_map,
     tree_unflatten,
     version_of,
+    watching_modules,
 )
 
 
@@ -234,6 +238,32 @@ def test_trees_of_tensors_come_apart_and_together_again() -> None:
     assert repr(tree_flatten(tree)[1]) == repr(spec) != repr(tree_flatten((tree,))[1])
     doubled = tree_map(lambda leaf: leaf * 2 if isinstance(leaf, Tensor) else leaf, tree)
     assert doubled[0]["a"][0].tolist() == [2, 2]
+
+
+def test_modules_that_are_made_or_changed_are_told_of() -> None:
+    before = nn.Linear(2, 2)
+    own, made, changed = nn.Module.__init__, list[nn.Module](), list[str]()
+    with watching_modules(made.append, lambda module, name: changed.append(name)):
+        layer = nn.Linear(2, 2)
+        twin = copy.deepcopy(before)
+        before.extra = nn.ReLU()
+        before.register_buffer("more", torch.zeros(1))
+        thread = threading.Thread(target=nn.Tanh)
+        thread.start()
+        thread.join()
+    nn.Sigmoid()
+    assert [id(module) for module in made] == [id(layer), id(twin), id(before.extra)]
+    assert changed == ["weight", "bias", "extra", "more"]
+    assert nn.Module.__init__ is own
+
+
+def test_what_a_module_keeps_beside_tensors_and_children() -> None:
+    net = nn.Sequential(nn.ReLU())
+    net.register_buffer("buffer", torch.zeros(1))
+    net.note = 3  # type: ignore[assignment]
+    kept = plain_attributes(net)
+    assert kept["note"] == 3
+    assert not any(value is found for value in kept.values() for found in (children_of(net), own_buffers(net)))
 
 
 def test_a_loader_holds_the_iterator_of_persistent_workers() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from nas._compat.torch_internals import TENSOR_DICTS, own_buffers, own_parameters
+from nas._compat.torch_internals import own_buffers, own_parameters, plain_attributes
 from nas.errors import NasError, NasTypeError, explain
 
 T = TypeVar("T")
@@ -96,9 +96,7 @@ def _cannot_be_copied(thing: object, error: Exception) -> NasTypeError:
     where, why = "", error
     if isinstance(thing, nn.Module):
         for path, module in thing.named_modules():
-            for name, value in vars(module).items():
-                if name in (*TENSOR_DICTS, "_modules"):
-                    continue
+            for name, value in plain_attributes(module).items():
                 try:
                     copy.deepcopy(value, {id(tensor): tensor for tensor in _tensors({name: value})})
                 except Exception as found:
@@ -122,9 +120,8 @@ def _locks(thing: object, depth: int, seen: set[int]) -> Iterator[Any]:
         yield thing
     elif isinstance(thing, nn.Module):
         for module in thing.modules():
-            for name, value in vars(module).items():
-                if name not in (*TENSOR_DICTS, "_modules"):
-                    yield from _locks(value, depth, seen)
+            for value in plain_attributes(module).values():
+                yield from _locks(value, depth, seen)
     else:
         inside: Any = thing if isinstance(thing, list | tuple | set) else getattr(thing, "__dict__", {}).values()
         for item in thing.values() if isinstance(thing, dict) else inside:

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from nas._compat.torch_internals import TENSOR_DICTS, children_of, own_buffers, own_parameters, watching_modules
-from nas.copies import Memo, copy_module, deep_copy, move
+from nas._compat.torch_internals import children_of, own_buffers, own_parameters, plain_attributes, watching_modules
+from nas.copying.copies import Memo, copy_module, deep_copy, move
 
 T = TypeVar("T")
 Seen = WeakValueDictionary[int, Tensor]
@@ -37,7 +37,8 @@ class Making:
 
     def __init__(self, seen: Seen, *, on_meta: bool) -> None:
         self._seen, self._on_meta = seen, on_meta
-        self._made: dict[int, nn.Module] = {}
+        # Ids alone, lest candidates that are dropped live on; a foreign module lives all the while, so its id is its own.
+        self._made: set[int] = set()
         self._changed: dict[tuple[int, str], tuple[nn.Module, str, dict[str, Any], Any]] = {}
         self._memo: Memo = {}
 
@@ -57,7 +58,7 @@ class Making:
                     parts[name] = before
 
     def _note_made(self, module: nn.Module) -> None:
-        self._made[id(module)] = module
+        self._made.add(id(module))
 
     def _note_change(self, module: nn.Module, name: str) -> None:
         if id(module) in self._made or (id(module), name) in self._changed:
@@ -83,9 +84,12 @@ class Making:
         return deep_copy(arguments, self._memo, sharing=True)
 
     def own(self, module: nn.Module) -> nn.Module:
-        """The module if the program made it, with copies of what it did not make inside; else a copy."""
-        if self._is_foreign(module):
-            return self.copied(module)
+        """The module if the program made it, whatever is inside; else a copy."""
+        return self.copied(module) if self._is_foreign(module) else module
+
+    def finish(self, module: nn.Module, device: torch.device | str | int | None) -> nn.Module:
+        """What the run has built, with copies of all that it did not make, on a device."""
+        module = self.own(module)
         pending, visited = [module], set[int]()
         while pending:
             part = pending.pop()
@@ -98,12 +102,8 @@ class Making:
                     children[name] = self.copied(child)  # type: ignore[arg-type]  # a module
                 elif child is not None:
                     pending.append(child)
-            self._own_attributes(part)
-        return module
-
-    def finish(self, module: nn.Module, device: torch.device | str | int | None) -> nn.Module:
-        """What the run has built, all of it its own, on a device."""
-        module = self.own(module)
+            if not type(part).__module__.startswith("torch.nn.modules."):
+                self._own_attributes(part)
         for part in module.modules():
             for tensors in (own_parameters(part), own_buffers(part)):
                 for name, tensor in tensors.items():
@@ -116,14 +116,14 @@ class Making:
         found = self._memo.get(id(module))
         if found is None:
             found = copy_module(module, self._memo, on_meta=self._on_meta)
-            self._made.update((id(part), part) for part in found.modules())
+            self._made.update(map(id, found.modules()))
         assert isinstance(found, nn.Module)
         return found
 
     def _own_attributes(self, module: nn.Module) -> None:
         """Foreign modules that it keeps beside its children, in plain attributes, lists and dicts."""
-        for name, value in list(vars(module).items()):
-            if name not in (*TENSOR_DICTS, "_modules") and self._holds_foreign(value):
+        for name, value in plain_attributes(module).items():
+            if isinstance(value, nn.Module | list | tuple | dict) and self._holds_foreign(value):
                 vars(module)[name] = self._replaced(value)
 
     def _holds_foreign(self, value: object) -> bool:
