@@ -37,7 +37,7 @@ class Making:
 
     def __init__(self, seen: Seen, *, on_meta: bool) -> None:
         self._seen, self._on_meta = seen, on_meta
-        # Ids alone, lest candidates that are dropped live on; a foreign module lives all the while, so its id is its own.
+        # Ids alone, lest candidates that are dropped live on; a foreign module lives all the while, and keeps its id.
         self._made: set[int] = set()
         self._changed: dict[tuple[int, str], tuple[nn.Module, str, dict[str, Any], Any]] = {}
         self._memo: Memo = {}

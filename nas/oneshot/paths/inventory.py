@@ -176,7 +176,8 @@ class Inventory:
                     raise _lazy(name)
                 continue  # beside the architecture no forward pass has sized it
             shape, known = tuple(place.tensor.shape), self.entries.get(name)
-            seen.setdefault(name, place)
+            if seen.setdefault(name, place) is not place:
+                continue  # tied to a place that was noted
             if known is None:
                 size, number = place.tensor.numel(), len(self.probes)
                 self.entries[name] = Entry(place.module, place.local, shape, size, number, built.sample)

@@ -431,3 +431,26 @@ def test_choices_behind_values_are_paths_too() -> None:
     supernet = PathSupernet(looped, example_input=(x,))
     for sample in looped.grid():
         assert_same_step(supernet, sample, x, train=True)
+
+
+class TiedLanguageModel(nn.Module):
+    """Its head is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ValueChoice([4, 6], label="width")
+        self.embedding, self.act = nn.Embedding(9, width), LayerChoice([nn.ReLU, nn.Tanh], label="act")
+        self.head = nn.Linear(width, 9, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(self.act(self.embedding(x))))
+
+
+def test_tied_tensors_are_one_in_the_store() -> None:
+    tied = ModelSpace(TiedLanguageModel)
+    x = torch.randint(0, 9, (3, 4))
+    supernet = PathSupernet(tied, example_input=(x,))
+    assert sum(p.numel() for p in supernet.parameters()) == 9 * 6
+    for sample in tied.grid():
+        assert_same_step(supernet, sample, x, train=True)
