@@ -50,13 +50,15 @@ class Exploration:
 
     Args:
         ask: runs the program once.
+        looks: whether it looks at what it has built, as mutators do: then LayerChoices and Repeats are answered
+            otherwise too.
 
     Attributes:
         doubts: what could not be found out for certain: labels -> why.
     """
 
-    def __init__(self, ask: Ask) -> None:
-        self._runs = Runs(ask, RUNS)
+    def __init__(self, ask: Ask, *, looks: bool = False) -> None:
+        self._runs, self._looks = Runs(ask, RUNS), looks
         self._matters: dict[Entry, tuple[str, ...]] = {}
         self._mixtures: dict[frozenset[str], list[Sample]] = {}
         self._met: dict[str, list[Answer]] = {}
@@ -125,7 +127,8 @@ class Exploration:
         return len(self._runs.made) > before
 
     def _shifts(self, run: Run, values: Mapping[str, Answer]) -> int:
-        most = max((len(self._tried(label)) for label in run.plain if label not in values), default=0)
+        asked = run.values if self._looks else run.plain
+        most = max((len(self._tried(label)) for label in asked if label not in values), default=0)
         return most if not values else min(most, _SHIFTS)
 
     def _shifted(self, values: Mapping[str, Answer], shift: int) -> Callable[[Question], Answer]:

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from nas._compat.torch_internals import children_of
 from nas.copying import Making, Seen
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import untouched
 from nas.space.discover import Discover
-from nas.space.questions import Answering, Handler, default_answer, handling, is_handled, label_scope
+from nas.space.questions import Answering, Handler, asked_so_far, default_answer, handling, is_handled, label_scope
 from nas.weightless import without_weights
 
 M = TypeVar("M", bound=nn.Module)
@@ -81,13 +82,17 @@ class Mutator(ABC):
         """Changes `model` in place (return None), or returns the module that takes its place."""
 
 
-def replace_module(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
+def replace_module(model: nn.Module, name: str, new: nn.Module, *, alone: bool = False) -> nn.Module:
     """Puts a module in the place of the submodule with this dotted name, as in `named_modules()`.
+
+    A submodule that is used in several places (one activation for all layers, say), of which `named_modules()` names
+    the first alone, is replaced in all of them.
 
     Args:
         model: the model to change; the empty name stands for the model itself.
         name: such as "layer1.0.conv2".
         new: the module to put there.
+        alone: whether the other places of a submodule that is used in several keep it.
 
     Returns:
         The model (for the empty name, `new`).
@@ -97,8 +102,9 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
         NasTypeError: `new` is no module.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-        >>> replace_module(net, "1", nn.Tanh())[1]
+        >>> act = nn.ReLU()
+        >>> net = nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act)
+        >>> replace_module(net, "1", nn.Tanh())[3]
         Tanh()
     """
     if not isinstance(new, nn.Module):
@@ -110,7 +116,12 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
     if name not in modules:
         names = [known for known in modules if known]
         raise NasValueError(f"{type(model).__name__} has no submodule {name!r}; {close_names(name, names)}")
-    modules[parent_name].register_module(leaf, new)
+    old = modules[name]
+    places = [
+        (parent, child) for parent in model.modules() for child, found in children_of(parent).items() if found is old
+    ]
+    for parent, child in [(modules[parent_name], leaf)] if alone else places:
+        parent.register_module(child, new)
     return model
 
 
@@ -145,9 +156,10 @@ class Program:
                 raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
         self._checked = self._needs_numbers = False
         self._seen = Seen()
+        self._idle = {id(mutator): mutator for mutator in self.mutators}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_seen": None}
+        return {**self.__dict__, "_seen": None, "_idle": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -189,14 +201,27 @@ class Program:
                     )
                 )
             for mutator in self.mutators:
-                with label_scope(type(mutator).__name__):
-                    changed = mutator.mutate(model)
-                if changed is not None and not isinstance(changed, nn.Module):
-                    raise NasTypeError(
-                        explain("mutate must return an nn.Module or None", got=changed, where=type(mutator).__name__)
-                    )
-                model = model if changed is None else changed
+                model = self._mutated(model, mutator)
             return making.finish(model, device)
+
+    def _mutated(self, model: nn.Module, mutator: Mutator) -> nn.Module:
+        idle = id(mutator) in self._idle
+        before = (_look(model), asked_so_far()) if idle else ()
+        with label_scope(type(mutator).__name__):
+            changed = mutator.mutate(model)
+        if changed is not None and not isinstance(changed, nn.Module):
+            raise NasTypeError(
+                explain("mutate must return an nn.Module or None", got=changed, where=type(mutator).__name__)
+            )
+        model = model if changed is None else changed
+        if idle and before != (_look(model), asked_so_far()):
+            self._idle.pop(id(mutator), None)
+        return model
+
+    @property
+    def idle(self) -> str:
+        """The mutators that have changed nothing and asked nothing so far, with what they were told to look for."""
+        return ", ".join(map(_described, self._idle.values()))
 
     def without_weights(
         self, make: Callable[[], H], *, serves: Callable[[nn.Module], bool] | None = None, alone: bool = True
@@ -251,6 +276,19 @@ class Program:
                     "a global, a random number)",
                 )
             )
+
+
+def _described(mutator: Mutator) -> str:
+    """Its class and its attributes."""
+    kept = (
+        f"{k}={v.__name__ if isinstance(v, type) else repr(v)}" for k, v in getattr(mutator, "__dict__", {}).items()
+    )
+    return f"{type(mutator).__name__}({', '.join(kept)})"
+
+
+def _look(model: nn.Module) -> tuple[object, ...]:
+    """What a mutator may change: which modules stand where, and what they say of themselves."""
+    return tuple((name, id(module)) for name, module in model.named_modules(remove_duplicate=False)), repr(model)
 
 
 def _shapes(module: object) -> dict[str, str]:

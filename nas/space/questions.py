@@ -92,6 +92,7 @@ class _Construction:
     scope: tuple[str, ...] = ()
     former_scope: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
+    asked: int = 0
 
 
 _CONSTRUCTION: ContextVar[_Construction | None] = ContextVar("nas_construction", default=None)
@@ -111,6 +112,12 @@ def handling(handler: Handler) -> Iterator[None]:
 def is_handled() -> bool:
     """Whether a handler is active: whether a constructor runs inside a model space."""
     return _CONSTRUCTION.get() is not None
+
+
+def asked_so_far() -> int:
+    """How many choices the construction that runs has asked."""
+    construction = _CONSTRUCTION.get()
+    return 0 if construction is None else construction.asked
 
 
 def current_handler() -> Handler:
@@ -190,6 +197,7 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
     if construction is None:
         _warn_outside(kind, label)
         construction = _Construction(Answering(default_answer))
+    construction.asked += 1
     former = ""
     if label is None:
         former = _counted(construction, construction.former_scope, f"{kind}_", first="1")

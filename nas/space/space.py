@@ -54,9 +54,12 @@ class ModelSpace:
     def __init__(self, source: object, *args: Any, mutators: Iterable[Mutator] = (), **kwargs: Any) -> None:
         self._explore(Program(source, args, kwargs, mutators))
         if not self.search_space.choices:
+            nothing = (
+                f", and these mutators found nothing to change in it: {idle}" if (idle := self.program.idle) else ""
+            )
             raise NasValueError(
                 explain(
-                    f"a model space needs at least one choice, but {self.name} asks none",
+                    f"a model space needs at least one choice, but {self.name} asks none{nothing}",
                     mend="ask a ValueChoice, LayerChoice, InputChoice or Repeat in its constructor (and decorate its "
                     "class with @model_space when you pass an instance), or give mutators",
                 )
@@ -73,10 +76,13 @@ class ModelSpace:
         self.program = program
         self.hyperparameters: dict[str, Domain] = {}
         self._settings = SearchSpace(())
-        exploration = Exploration(program.ask)
+        exploration = Exploration(program.ask, looks=bool(program.mutators))
         self.search_space = self._architecture = exploration.explore()
         self._followers, self._former = exploration.followers, exploration.former
         self._exploration: Exploration | None = exploration
+        if program.idle and self.search_space.choices:
+            text = f"These mutators found nothing to change in {self.name}, and asked no choice: {program.idle}."
+            warnings.warn(text, UserWarning, stacklevel=4)
         if not self.exact:
             self._warn(stacklevel=4)
 
