@@ -6,9 +6,11 @@ import functools
 import hashlib
 import inspect
 import os
+import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType
@@ -73,6 +75,11 @@ class _Reader:
             return
         self._seen.add(id(thing))
         self._kept.append(thing)
+        # What cannot be looked at (a property that raises, a class of C) has no say: no search fails by that.
+        with suppress(Exception):
+            self._read(thing)
+
+    def _read(self, thing: object) -> None:
         if isinstance(thing, functools.partial):
             self.read(thing.func)
         elif isinstance(thing, MethodType):
@@ -87,10 +94,11 @@ class _Reader:
             self._read_settings(thing)
 
     def _read_function(self, function: FunctionType) -> None:
-        function = inspect.unwrap(function)
-        if not _is_users(function.__code__.co_filename):
-            return
+        inner = inspect.unwrap(function)
+        function = inner if isinstance(inner, FunctionType) else function  # A wrapper around a builtin has the code.
         code = function.__code__
+        if not _is_users(code.co_filename):
+            return
         text = [_describe(code), repr(_plain(function.__defaults__)), repr(_plain(function.__kwdefaults__))]
         for name in sorted(set(_names(code))):
             value = function.__globals__.get(name)
@@ -195,7 +203,19 @@ def _is_users(file: str) -> bool:
         return False
     if file.startswith("<"):
         return True
-    ours = Path(__file__).resolve().parents[1]
-    installed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    path = os.path.realpath(file)
-    return not any(path.startswith(str(folder.resolve()) + os.sep) for folder in (ours, *installed))
+    ours = str(Path(__file__).resolve().parents[1])
+    paths = {file, os.path.realpath(file)}
+    if any({"site-packages", "dist-packages"} & set(Path(path).parts) for path in paths):
+        return False
+    return not any(
+        path.startswith(folder + os.sep) for path in paths for folder in (ours, *_installed(tuple(sys.path)))
+    )
+
+
+@functools.cache
+def _installed(search: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders of what is installed: Python's own, those of sites, and any on the path that an installer filled."""
+    folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    folders += [*site.getsitepackages(), site.getusersitepackages()]
+    folders += [entry for entry in search if entry and any(Path(entry).glob("*.dist-info"))]
+    return tuple({os.path.realpath(folder) for folder in folders} | set(folders))
