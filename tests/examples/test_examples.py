@@ -219,3 +219,12 @@ def test_lightning_digits_loads_its_data_once(tmp_path: Path, run: Callable[...,
     assert float(found.group(1)) > 50  # two epochs; the full run passes 95
     assert re.search(r"its files: checkpoints, events\.out\.\S+, hparams\.yaml", out)
     assert [path.name for path in tmp_path.iterdir()] == ["nas-experiments"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "choices"), [("timm_network.py", 11), ("hugging_face_encoder.py", 7)])
+def test_a_foreign_network_becomes_a_space(name: str, choices: int, run: Callable[..., str]) -> None:
+    out = run(name, 2, 1)
+    assert f"{choices} choices" in out
+    assert "2 trials: 2 complete" in out
+    assert out.splitlines()[-1].endswith("top/1.onnx")
