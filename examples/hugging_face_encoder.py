@@ -1,6 +1,6 @@
 """A Hugging Face encoder becomes a model space by two mutators; then costs, a search, an ONNX file.
 
-Run it by `python examples/hugging_face_encoder.py [trials] [epochs]`; it needs transformers and onnx. A small BERT, made
+Run it by `python examples/hugging_face_encoder.py [trials] [epochs]`; it needs transformers and onnx. A BERT, made
 from its config, learns to tell from 64 letters which page of Python's documentation they come from, in about a minute.
 """
 

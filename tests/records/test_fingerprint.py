@@ -71,7 +71,7 @@ class Raises:
         type("Odd", (), {"__module__": 3}),
         type("Odd", (), {"__module__": 3})(),
     ],
-    ids=str,
+    ids=lambda thing: type(thing).__name__,
 )
 def test_nothing_that_a_user_gives_makes_it_fail(strange: Any) -> None:
     def train(model: object) -> object:
