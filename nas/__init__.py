@@ -40,6 +40,7 @@ from nas.protocols import (
     Task,
     Trial,
     TrialState,
+    keep_weights,
     report,
     trial_directory,
 )
@@ -125,6 +126,7 @@ __all__ = [
     "draw",
     "execute",
     "export",
+    "keep_weights",
     "label_scope",
     "load_sample",
     "model_space",

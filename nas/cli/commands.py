@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +17,7 @@ import typer
 
 from nas.cli.catalogue import Catalogue, UnknownName, describe_trial
 from nas.cli.loading import open_file
-from nas.errors import NasError
+from nas.errors import NasError, NasValueError
 from nas.opened import Opening
 
 if TYPE_CHECKING:
@@ -228,34 +227,33 @@ def enqueue(
 def export(
     name: Name,
     trial: Annotated[int | None, typer.Argument(help="The best one where omitted.")] = None,
-    onnx: Annotated[
-        bool, typer.Option("--onnx", help="An ONNX file with the weights that the trial began with.")
-    ] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="An ONNX file.")] = False,
     code: Annotated[bool, typer.Option("--code", help="A Python file that rebuilds the architecture.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The sample (the usual).")] = False,
+    trained: Annotated[bool, typer.Option("--trained", help="With the weights that it was judged with.")] = False,
+    inherit: Annotated[bool, typer.Option("--inherit", help="With the shared weights of one-shot search.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder to write to.")] = None,
     directory: Directory = HERE,
     storage: Storage = None,
     file: File = None,
 ) -> None:
-    """Write the architecture of a trial as a sample (JSON), ONNX or Python code, and print where."""
-    from nas.domains import dumps_sample, save_sample
+    """Write the architecture of a trial as a sample, ONNX or code, with the weights it began with or others."""
+    from nas.cli.exporting import write_trial
 
     with _errors():
+        if (trained and inherit) or onnx + code + as_json > 1:
+            raise NasValueError("Say one of --trained and --inherit, and one of --onnx, --code and --json.")
         catalogue = Catalogue(directory=directory, storage=storage)
         results = catalogue.find(name)
-        chosen = catalogue.trial(results, trial)
-        formatter = "onnx" if onnx else "code" if code else "dict"
-        if formatter == "dict" and output is None:
-            typer.echo(dumps_sample(chosen.sample, indent=2))
-            return
-        folder = results.path / "exports" / str(chosen.number) if output is None else output
-        if formatter == "dict":
-            typer.echo(save_sample(chosen.sample, folder / "sample.json"))
-            return
-        experiment, _ = _reopen(name, directory, storage, file, accept_changes=True)
-        alone = replace(results, trials=[chosen], space=experiment.space)
-        typer.echo(alone.export_top_models(1, formatter, directory=folder)[0])
+        for line in write_trial(
+            results,
+            catalogue.trial(results, trial),
+            formatter="onnx" if onnx else "code" if code else "dict",
+            weights="trained" if trained else "inherit" if inherit else "fresh",
+            output=output,
+            reopen=lambda: _reopen(name, directory, storage, file, accept_changes=True)[0],
+        ):
+            typer.echo(line)
 
 
 @app.command()

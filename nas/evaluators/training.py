@@ -28,9 +28,10 @@ from nas.checks import check_int
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
+from nas.evaluators.judged_weights import judged_weights
 from nas.evaluators.settings import Settings
 from nas.evaluators.trial_callback import TrialCallback, metric_of, relayed, silenced
-from nas.protocols import Evaluator, Job
+from nas.protocols import Evaluator, Job, forget_weights
 from nas.random_state import seeded
 from nas.space import ModelSpace
 
@@ -102,6 +103,13 @@ class TrainingEvaluator(Evaluator):
     def folds(self) -> int | None:
         """Of the cross-validation on the training data; None where validation data was given."""
         return self._folds
+
+    @property
+    @final
+    def keeps_weights(self) -> bool:
+        """Whether the weights that a trial was judged with stay in its folder: not by `enable_checkpointing=False`."""
+        fixed = self._settings.fixed
+        return fixed.get("enable_checkpointing") is not False and not fixed.get("fast_dev_run")
 
     @final
     def trainer_arguments(self) -> dict[str, Any]:
@@ -182,7 +190,8 @@ class TrainingEvaluator(Evaluator):
             if directory is not None and total > 1:
                 directory = directory / f"run-{number}"
             _clear(directory)
-            trainer = self.trainer(directory=directory, callbacks=[follow], **answers)
+            kept = judged_weights(model, module, directory if self.keeps_weights else None)
+            trainer = self.trainer(directory=directory, callbacks=[follow, *kept], **answers)
             _train(trainer, module, data, follow, current)
             first = metric_of(trainer, self.metric)
             found = {self.metric: first} | {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -247,6 +256,7 @@ def _logger(directory: Path | None) -> Logger | bool:
 def _clear(directory: Path | None) -> None:
     """Removes what the same trial left when it was killed."""
     if directory is not None and directory.exists():
+        forget_weights(directory)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         for path in directory.glob("events.out.tfevents.*"):
             path.unlink()

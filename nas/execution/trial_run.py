@@ -15,7 +15,17 @@ from typing import Any, final
 
 from nas.domains import Sample
 from nas.errors import TrialPruned
-from nas.protocols import Evaluator, Job, Objectives, Trial, TrialState, TrialTimeout, as_metrics, evaluating
+from nas.protocols import (
+    Evaluator,
+    Job,
+    Objectives,
+    Trial,
+    TrialState,
+    TrialTimeout,
+    as_metrics,
+    evaluating,
+    forget_weights,
+)
 from nas.random_state import derive_seed, seeded
 
 
@@ -100,6 +110,9 @@ class Assignment:
 def _job(plan: Plan, assignment: Assignment, repeat: int, deadline: float | None) -> Job:
     """The job of one repeat; the curve and early stopping belong to the first."""
     folder = assignment.directory
+    folder = folder if folder is None or plan.repeats == 1 else folder / f"repeat-{repeat}"
+    if folder is not None:
+        forget_weights(folder)  # those of a run that was killed
     return Job(
         number=assignment.number,
         sample=assignment.sample,
@@ -108,7 +121,7 @@ def _job(plan: Plan, assignment: Assignment, repeat: int, deadline: float | None
         hyperparameters=plan.hyperparameters,
         on_report=assignment.on_report if repeat == 0 else None,
         deadline=deadline,
-        directory=folder if folder is None or plan.repeats == 1 else folder / f"repeat-{repeat}",
+        directory=folder,
         objective=plan.objectives.names[0] if len(plan.objectives.names) == 1 else None,
     )
 

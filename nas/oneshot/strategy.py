@@ -199,6 +199,8 @@ class SupernetStrategy(OneShotStrategy):
     def _evaluate(self, job: Job) -> dict[str, float]:
         """The metrics of a trial's sample, the one that counts first."""
         found = self._metrics(job.sample, job.model)
+        if self._trained.learner.has_weights and self._trained.evaluator.keeps_weights:
+            job.keep_weights()
         first = self._trained.module.metric
         return {first: found[first]} | found
 

@@ -8,6 +8,7 @@ from nas.protocols.evaluation import (
     as_metrics,
     as_number,
     evaluating,
+    keep_weights,
     report,
     trial_directory,
 )
@@ -15,6 +16,15 @@ from nas.protocols.objectives import Direction, Objectives, losses, usual_direct
 from nas.protocols.pareto import crowding, fronts
 from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
 from nas.protocols.strategy import OneShotStrategy, Strategy, Task, check_single
+from nas.protocols.trained_weights import (
+    copy_weights,
+    forget_weights,
+    load_weights,
+    read_state,
+    save_state,
+    weights_of_runs,
+    write_weights,
+)
 from nas.protocols.trial import Trial, TrialState
 
 __all__ = [
@@ -39,11 +49,19 @@ __all__ = [
     "as_metrics",
     "as_number",
     "check_single",
+    "copy_weights",
     "crowding",
     "evaluating",
+    "forget_weights",
     "fronts",
+    "keep_weights",
+    "load_weights",
     "losses",
+    "read_state",
     "report",
+    "save_state",
     "trial_directory",
     "usual_direction",
+    "weights_of_runs",
+    "write_weights",
 ]

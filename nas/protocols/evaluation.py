@@ -16,10 +16,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import inside_compiled
 from nas.checks import check_int
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
 from nas.protocols.objectives import Direction
+from nas.protocols.trained_weights import copy_weights, write_weights
 from nas.random_state import derive_seed
 from nas.space import ModelSpace
 
@@ -151,6 +153,41 @@ class Job:
         if self._on_report is not None and self._on_report(step, number):
             raise TrialPruned(f"stopped early at step {step} with {number:g}")
 
+    def keep_weights(self, model: nn.Module | None = None) -> None:
+        """Keeps weights as those that the trial is judged with; the latest call counts.
+
+        Args:
+            model: has them; the job's own where omitted.
+
+        Raises:
+            NasTypeError: it is no module.
+            NasValueError: it is of another architecture, or its weights cannot be read without executing code.
+        """
+        mine = self.model
+        model = mine if model is None else model
+        if not isinstance(model, nn.Module) or not isinstance(mine, nn.Module):
+            raise NasTypeError(explain("only a torch.nn.Module has weights to keep", got=model, where="keep_weights"))
+        model = inside_compiled(model)
+        if model.state_dict().keys() != mine.state_dict().keys():
+            raise NasValueError(
+                explain(
+                    "the weights to keep are those of the trial's architecture",
+                    got=type(model).__name__,
+                    where="keep_weights",
+                    mend="give the model that was handed in, or a copy of it",
+                )
+            )
+        directory = self.directory
+        if directory is not None and not write_weights(directory, copy_weights(model)):
+            raise NasValueError(
+                explain(
+                    "weights are kept as tensors, which are read without executing code",
+                    got=type(model).__name__,
+                    where="keep_weights",
+                    mend="let get_extra_state return tensors, numbers and texts, and dicts of these",
+                )
+            )
+
     def check_time(self) -> None:
         """Raises TrialTimeout when the time is up."""
         if self._deadline is not None and time.monotonic() > self._deadline:
@@ -193,6 +230,36 @@ def report(value: float, step: int | None = None) -> None:
     job = _JOB.get()
     if job is not None:
         job.report(value, step)
+
+
+def keep_weights(model: nn.Module) -> None:
+    """Keeps the weights of a model, as they are now, as those that the trial is judged with.
+
+    They are what `export_top_models(weights="trained")`, `trial.checkpoint` and `nas export --trained` give. Call it
+    where the value is measured that the function returns; the latest call counts. Outside a trial it does nothing, so
+    that the same function serves retraining.
+
+    Args:
+        model: that the evaluator was handed, or a copy of it (a moving average of its weights, say).
+
+    Raises:
+        NasTypeError, NasValueError: a model of another architecture.
+
+    Example:
+        >>> def train(model):
+        ...     best = 0.0
+        ...     for epoch in range(3):
+        ...         accuracy = 0.5 + 0.1 * epoch  # train and validate
+        ...         if accuracy > best:
+        ...             best = accuracy
+        ...             keep_weights(model)
+        ...     return best
+        >>> train(nn.Linear(2, 2))
+        0.7
+    """
+    job = _JOB.get()
+    if job is not None:
+        job.keep_weights(model)
 
 
 def trial_directory() -> Path:

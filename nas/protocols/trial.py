@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import final
 
 from nas.domains import Sample
 from nas.errors import ExperimentError, explain
+from nas.protocols.trained_weights import weights_file
 
 
 @final
@@ -52,6 +54,25 @@ class Trial:
     """What the global random generators of the evaluation were seeded with."""
     same_as: int | None = None
     """The number of the earlier trial of the same sample whose result this one took over, without an evaluation."""
+    directory: Path | None = field(default=None, compare=False, repr=False)
+    """Its folder; None outside an experiment."""
+
+    @property
+    def judged_in(self) -> Path | None:
+        """The folder of the evaluation: the trial's own, or that of the one whose result it took over."""
+        if self.directory is None or self.same_as is None:
+            return self.directory
+        return self.directory.parent / str(self.same_as)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file of the weights that the trial was judged with: a state dict of its architecture.
+
+        `model.load_state_dict(torch.load(trial.checkpoint, weights_only=True))` gives them to `space.build(sample)`.
+        None where the trial has not ended, or its evaluator kept none, or its value is a mean over several trainings.
+        """
+        ended = self.state in (TrialState.COMPLETE, TrialState.STOPPED)
+        return None if self.judged_in is None or not ended else weights_file(self.judged_in)
 
     @property
     def value(self) -> float | None:

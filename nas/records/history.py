@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, final
 
 from nas.domains import Sample, sample_key
@@ -12,6 +13,7 @@ from nas.errors import NasError
 from nas.execution import Outcome
 from nas.protocols import Objectives, Strategy, Task, Trial, TrialState
 from nas.records.ledger import Ledger, Record
+from nas.records.trial_folder import folder_of
 from nas.space import SearchSpace
 
 
@@ -29,6 +31,7 @@ class History:
         grow: is asked, for each sample of a trial that has ended, whether the space is known better now, and returns
             the better one or None. The strategy then begins anew, and lives through all that has happened in that
             space; so it comes to the same whenever the search is gone on with.
+        path: the experiment's folder, where each trial has its own.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class History:
         seed: int,
         max_trials: int | None = None,
         grow: Callable[[Sample], SearchSpace | None] = lambda sample: None,
+        path: Path | None = None,
     ) -> None:
         self._ledger, self._space, self._strategy, self._objectives = ledger, space, strategy, objectives
         self._seed, self._max_trials, self._grow = seed, max_trials, grow
+        self._path = path
         self._told: list[Trial] = []
         self.trials: dict[int, Trial] = {}
         self.running: set[int] = set()
@@ -104,6 +109,8 @@ class History:
         self._take(record.trial)
 
     def _take(self, trial: Trial) -> None:
+        if self._path is not None:
+            trial = replace(trial, directory=folder_of(self._path, trial.number))
         self.trials[trial.number] = trial
         if trial.state.is_finished:
             self.running.discard(trial.number)
@@ -168,9 +175,8 @@ class History:
         place = self._taken if queued else None
         number = self._ledger.start(sample, self._space, seed=seed, told=self.finished, place=place)
         self._taken += queued
-        trial = Trial(number=number, sample=sample, seed=seed)
-        self._take(trial)
-        return trial
+        self._take(Trial(number=number, sample=sample, seed=seed))
+        return self.trials[number]
 
     def adopt(self) -> Trial | None:
         """A trial that nobody runs, because its process was killed: from now on it is this process's."""
@@ -201,7 +207,7 @@ class History:
         self._ledger.finish(trial, order=self.finished, inputs=[] if self.inputs else outcome.inputs)
         self.inputs = self.inputs or outcome.inputs
         self._take(trial)
-        return trial
+        return self.trials[number]
 
     def _note(self, trial: Trial) -> None:
         if trial.state is TrialState.COMPLETE:

@@ -127,5 +127,6 @@ class Session:
             objectives=self._objectives,
             seed=self._seed,
             max_trials=max_trials,
+            path=self._path,
             grow=lambda sample: self._space.search_space if self._space.grow(sample) else None,
         )

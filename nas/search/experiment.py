@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 from nas.domains import Answer
 from nas.execution import Executor
 from nas.opened import hand_over, opened
-from nas.protocols import (
-    Direction,
-    EarlyStopping,
-    Evaluator,
-    ExperimentArguments,
-    OneShotTask,
-    Strategy,
-    Trial,
-)
+from nas.protocols import Direction, EarlyStopping, Evaluator, ExperimentArguments, OneShotTask, Strategy, Trial
 from nas.records import History, Session, describe_experiment
 from nas.search.arguments import (
     as_model_space,
@@ -35,6 +27,7 @@ from nas.search.results import Results, conclude
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop
 from nas.search.shared_weights import SharedWeights
+from nas.search.weights import chosen_weights
 from nas.space import Mutator
 
 if TYPE_CHECKING:
@@ -157,6 +150,7 @@ class Experiment:
             space=self.space,
             header=self._session.header,
             inputs=[] if self._session.history is None else self._session.history.inputs,
+            inherit=None if self.strategy.shared_training is None else self._shared_weights.inherit,
         )
 
     @property
@@ -190,14 +184,18 @@ class Experiment:
         k: int = 1,
         formatter: str = "dict",
         *,
+        weights: str | None = None,
         inherit_weights: bool = False,
         example_input: Any = None,
         directory: str | Path | None = None,
     ) -> list[Any]:
-        """The k best different architectures, best first; see `Results.export_top_models`."""
-        build = self._shared_weights.inherit if inherit_weights else None
+        """The k best different architectures, best first; see `Results.export_top_models`.
+
+        `inherit_weights=True` is another way to write `weights="inherit"`; where neither is said, they are fresh.
+        """
+        weights = chosen_weights(weights, inherit_weights)
         return self.results.export_top_models(
-            k, formatter, example_input=example_input, directory=directory, build=build
+            k, formatter, weights=weights, example_input=example_input, directory=directory
         )
 
     def retrain(

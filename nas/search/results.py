@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from nas.checks import check_int, check_word
-from nas.domains import Sample, sample_key
+from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain
 from nas.export import to_code
-from nas.protocols import Objectives, Trial, TrialState
+from nas.protocols import Objectives, Trial, TrialState, load_weights, read_state, save_state
 from nas.random_state import seeded
-from nas.records import Ledger, open_storage
+from nas.records import Ledger, folder_of, open_storage
 from nas.search.progress import Progress, count_text
+from nas.search.weights import WEIGHTS, checkpoint_of
 from nas.space import ModelSpace
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Results:
     """Shape and dtype of the tensors that the first model was called with."""
     run: dict[str, Any] = field(default_factory=dict)
     """What was asked of the latest run, where the results were loaded."""
+    inherit: Callable[[Sample], nn.Module] | None = None
+    """Makes the architecture of a sample with the shared weights of one-shot search, where there are some."""
 
     @classmethod
     def load(cls, path: Path, space: object = None, storage: str | BaseStorage | None = None) -> Results:
@@ -64,7 +67,7 @@ class Results:
         header = ledger.header
         objective = header["objective"] if header["named"] else next(iter(header["objective"].values()))
         return cls(
-            trials=[record.trial for record in records],
+            trials=[replace(r.trial, directory=folder_of(path, r.trial.number)) for r in records],
             objectives=Objectives(objective),
             path=path,
             header=header,
@@ -136,6 +139,7 @@ class Results:
         k: int = 1,
         formatter: str = "dict",
         *,
+        weights: str = "fresh",
         example_input: Any = None,
         directory: str | Path | None = None,
         build: Callable[[Sample], nn.Module] | None = None,
@@ -144,37 +148,55 @@ class Results:
 
         Args:
             k: how many at most.
-            formatter: "dict" for samples; "model" for modules with fresh weights (those the trial began with); "onnx"
-                and "code" for paths of files.
+            formatter: "dict" for samples; "model" for modules; "onnx" and "code" for paths of files.
+            weights: "fresh" for those that the trial began with; "inherit" for the shared ones of one-shot search;
+                "trained" for the very ones that the trial was judged with. With the last two, "model" gives modules in
+                evaluation mode, "code" writes RANK.pt beside RANK.py, and "dict" writes RANK.json and RANK.pt.
             example_input: for "onnx": a tensor, or a tuple of tensors, batch first; where omitted, one of the shape
                 that the evaluator called the model with.
             directory: where files go; `top` in the experiment's folder where omitted.
-            build: makes the module of a sample, for "model" and "onnx"; with fresh weights where omitted.
+            build: makes the module of a sample, in place of what `weights` says.
 
         Raises:
-            NasValueError: an unknown formatter, or k below 1.
-            ExperimentError: no trial is COMPLETE; no space was given; or no example input is known.
+            NasValueError: an unknown formatter or word for weights, or k below 1.
+            ExperimentError: no trial is COMPLETE; no space was given; no example input is known; or a trial has no
+                such weights.
         """
-
-        def make(trial: Trial) -> nn.Module:
-            return self.build(trial) if build is None else build(trial.sample)
-
+        check_word("weights", weights, WEIGHTS, where="export_top_models")
         makers: dict[str, Callable[[int, Trial, Path], Any]] = {
-            "dict": lambda rank, trial, folder: dict(trial.sample),
+            "dict": lambda rank, trial, folder: self._to_dict(trial, folder / str(rank), weights),
             "model": lambda rank, trial, folder: make(trial),
             "onnx": lambda rank, trial, folder: self._to_onnx(make(trial), folder / f"{rank}.onnx", example_input),
             "code": lambda rank, trial, folder: to_code(
-                self._space, trial.sample, folder / f"{rank}.py", hyperparameters=self._hyperparameters
+                self._space,
+                trial.sample,
+                folder / f"{rank}.py",
+                hyperparameters=self._hyperparameters,
+                weights=None if weights == "fresh" and build is None else make(trial),
             ),
         }
+
+        def make(trial: Trial) -> nn.Module:
+            return self.build(trial, weights) if build is None else build(trial.sample)
+
         check_word("formatter", formatter, list(makers), where="export_top_models")
-        if formatter in ("onnx", "code") and self.space is not None and not self.space.program.modules:
-            raise ExperimentError(
-                explain("a space without modules has none to write", got=formatter, mend='formatter="dict" or "model"')
-            )
+        if self.space is not None and not self.space.program.modules:
+            if formatter in ("onnx", "code"):
+                raise ExperimentError(
+                    explain(
+                        "a space without modules has none to write", got=formatter, mend='formatter="dict" or "model"'
+                    )
+                )
+            if weights != "fresh":
+                raise ExperimentError(
+                    explain("what a space without modules makes has no weights", got=weights, mend='weights="fresh"')
+                )
         best = self.top(check_int("k", k, least=1, where="export_top_models"))
         if not best:
             raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials"))
+        if weights == "trained":
+            for trial in best:
+                checkpoint_of(trial)  # before anything is written
         folder = self.path / "top" if directory is None else Path(directory)
         return [makers[formatter](rank, trial, folder) for rank, trial in enumerate(best, 1)]
 
@@ -191,11 +213,45 @@ class Results:
         """The evaluator's labels: a space given to `load` does not know of them."""
         return frozenset(self.header.get("hyperparameters", ()))
 
-    def build(self, trial: Trial) -> nn.Module:
-        """The architecture of a trial, with the weights that the trial began with."""
+    def build(self, trial: Trial, weights: str = "fresh") -> nn.Module:
+        """The architecture of a trial.
+
+        Args:
+            trial: of this experiment.
+            weights: "fresh" for those that the trial began with, "inherit" or "trained"; see `export_top_models`.
+
+        Raises:
+            ExperimentError: there are no such weights.
+        """
+        check_word("weights", weights, WEIGHTS, where="build")
+        if weights == "inherit":
+            return self._inherited(trial).eval()
+        file = checkpoint_of(trial) if weights == "trained" else None
         architecture = {label: answer for label, answer in trial.sample.items() if label not in self._hyperparameters}
-        with seeded(trial.seed):
-            return self._space.build(architecture)
+        first = trial if trial.same_as is None else next((t for t in self.trials if t.number == trial.same_as), trial)
+        with seeded(first.seed):
+            module = self._space.build(architecture)
+        return module if file is None else load_weights(module, file)
+
+    def _inherited(self, trial: Trial) -> nn.Module:
+        if self.inherit is None:
+            raise ExperimentError(
+                explain(
+                    "only one-shot search has a supernet with shared weights",
+                    got=self.header.get("strategy", "results without their strategy"),
+                    mend="Experiment.load(directory, space, evaluator, strategy) with a strategy of nas.oneshot",
+                )
+            )
+        return self.inherit(trial.sample)
+
+    def _to_dict(self, trial: Trial, stem: Path, weights: str) -> Sample:
+        """The sample; with weights that are not fresh, it and their state dict in files too."""
+        if weights != "fresh":
+            trained = weights == "trained"
+            state = read_state(checkpoint_of(trial)) if trained else self._inherited(trial).state_dict()
+            save_sample(trial.sample, stem.with_name(f"{stem.name}.json"))
+            save_state(stem.with_name(f"{stem.name}.pt"), state)
+        return dict(trial.sample)
 
     def _to_onnx(self, model: nn.Module, path: Path, example_input: Any) -> Path:
         from nas.export import to_onnx
