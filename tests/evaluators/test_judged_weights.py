@@ -140,7 +140,7 @@ def test_where_a_copy_is_judged_nothing_is_kept(tmp_path: Path, kind: type[Own])
 
 
 class Compiled(Own):
-    """Compiled without a compiler, which would take its time: hooks of the inner module are passed over all the same."""
+    """Compiled without a compiler, which would take its time: hooks inside are passed over all the same."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(torch.compile(model, backend="eager"))  # type: ignore[arg-type]  # it is a module

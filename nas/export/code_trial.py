@@ -1,0 +1,153 @@
+"""Runs a file that rebuilds an architecture in a fresh process in another folder, and compares what it builds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from nas.errors import ExperimentError, explain
+
+_PATIENCE = 600.0
+"""Seconds."""
+_CHILD = "from nas.export.code_trial import main; main()"
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+Facts: TypeAlias = dict[str, dict[str, Any]]
+"""What can be compared of two modules: their tensors, the sums of these, and what their modules are."""
+
+
+def facts_of(model: nn.Module) -> Facts:
+    """What can be compared of a module, as JSON."""
+    tensors: dict[str, Any] = {}
+    sums: dict[str, Any] = {}
+    for name, tensor in tensors_of(model).items():
+        lazy = is_lazy(tensor)
+        tensors[name] = "lazy" if lazy else [str(tensor.dtype), list(tensor.shape)]
+        if not lazy and tensor.numel() and not tensor.is_meta:
+            sums[name] = _sums(tensor)
+    modules = dict(_described(model))
+    return {"tensors": tensors, "sums": sums, "modules": modules}
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, tied ones under each of theirs."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return dict(parameters) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _sums(tensor: Tensor) -> list[float]:
+    flat = tensor.detach().to("cpu").reshape(-1)
+    numbers = flat.abs().double() if flat.is_complex() else flat.double()
+    places = torch.linspace(0, 1, len(numbers), dtype=torch.float64)
+    return [float(numbers.sum()), float(numbers.abs().sum()), float((numbers * places).sum())]
+
+
+def _described(model: nn.Module) -> Iterator[tuple[str, str]]:
+    usual = vars(nn.Module()).keys() | {"nas_architecture"}
+    for name, module in model.named_modules(remove_duplicate=False):
+        yield f"{name}: class", type(module).__qualname__
+        yield f"{name}: text", re.sub(r"0x[0-9a-fA-F]+", "", module.extra_repr())
+        for key, value in vars(module).items():
+            if key not in usual and _is_plain(value):
+                yield f"{name}.{key}", repr(value)
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) in (list, tuple, set, frozenset):
+        return all(map(_is_plain, value))  # type: ignore[call-overload]  # it is one of these
+    if type(value) is dict:
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return type(value) in _PLAIN
+
+
+def differences(here: Facts, again: Facts, there: Facts, trained: Facts | None) -> list[str]:
+    """In what the module that a file builds is another one.
+
+    Args:
+        here, again: of the architecture, built twice in this process, with other random numbers; what differs between
+            them is left to chance.
+        there: of what the file builds.
+        trained: of the module whose weights the file takes along.
+
+    Returns:
+        Sentences; none where nothing differs.
+    """
+    tensors = here["tensors"] if trained is None else trained["tensors"]
+    found = [
+        f"{name!r} is {there['tensors'].get(name, 'missing')} in place of {wanted}"
+        for name, wanted in tensors.items()
+        if there["tensors"].get(name) != wanted
+    ]
+    found += [f"{name!r} is too much" for name in there["tensors"] if name not in tensors]
+    certain = {name for name, sums in here["sums"].items() if _alike(sums, again["sums"].get(name, []))}
+    for name, sums in (here if trained is None else trained)["sums"].items():
+        known = trained is not None or name in certain
+        if known and not found and not _alike(sums, there["sums"].get(name, [])):
+            found.append(f"{name!r} holds other numbers")
+    for name, text in here["modules"].items():
+        if again["modules"].get(name) == text != there["modules"].get(name):
+            found.append(f"{name} is {there['modules'].get(name)} in place of {text}")
+    return found
+
+
+def _alike(one: list[float], other: list[float]) -> bool:
+    return len(one) == len(other) and bool(numpy.allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=True))
+
+
+def run_file(path: Path) -> Facts:
+    """Runs a file in a fresh process in another folder, and calls its `build`.
+
+    Returns:
+        The facts of what it builds.
+
+    Raises:
+        ExperimentError: the process fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "facts.json"
+        try:
+            done = subprocess.run(
+                [sys.executable or "python", "-c", _CHILD, os.path.abspath(path), str(found)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                timeout=_PATIENCE,
+                check=False,
+            )
+            said = done.stderr.strip()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            done, said = None, str(error)
+        if done is not None and done.returncode == 0 and found.exists():
+            facts: Facts = json.loads(found.read_text(encoding="utf-8"))
+            return facts
+    raise ExperimentError(
+        explain(
+            "the file that rebuilds the architecture was run in a fresh process from another folder, and failed there: "
+            + (said.splitlines() or ["it said nothing"])[-1],
+            mend="let the class, and what it uses, be importable from everywhere (pip install -e .), or be in one file",
+        )
+    )
+
+
+def main() -> None:
+    """In the fresh process: builds, and writes the facts."""
+    path, found = sys.argv[1:3]
+    torch.manual_seed(2)
+    model = runpy.run_path(path, run_name="nas_export")["build"]()
+    repr(model)
+    Path(found).write_text(json.dumps(facts_of(model)), encoding="utf-8")
