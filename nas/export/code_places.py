@@ -55,8 +55,10 @@ class Places:
             return False
         mine = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
         places = {os.path.realpath(place) for place in mine if place}
-        if not places or top == __name__.partition(".")[0]:  # built in; or what the file needs in any case
+        if top == __name__.partition(".")[0]:  # what the file needs in any case
             return True
+        if not places:
+            return top in sys.stdlib_module_names  # built in; else made by a program
         if any(Path(place).is_relative_to(root) for place in places for root in self._roots):
             return True
         with tempfile.TemporaryDirectory() as folder:

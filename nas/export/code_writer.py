@@ -33,7 +33,8 @@ def _restored(made, state=None, items=(), pairs=()):
         made.__setstate__(state)
     elif state is not None:
         attributes, slots = state if isinstance(state, tuple) else (state, None)
-        vars(made).update(attributes or {})
+        if attributes:
+            vars(made).update(attributes)
         for name, value in (slots or {}).items():
             object.__setattr__(made, name, value)
     for item in items:

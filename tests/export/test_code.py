@@ -1,14 +1,34 @@
 """Architectures written as Python files."""
 
+import contextlib
+import functools
+import importlib.util
+import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
-from nas import ModelSpace, Mutator, NasError, NasTypeError, Real, ValueChoice
+from nas import (
+    Experiment,
+    ExperimentError,
+    ModelSpace,
+    Mutator,
+    NasError,
+    NasTypeError,
+    Real,
+    ValueChoice,
+    search_space,
+)
+from nas.evaluators import FunctionalEvaluator
 from nas.export.code import to_code
+from nas.strategies import Random
 
 
 class Chain(nn.Sequential):
@@ -93,6 +113,144 @@ def test_what_no_file_can_say_is_refused_and_nothing_written(tmp_path: Path, spa
     with pytest.raises(NasTypeError, match=message):
         to_code(space, {"width": 2}, tmp_path / "a.py")
     assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = """
+import enum, functools
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from nas import LayerChoice, Mutator, ValueChoice, model_space
+
+class Kind(enum.Enum):
+    SMALL = "small"
+
+def activation(name):
+    return getattr(nn, name)()
+
+class Shapes:
+    @model_space
+    class Net(nn.Module):
+        def __init__(self, sizes, *, kind=None, linear=nn.Linear, where=Path("."), **more):
+            super().__init__()
+            self.kind, self.where, self.more = kind, where, more
+            width = ValueChoice([2, 3], label="it's \\"the\\" width")
+            self.layers = nn.Sequential(linear(int(sizes.sum()), width), activation("GELU"), nn.LazyLinear(1))
+            self.register_buffer("constant", torch.arange(3.0) * sizes.mean(), persistent=False)
+
+        def forward(self, x):
+            return self.layers(x)
+
+class Widen(Mutator):
+    def __init__(self, by, /, *, name="extra"):
+        self.twice, self.title, self.seen = 2 * by, name, []
+
+    def mutate(self, model):
+        model.add_module(self.title, nn.Linear(self.twice, ValueChoice([1, 2], label="extra")))
+
+def build():
+    return Shapes.Net(np.ones(2))
+
+def arguments():
+    linear = functools.partial(nn.Linear, bias=False)
+    return {"kind": Kind.SMALL, "linear": linear, "where": Path("here"), "a-b": float("inf")}
+
+def reads():
+    return nn.Linear(int(Path("width.txt").read_text()), ValueChoice([2, 3], label="width"))
+
+class Changing(nn.Sequential):
+    width = 4
+    def __init__(self):
+        super().__init__(nn.Linear(self.width, ValueChoice([2, 3], label="width")))
+
+raise SystemExit("the experiment starts")
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Any]:
+    """A module that no other process can import, and that would start something."""
+    file = tmp_path / "project" / "my-search.py"
+    file.parent.mkdir()
+    file.write_text(SCRIPT)
+    spec = importlib.util.spec_from_file_location("my-search", file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["my-search"] = module = importlib.util.module_from_spec(spec)
+    with contextlib.suppress(SystemExit):
+        spec.loader.exec_module(module)
+    yield module
+    del sys.modules["my-search"]
+
+
+def test_a_script_and_its_objects_move_into_the_file(tmp_path: Path, script: Any) -> None:
+    sizes = script.np.array([1.0, 2.0])
+    space = ModelSpace(
+        script.Shapes.Net(sizes, **script.arguments()), mutators=[script.Widen(1), script.Widen(2, name="other")]
+    )
+    sample = {'it\'s "the" width': 3, "extra": 2}
+    path = to_code(space, sample, tmp_path / "written" / "best.py")
+    text = path.read_text()
+    assert str(tmp_path) not in text
+    assert "the experiment" not in text
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(tmp_path / "project")
+    moved = Path(shutil.move(path, tmp_path / "elsewhere" / "moved.py"))
+    assert "(other): Linear(in_features=4, out_features=2, bias=True)" in run(moved)
+
+
+def test_weights_go_along(tmp_path: Path, script: Any) -> None:
+    space = ModelSpace(script.build)
+    model = space.build({'it\'s "the" width': 3}).double()
+    model(torch.randn(2, 2).double())
+    model.constant.add_(0.5)  # type: ignore[operator,union-attr]  # a buffer that its state dict leaves out
+    path = to_code(space, {'it\'s "the" width': 3}, tmp_path / "out" / "best.py", weights=model)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["best.pt", "best.py"]
+    # The function of the script is called `build`, as that of the file is.
+    again = runpy.run_path(str(path))["build"]()
+    x = torch.randn(3, 2).double()
+    assert torch.equal(again(x), model.eval()(x))
+    assert torch.equal(again.constant, model.constant)
+    assert not again.training
+
+
+def test_what_builds_another_module_elsewhere_is_refused_and_the_file_of_before_stays(
+    tmp_path: Path, script: Any
+) -> None:
+    script.Changing.width = 7
+    (tmp_path / "a.py").write_text("of before")
+    with pytest.raises(
+        ExperimentError, match=r"builds another module: '0.weight' is .*\[2, 4\]\] in place of .*\[2, 7\]"
+    ):
+        to_code(ModelSpace(script.Changing), {"width": 2}, tmp_path / "a.py")
+    assert (tmp_path / "a.py").read_text() == "of before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.py", "project"]
+
+
+def test_what_fails_elsewhere_is_refused_with_the_reason(
+    tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "width.txt").write_text("3")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExperimentError, match=r"failed there: FileNotFoundError: .*width\.txt"):
+        to_code(ModelSpace(script.reads), {"width": 2}, "a.py")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["project", "width.txt"]
+
+
+def test_a_space_without_choices_has_hyperparameters_alone(tmp_path: Path) -> None:
+    experiment = Experiment(
+        functools.partial(nn.Linear, 3, out_features=2),
+        FunctionalEvaluator(lambda model, rate: rate, rate=Real(0, 1)),
+        Random(),
+        name="plain",
+        directory=tmp_path,
+    )
+    experiment.run(1, progress="silent")
+    (path,) = experiment.export_top_models(1, "code")
+    assert f"HYPERPARAMETERS = {{'rate': {experiment.best_trial.sample['rate']!r}}}" in path.read_text()
+    with pytest.raises(NasTypeError, match="code is written for spaces of modules"):
+        to_code(search_space({"a": [1, 2]}), {"a": 1}, tmp_path / "a.py")
 
 
 def test_a_wrong_sample_is_refused_and_nothing_written(tmp_path: Path) -> None:
