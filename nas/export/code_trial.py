@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import inspect
 import json
 import os
 import re
@@ -11,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any, TypeAlias
 
 import numpy
@@ -59,10 +63,37 @@ def _described(model: nn.Module) -> Iterator[tuple[str, str]]:
     usual = vars(nn.Module()).keys() | {"nas_architecture"}
     for name, module in model.named_modules(remove_duplicate=False):
         yield f"{name}: class", type(module).__qualname__
+        yield from ((f"{name}: code of {method}", digest) for method, digest in _methods(type(module)))
         yield f"{name}: text", re.sub(r"0x[0-9a-fA-F]+", "", module.extra_repr())
         for key, value in vars(module).items():
             if key not in usual and _is_plain(value):
                 yield f"{name}.{key}", repr(value)
+
+
+@functools.cache
+def _methods(kind: type) -> list[tuple[str, str]]:
+    """The methods of a class, by what they do: a source that was edited since it was loaded does something else."""
+    found = []
+    bases = [base for base in kind.__mro__ if base not in (nn.Module, object)]
+    for name, method in (item for base in bases for item in vars(base).items()):
+        method = inspect.unwrap(method) if inspect.isfunction(method) else None
+        if method is not None and not sys.flags.optimize and not _is_rewritten(method.__code__):
+            found.append((name, hashlib.sha256(repr(_code(method.__code__)).encode()).hexdigest()[:12]))
+    return found
+
+
+def _is_rewritten(code: CodeType) -> bool:
+    """Whether pytest has put other assertions in its place, in this process alone."""
+    return any("@py" in name for name in (*code.co_names, *code.co_varnames))
+
+
+def _code(value: object) -> object:
+    """What a function does, without where it stands."""
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, value.co_varnames, [_code(constant) for constant in value.co_consts]
+    if isinstance(value, frozenset):
+        return sorted(map(repr, value))  # their order is another one in each process
+    return [_code(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _is_plain(value: object) -> bool:
@@ -99,7 +130,11 @@ def differences(here: Facts, again: Facts, there: Facts, trained: Facts | None) 
             found.append(f"{name!r} holds other numbers")
     for name, text in here["modules"].items():
         if again["modules"].get(name) == text != there["modules"].get(name):
-            found.append(f"{name} is {there['modules'].get(name)} in place of {text}")
+            found.append(
+                f"{name} is not that of this process, whose source may have been edited since"
+                if ": code of " in name
+                else f"{name} is {there['modules'].get(name)} in place of {text}"
+            )
     return found
 
 

@@ -25,7 +25,7 @@ from nas.export.code_places import Places, home_of, lookup
 from nas.export.code_sources import LocalModule, attributes_of
 
 _LARGEST = 1000
-"""Numbers in an array that is written out."""
+"""Numbers in an array that is written out, and letters of a global that need not be."""
 _RESTORED = '''
 def _restored(made, state=None, items=(), pairs=()):
     """An object put together from its state, as copies are; its constructor does not run."""
@@ -329,7 +329,10 @@ class Writer:
         """A global that is no class or function: by its value, else by the statement that gives it one."""
         try:
             with self._undone_where_it_fails():
-                self._assign(local, name, value, self.expression(value))
+                expression = self.expression(value)
+                if len(expression) > _LARGEST and local.binding(name):
+                    raise _cannot(value, "it is long, and a statement says it in short")
+                self._assign(local, name, value, expression)
         except NasTypeError:
             self._define(local.module, name)
 

@@ -159,6 +159,14 @@ def arguments():
 def reads():
     return nn.Linear(int(Path("width.txt").read_text()), ValueChoice([2, 3], label="width"))
 
+class Edited(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, ValueChoice([2, 3], label="width"))
+
+    def forward(self, x):
+        return self.layer(x)
+
 class Changing(nn.Sequential):
     width = 4
     def __init__(self):
@@ -226,6 +234,14 @@ def test_what_builds_another_module_elsewhere_is_refused_and_the_file_of_before_
         to_code(ModelSpace(script.Changing), {"width": 2}, tmp_path / "a.py")
     assert (tmp_path / "a.py").read_text() == "of before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.py", "project"]
+
+
+def test_a_script_that_was_edited_since_is_refused(tmp_path: Path, script: Any) -> None:
+    file = Path(script.__file__)
+    file.write_text(SCRIPT.replace("return self.layer(x)", "return -self.layer(x)"))
+    with pytest.raises(ExperimentError, match="code of forward is not that of this process.*edited since"):
+        to_code(ModelSpace(script.Edited), {"width": 2}, tmp_path / "a.py")
+    assert not (tmp_path / "a.py").exists()
 
 
 def test_what_fails_elsewhere_is_refused_with_the_reason(
