@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
@@ -61,16 +60,16 @@ def _sums(tensor: Tensor) -> list[float]:
 
 def _described(model: nn.Module) -> Iterator[tuple[str, str]]:
     usual = vars(nn.Module()).keys() | {"nas_architecture"}
+    for kind in dict.fromkeys(map(type, model.modules())):
+        yield from ((f"{kind.__qualname__}: code of {method}", digest) for method, digest in _methods(kind))
     for name, module in model.named_modules(remove_duplicate=False):
         yield f"{name}: class", type(module).__qualname__
-        yield from ((f"{name}: code of {method}", digest) for method, digest in _methods(type(module)))
         yield f"{name}: text", re.sub(r"0x[0-9a-fA-F]+", "", module.extra_repr())
         for key, value in vars(module).items():
             if key not in usual and _is_plain(value):
                 yield f"{name}.{key}", repr(value)
 
 
-@functools.cache
 def _methods(kind: type) -> list[tuple[str, str]]:
     """The methods of a class, by what they do: a source that was edited since it was loaded does something else."""
     found = []
