@@ -266,6 +266,18 @@ class OneShotContract(ABC):
             )
             assert Path(path).exists()
 
+    def test_trials_keep_what_they_were_judged_with(self) -> None:
+        """Its own copy of the shared weights; or that is refused, where architectures cannot take them along."""
+        if not self.weights:
+            assert self._whole.trials[0].checkpoint is None
+            refused(lambda: self._whole.export_top_models(1, "model", weights="trained"), "weights")
+            return
+        strategy: Any = self._whole.strategy
+        for trial in self._whole.trials:
+            trained = self._whole.results.build(trial, "trained")
+            assert differences(trained.state_dict(), strategy.inherit(trial.sample).state_dict()) == []
+            assert strategy.measure(trained) == dict(trial.metrics)
+
     def test_the_best_is_retrained(self) -> None:
         """From scratch and from the shared weights, in one call."""
         scratch = self._whole.retrain()

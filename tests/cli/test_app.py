@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -150,6 +151,26 @@ def test_export_and_enqueue(folder: Path) -> None:
     assert as_json("trials", "first")[6]["sample"] == {"width": 8, "rate": 0.75}
     (folder / "wrong.json").write_text('{"widht": 8}')
     assert "widht" in nas("enqueue", "first", "wrong.json", code=2).stderr
+
+
+def test_export_with_weights(folder: Path) -> None:
+    (folder / "search.py").write_text(
+        SEARCH.replace("import time\n", "import time, nas\n").replace(
+            "    return model[0]", "    nas.keep_weights(model)\n    return model[0]"
+        )
+        + "experiment.run(max_trials=6, progress='silent')\n"
+    )
+    nas("run", "search.py")
+    best = as_json("top", "first", "-k", "1")[0]
+    kept = torch.load(folder / "nas-experiments/first/trials" / str(best["number"]) / "weights.pt", weights_only=True)
+    sample, weights = map(Path, nas("export", "first", "--trained", "-o", "out").stdout.split())
+    assert json.loads(sample.read_text()) == best["sample"]
+    code = Path(nas("export", "first", "--code", "--trained", "-o", "out/code").stdout.strip())
+    for file in (weights, code.with_suffix(".pt")):
+        assert torch.equal(torch.load(file, weights_only=True)["0.weight"], kept["0.weight"])
+    assert "only one-shot search" in nas("export", "first", "--inherit", code=1).stderr
+    assert "one of --trained and --inherit" in nas("export", "first", "--inherit", "--trained", code=2).stderr
+    assert "one of --onnx" in nas("export", "first", "--onnx", "--code", code=2).stderr
 
 
 def test_rm(folder: Path) -> None:
