@@ -28,13 +28,35 @@ print(json.dumps([place for place in places if place]))
 """
 
 
+def _roots() -> list[str]:
+    """The folders of what is installed, and of Python's own modules."""
+    folders = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
+    return [os.path.realpath(folder) for folder in folders]
+
+
+_ROOTS = tuple(_roots())
+
+
+def is_installed(name: str) -> bool:
+    """Whether a module is Python's own, lies in a folder of installed packages, or belongs to this library."""
+    top = name.partition(".")[0]
+    if top == "__main__":
+        return False
+    if top in sys.stdlib_module_names or top == __name__.partition(".")[0]:
+        return True
+    return any(Path(place).is_relative_to(root) for place in _places_of(sys.modules.get(top)) for root in _ROOTS)
+
+
+def _places_of(module: ModuleType | None) -> set[str]:
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return {os.path.realpath(place) for place in places if place}
+
+
 @final
 class Places:
     """Finds modules as a fresh process in another folder would; each is looked for once."""
 
     def __init__(self) -> None:
-        roots = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
-        self._roots = [os.path.realpath(root) for root in roots]
         self._found: dict[str, bool] = {}
 
     def can_import(self, module: ModuleType) -> bool:
@@ -50,17 +72,9 @@ class Places:
         return self._found[top]
 
     def _is_found(self, top: str) -> bool:
-        module = sys.modules.get(top)
-        if module is None:
-            return False
-        mine = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-        places = {os.path.realpath(place) for place in mine if place}
-        if top == __name__.partition(".")[0]:  # what the file needs in any case
-            return True
-        if not places:
-            return top in sys.stdlib_module_names  # built in; else made by a program
-        if any(Path(place).is_relative_to(root) for place in places for root in self._roots):
-            return True
+        places = _places_of(sys.modules.get(top))
+        if is_installed(top) or not places:  # without a place it was made by a program
+            return is_installed(top)
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [sys.executable, "-c", _PROBE, top], capture_output=True, text=True, cwd=folder, check=False

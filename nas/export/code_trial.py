@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import inspect
 import json
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy
@@ -22,10 +23,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas.errors import ExperimentError, explain
+from nas.export.code_places import is_installed
 
 _PATIENCE = 600.0
 """Seconds."""
 _CHILD = "from nas.export.code_trial import main; main()"
+_SILENT = frozenset({"PUSH_NULL", "PRECALL", "CACHE", "RESUME", "NOP", "EXTENDED_ARG", "COPY_FREE_VARS", "MAKE_CELL"})
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 Facts: TypeAlias = dict[str, dict[str, Any]]
@@ -61,7 +64,7 @@ def _sums(tensor: Tensor) -> list[float]:
 def _described(model: nn.Module) -> Iterator[tuple[str, str]]:
     usual = vars(nn.Module()).keys() | {"nas_architecture"}
     for kind in dict.fromkeys(map(type, model.modules())):
-        yield from ((f"{kind.__qualname__}: code of {method}", digest) for method, digest in _methods(kind))
+        yield from _methods(kind)
     for name, module in model.named_modules(remove_duplicate=False):
         yield f"{name}: class", type(module).__qualname__
         yield f"{name}: text", re.sub(r"0x[0-9a-fA-F]+", "", module.extra_repr())
@@ -70,15 +73,56 @@ def _described(model: nn.Module) -> Iterator[tuple[str, str]]:
                 yield f"{name}.{key}", repr(value)
 
 
-def _methods(kind: type) -> list[tuple[str, str]]:
-    """The methods of a class, by what they do: a source that was edited since it was loaded does something else."""
-    found = []
-    bases = [base for base in kind.__mro__ if base not in (nn.Module, object)]
-    for name, method in (item for base in bases for item in vars(base).items()):
+def _methods(kind: type) -> Iterator[tuple[str, str]]:
+    """What the methods of a class do, and the globals that they look up.
+
+    They differ where a source was edited since it was loaded, or a global was set since then.
+    """
+    seen: set[FunctionType] = set()
+    bases = [base for base in kind.__mro__ if not is_installed(base.__module__)]
+    left: list[Any] = [method for base in bases for method in vars(base).values()]
+    while left:
+        method = left.pop()
         method = inspect.unwrap(method) if inspect.isfunction(method) else None
-        if method is not None and not sys.flags.optimize and not _is_rewritten(method.__code__):
-            found.append((name, hashlib.sha256(repr(_code(method.__code__)).encode()).hexdigest()[:12]))
-    return found
+        if method is None or method in seen or is_installed(method.__module__):
+            continue
+        seen.add(method)
+        if not sys.flags.optimize and not _is_rewritten(method.__code__):
+            digest = hashlib.sha256(repr(_steps(method.__code__)).encode()).hexdigest()[:12]
+            yield f"code of {method.__qualname__}", digest
+        for name in _globals_of(method.__code__):
+            value = method.__globals__.get(name)
+            left.append(value)
+            yield f"global {name} of {method.__qualname__}", _in_words(value)
+
+
+def _globals_of(code: CodeType) -> set[str]:
+    steps = (step for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    names = {str(step.argval) for step in steps if not str(step.argval).startswith("__")}
+    return names.union(*(_globals_of(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
+def _in_words(value: object, depth: int = 4) -> str:
+    """A value as far as it is the same in each process."""
+    kind = type(value)
+    if isinstance(value, ModuleType | SimpleNamespace) or not depth:
+        return "a module"
+    if isinstance(value, Tensor | numpy.ndarray):
+        tensor = torch.as_tensor(value) if isinstance(value, Tensor) or value.dtype.kind in "biufc" else torch.empty(0)
+        return f"{kind.__name__} {tensor.dtype} {tuple(tensor.shape)}"
+    if isinstance(value, list | tuple):
+        return f"{kind.__name__}({', '.join(_in_words(item, depth - 1) for item in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{kind.__name__}({', '.join(sorted(_in_words(item, depth - 1) for item in value))})"
+    if isinstance(value, dict):
+        return f"{kind.__name__}({', '.join(f'{k}: {_in_words(v, depth - 1)}' for k, v in value.items())})"
+    if isinstance(getattr(value, "__qualname__", None), str):
+        return str(getattr(value, "__qualname__", None))
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if hasattr(value, "__dict__") and not is_installed(kind.__module__) and not isinstance(value, nn.Module):
+        return f"{kind.__qualname__} {_in_words(vars(value), depth - 1)}"
+    return kind.__qualname__
 
 
 def _is_rewritten(code: CodeType) -> bool:
@@ -86,13 +130,24 @@ def _is_rewritten(code: CodeType) -> bool:
     return any("@py" in name for name in (*code.co_names, *code.co_varnames))
 
 
-def _code(value: object) -> object:
-    """What a function does, without where it stands."""
+def _steps(code: CodeType) -> list[object]:
+    """What a function does, without where it stands, and without what Python makes of a name that is imported."""
+    found: list[object] = []
+    for step in dis.get_instructions(code):
+        name = step.opname.replace("LOAD_METHOD", "LOAD_ATTR")
+        if name in _SILENT:
+            continue
+        jumps = step.opcode in dis.hasjrel or step.opcode in dis.hasjabs  # their targets move with the rest
+        found.append((name, None if jumps else _constant(step.argval)))
+    return found
+
+
+def _constant(value: object) -> object:
     if isinstance(value, CodeType):
-        return value.co_code, value.co_names, value.co_varnames, [_code(constant) for constant in value.co_consts]
+        return _steps(value)
     if isinstance(value, frozenset):
         return sorted(map(repr, value))  # their order is another one in each process
-    return [_code(item) for item in value] if isinstance(value, tuple) else value
+    return [_constant(item) for item in value] if isinstance(value, tuple) else repr(value)
 
 
 def _is_plain(value: object) -> bool:
@@ -130,9 +185,9 @@ def differences(here: Facts, again: Facts, there: Facts, trained: Facts | None) 
     for name, text in here["modules"].items():
         if again["modules"].get(name) == text != there["modules"].get(name):
             found.append(
-                f"{name} is not that of this process, whose source may have been edited since"
-                if ": code of " in name
-                else f"{name} is {there['modules'].get(name)} in place of {text}"
+                f"the {name} is another one in this process: the source was edited since"
+                if name.startswith("code of ")
+                else f"the {name} is {there['modules'].get(name, 'missing')} in place of {text}"
             )
     return found
 

@@ -66,6 +66,7 @@ class Writer:
         self._open: list[int] = []
         self._current: list[str] = []
         self._restores = False
+        self._defined = 0
 
     # What there is to write in the end.
 
@@ -185,10 +186,7 @@ class Writer:
         except Exception as error:
             raise _cannot(value, str(error)) from error
         if isinstance(parts, str):
-            home = sys.modules.get(str(getattr(value, "__module__", "")))
-            if home is None or lookup(home, parts) is not value or not self._places.can_import(home):
-                raise _cannot(value, "it is known by a name only")
-            return self._imported(home.__name__, parts, value)
+            return self.reference(value)
         function, args, state, items, pairs = (*parts, None, None, None)[:5]
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]  # the stubs lack it
             made = f"{self.expression(args[0])}.__new__({', '.join(map(self.expression, args))})"
@@ -248,6 +246,7 @@ class Writer:
     def _define(self, module: ModuleType, name: str) -> None:
         """Writes what gives a name its value in a module that cannot be imported."""
         home = module.__name__
+        self._defined += 1
         self._needs.setdefault(home, [])
         if self._current and self._current[-1] != home:
             self._needs[self._current[-1]].append(home)
@@ -282,7 +281,7 @@ class Writer:
             return
         if self._import_again(local, name, value):
             return
-        place = home_of(value) if isinstance(value, type | FunctionType | BuiltinFunctionType) else None
+        place = home_of(value) if isinstance(getattr(value, "__qualname__", None), str) else None
         if place is None:
             self._value(local, name, value)
         elif place == (local.module, name):
@@ -326,15 +325,22 @@ class Writer:
         self._assign(local, name, module, f"{self.reference(SimpleNamespace)}({inner})")
 
     def _value(self, local: LocalModule, name: str, value: object) -> None:
-        """A global that is no class or function: by its value, else by the statement that gives it one."""
+        """A global that is no class or function: by its value, else by the statement that gives it one.
+
+        The statement serves better where the value is long, or holds what the file defines: a registry, say, is empty
+        at first, and what is defined behind it enters itself.
+        """
+        before = self._defined
         try:
             with self._undone_where_it_fails():
                 expression = self.expression(value)
-                if len(expression) > _LARGEST and local.binding(name):
-                    raise _cannot(value, "it is long, and a statement says it in short")
-                self._assign(local, name, value, expression)
         except NasTypeError:
             self._define(local.module, name)
+            return
+        if (len(expression) > _LARGEST or self._defined > before) and local.binding(name):
+            self._define(local.module, name)
+        else:
+            self._assign(local, name, value, expression)
 
     def _assign(self, local: LocalModule, name: str, value: object, expression: str) -> None:
         self._claim(name, value, local.module.__name__)

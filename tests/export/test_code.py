@@ -115,8 +115,15 @@ def test_what_no_file_can_say_is_refused_and_nothing_written(tmp_path: Path, spa
     assert list(tmp_path.iterdir()) == []
 
 
+PARTS = """
+from torch import nn
+
+class Block(nn.Sequential):
+    pass
+"""
 SCRIPT = """
 import enum, functools
+import parts_of_test
 from pathlib import Path
 import numpy as np
 import torch
@@ -136,7 +143,7 @@ class Shapes:
             super().__init__()
             self.kind, self.where, self.more = kind, where, more
             width = ValueChoice([2, 3], label="it's \\"the\\" width")
-            self.layers = nn.Sequential(linear(int(sizes.sum()), width), activation("GELU"), nn.LazyLinear(1))
+            self.layers = parts_of_test.Block(linear(int(sizes.sum()), width), activation("GELU"), nn.LazyLinear(1))
             self.register_buffer("constant", torch.arange(3.0) * sizes.mean(), persistent=False)
 
         def forward(self, x):
@@ -159,13 +166,24 @@ def arguments():
 def reads():
     return nn.Linear(int(Path("width.txt").read_text()), ValueChoice([2, 3], label="width"))
 
+class Settings:
+    factor = 1
+
+    def __init__(self):
+        self.act = torch.relu
+
+SETTINGS = Settings()
+
+def act(x):
+    return SETTINGS.act(x)
+
 class Edited(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(4, ValueChoice([2, 3], label="width"))
 
     def forward(self, x):
-        return self.layer(x)
+        return act(self.layer(x))
 
 class Changing(nn.Sequential):
     width = 4
@@ -179,17 +197,21 @@ raise SystemExit("the experiment starts")
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Any]:
     """A module that no other process can import, and that would start something."""
-    file = tmp_path / "project" / "my-search.py"
-    file.parent.mkdir()
-    file.write_text(SCRIPT)
-    spec = importlib.util.spec_from_file_location("my-search", file)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["my-search"] = module = importlib.util.module_from_spec(spec)
-    with contextlib.suppress(SystemExit):
-        spec.loader.exec_module(module)
-    yield module
-    del sys.modules["my-search"]
+    modules = []
+    for name, text in (("parts_of_test", PARTS), ("my-search", SCRIPT)):
+        file = tmp_path / "project" / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        modules.append(module)
+        with contextlib.suppress(SystemExit):
+            spec.loader.exec_module(module)
+    yield modules[-1]
+    for module in modules:
+        del sys.modules[module.__name__]
 
 
 def test_a_script_and_its_objects_move_into_the_file(tmp_path: Path, script: Any) -> None:
@@ -236,10 +258,17 @@ def test_what_builds_another_module_elsewhere_is_refused_and_the_file_of_before_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.py", "project"]
 
 
-def test_a_script_that_was_edited_since_is_refused(tmp_path: Path, script: Any) -> None:
+def test_what_was_edited_or_set_since_is_refused(tmp_path: Path, script: Any) -> None:
     file = Path(script.__file__)
-    file.write_text(SCRIPT.replace("return self.layer(x)", "return -self.layer(x)"))
-    with pytest.raises(ExperimentError, match="code of forward is not that of this process.*edited since"):
+    edited = SCRIPT.replace("act(self.layer(x))", "-act(self.layer(x))")
+    script.SETTINGS.act = torch.tanh
+    with pytest.raises(ExperimentError, match="global SETTINGS of act is Settings .*act: .*relu.* in place of .*tanh"):
+        to_code(ModelSpace(script.Edited), {"width": 2}, tmp_path / "a.py")
+    script.SETTINGS.act = torch.relu
+    file.write_text(edited)
+    with pytest.raises(
+        ExperimentError, match="the code of Edited.forward is another one in this process: the source was edited since"
+    ):
         to_code(ModelSpace(script.Edited), {"width": 2}, tmp_path / "a.py")
     assert not (tmp_path / "a.py").exists()
 

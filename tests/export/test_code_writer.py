@@ -279,6 +279,20 @@ class Net(Base):
     def ways(self, experiment=None):
         return OPS["a"](2), OPS["b"].by, EVEN, self.odd, nowhere, again(2), tools.reduce(max, EVEN), layers_of_test.turn
 Net.extra = 5; LATER = 6
+REGISTRY = {}
+def register(cls):
+    REGISTRY[cls.__name__] = cls
+    return cls
+@register
+class Registered:
+    names = list(REGISTRY)
+@tools.lru_cache
+def cached(n): return len(REGISTRY) + n
+class Config:
+    def __init__(self, n=1): self.n = n
+DEFAULT = Config(5)
+class Uses:
+    def __init__(self, config=DEFAULT): self.n = config.n + cached(1)
 def build(): return Net
 def calls_build(): return build()
 def reads(): return __file__
@@ -294,8 +308,10 @@ def test_a_script_is_written_as_far_as_it_is_used(
     script = load("a script-of-test", SCRIPT)
     capsys.readouterr()
     writer = Writer({"build": object()})
-    text = writer.expression([script.Net.Inner, script.first, script.Net])
-    inner, first, net = read(writer, text)
+    text = writer.expression([script.Net.Inner, script.first, script.Net, script.Registered, script.Uses])
+    inner, first, net, registered, uses = read(writer, text)
+    assert registered.names == []
+    assert uses().n == 7
     assert inner.number == 7
     assert first(3) == 4
     assert net.extra == 5
