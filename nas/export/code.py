@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nas.domains import Answer
 from nas.errors import ExperimentError, NasTypeError, explain
-from nas.export.code_trial import differences, facts_of, run_file, tensors_of
+from nas.export.code_check import differences, facts_of, run_file, tensors_of
 from nas.export.code_writer import Writer, arguments_of
 from nas.random_state import seeded
 from nas.space import ARCHITECTURE, ModelSpace

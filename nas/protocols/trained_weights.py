@@ -20,11 +20,11 @@ from nas.errors import ExperimentError, explain
 
 _FILE, _BUFFERS = "weights.pt", "weights-buffers.pt"
 
-Weights: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
+KeptWeights: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
 """A state dict on the CPU that shares nothing with its model, and the buffers that it leaves out."""
 
 
-def copy_weights(model: nn.Module) -> Weights:
+def copy_weights(model: nn.Module) -> KeptWeights:
     """The weights of a model as they are now."""
     copies: dict[Any, Tensor] = {}
 
@@ -49,7 +49,7 @@ def copy_weights(model: nn.Module) -> Weights:
     return state, others
 
 
-def write_weights(folder: Path, weights: Weights) -> bool:
+def write_weights(folder: Path, weights: KeptWeights) -> bool:
     """Keeps weights as those that a trial was judged with, in place of earlier ones.
 
     Returns:

@@ -27,7 +27,7 @@ from nas.export.code_places import is_installed
 
 _PATIENCE = 600.0
 """Seconds."""
-_CHILD = "from nas.export.code_trial import main; main()"
+_CHILD = "from nas.export.code_check import main; main()"
 _SILENT = frozenset({"PUSH_NULL", "PRECALL", "CACHE", "RESUME", "NOP", "EXTENDED_ARG", "COPY_FREE_VARS", "MAKE_CELL"})
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
