@@ -153,8 +153,8 @@ def _text(
         imports |= {"import torch", "from pathlib import Path"}
     lines = sorted(imports | set(writer.imports), key=lambda line: (not line.startswith("import "), line))
     return _TEMPLATE.format(
-        name=space.name,
-        which="with fresh weights" if loading is None else f"with the weights of {name}.pt beside it",
+        name=_said(space.name),
+        which="with fresh weights" if loading is None else f"with the weights of {_said(name)}.pt beside it",
         future=writer.future,
         imports="\n".join(lines),
         definitions=writer.definitions,
@@ -182,6 +182,11 @@ def _source(space: ModelSpace, writer: Writer) -> str:
             mend="make the space from a class or function at the top of a module",
         )
     ) from reason
+
+
+def _said(text: str) -> str:
+    """A name inside a docstring."""
+    return text.replace("\\", "/").replace('"', "'")
 
 
 def _laid_out(answers: Mapping[str, Answer], writer: Writer) -> str:

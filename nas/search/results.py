@@ -237,7 +237,9 @@ class Results:
         if self.inherit is None:
             raise ExperimentError(
                 explain(
-                    "only one-shot search has a supernet with shared weights",
+                    "results without their strategy have no supernet"
+                    if self.ranked
+                    else "only one-shot search has a supernet with shared weights",
                     got=self.header.get("strategy", "results without their strategy"),
                     mend="Experiment.load(directory, space, evaluator, strategy) with a strategy of nas.oneshot",
                 )

@@ -227,3 +227,5 @@ def test_trials_of_a_supernet_keep_what_they_were_judged_with(make: Callable[...
         assert [accuracy(m) for m in models] == pytest.approx([t.value for t in experiment.trials], abs=1e-6)
     (loaded,) = Experiment.load(experiment.path, small).export_top_models(1, "model", weights="trained")
     assert accuracy(loaded) == pytest.approx(experiment.trials[0].value, abs=1e-6)
+    with pytest.raises(ExperimentError, match="results without their strategy"):
+        Experiment.load(experiment.path, small).export_top_models(1, "model", weights="inherit")
