@@ -25,9 +25,11 @@ from torch.nn.parameter import is_lazy
 from nas.errors import ExperimentError, explain
 from nas.export.code_places import is_installed
 
+_HERE = Path(__file__).resolve().parents[2]
 _PATIENCE = 600.0
 """Seconds."""
-_CHILD = "from nas.export.code_check import main; main()"
+_CHILD = "import sys; sys.path.append(sys.argv[3]); from nas.export.code_check import main; main()"
+"""This library is found though it is not installed: every such file needs it."""
 _SILENT = frozenset({"PUSH_NULL", "PRECALL", "CACHE", "RESUME", "NOP", "EXTENDED_ARG", "COPY_FREE_VARS", "MAKE_CELL"})
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -209,7 +211,7 @@ def run_file(path: Path) -> Facts:
         found = Path(folder) / "facts.json"
         try:
             done = subprocess.run(
-                [sys.executable or "python", "-c", _CHILD, os.path.abspath(path), str(found)],
+                [sys.executable or "python", "-c", _CHILD, os.path.abspath(path), str(found), str(_HERE)],
                 capture_output=True,
                 text=True,
                 errors="replace",

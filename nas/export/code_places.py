@@ -99,6 +99,8 @@ def home_of(value: object) -> tuple[ModuleType, str] | None:
 
 def _door(module: ModuleType, name: str, value: object) -> ModuleType:
     """The outermost package that shows what one of its modules defines: `torch.nn` for its layers."""
+    if not is_installed(module.__name__):  # where the source is needed, it is that of the module itself
+        return module
     parts = module.__name__.split(".")
     for length in range(1, len(parts)):
         package = sys.modules.get(".".join(parts[:length]))

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import enum
 import functools
+import importlib
 import importlib.util
 import math
 import operator
@@ -373,3 +374,30 @@ def test_a_notebook_is_its_cells() -> None:
             Writer({}).expression(notebook.Net)
     finally:
         del sys.modules["notebook_of_test"]
+
+
+def test_a_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "__init__.py": "from .net import Net",
+        "layers.py": "from typing import Optional\ndef act(x: Optional[int]) -> int: return -x\nclass Block: size = 4",
+        "sub/__init__.py": "",
+        "sub/deep.py": "SCALE = 2\ndef scaled(x): return x * SCALE",
+        "net.py": "from . import layers\nfrom .layers import Block as B\nfrom .sub import deep\n"
+        "import package_of_test.sub.deep as deeper\n"
+        "class Net:\n    def forward(self, x): return deep.scaled(layers.act(x)) + deeper.SCALE + B.size",
+    }
+    for name, text in files.items():
+        file = tmp_path / "package_of_test" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = importlib.import_module("package_of_test").Net
+    try:
+        writer = Writer({})
+        text = writer.expression(net)
+        assert "from ." not in writer.definitions
+        assert not any("package_of_test" in line for line in writer.imports)
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "package_of_test"]:
+            del sys.modules[name]
+    assert read(writer, text)().forward(3) == net().forward(3) == 0
