@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ __all__ = [
     "TENSOR_DICTS",
     "BatchNorm",
     "Convolution",
+    "FakeTensors",
     "InstanceNorm",
     "MovableModule",
     "NormBase",
@@ -37,6 +39,8 @@ __all__ = [
     "copy_each",
     "drop_hooks",
     "has_hooks",
+    "has_numbers",
+    "hook_dicts",
     "inside_compiled",
     "is_compiled",
     "own_buffers",
@@ -107,6 +111,11 @@ def drop_hooks(module: nn.Module) -> None:
     """Nobody is told any more when it is called."""
     for name in _HOOKS:
         getattr(module, name).clear()
+
+
+def hook_dicts(module: nn.Module) -> list[dict[int, Any]]:
+    """Where a module keeps what is called with it: number -> hook; also numbers -> True of hooks with keywords."""
+    return [getattr(module, name) for name in _HOOKS]
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -208,6 +217,39 @@ add_to_each = torch._foreach_add_
 """`add_` to the tensors of a list."""
 storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
 """A number that no other storage has while this one lives; there are no addresses on the meta device."""
+
+
+@final
+class FakeTensors:
+    """Tensors with shapes, dtypes and a device but no numbers; unlike those on the meta device they mix with others."""
+
+    def __init__(self) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """One of the same shape and dtype, which says that it is on the CPU."""
+        with self._mode:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside, all operations make such tensors."""
+        log = logging.getLogger("torch._subclasses.fake_tensor")  # It tells of each error that is raised anyway.
+        before, log.disabled = log.disabled, True
+        try:
+            with self._mode:
+                yield
+        finally:
+            log.disabled = before
+
+
+def has_numbers(tensor: Tensor) -> bool:
+    """Whether somebody could read them."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 def can_decompose(func: torch._ops.OpOverload) -> bool:

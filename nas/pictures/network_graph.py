@@ -11,7 +11,7 @@ from nas._compat.torch_internals import Convolution
 from nas.checks import check_int
 from nas.pictures.graph_picture import Graph, Group
 from nas.pictures.network_steps import ModuleCall, Step, network_steps
-from nas.profile import Example
+from nas.profile import Example, Subject
 from nas.space import CellModule, ChosenInputs
 
 BOXES = 32
@@ -43,32 +43,30 @@ _GROUPS: tuple[tuple[str, Group], ...] = (
 _NAMES = {"cat": "concat", "iadd": "add", "add_": "add", "imul": "mul", "adaptive_avg_pool2d": "average pool"}
 
 
-def network_graph(model: nn.Module, example_input: Example, *, depth: int | None, title: str) -> Graph:
+def network_graph(subject: Subject, example_input: Example, *, depth: int | None) -> Graph:
     """Boxes for the modules and functions that a forward pass in evaluation mode runs, and what flows between them.
 
     Args:
-        model: is not touched.
-        example_input: a tensor, a tuple of tensors, or the shape of one float tensor.
+        subject: the model, of which copies run.
+        example_input: what its forward takes.
         depth: of calls of modules in modules, each its own box. Where it is None: as deep as `BOXES` allow, cells
             and short rows of layers whole, and equal modules in a row as one box.
-        title: of the graph.
 
     Raises:
         NasValueError: the forward pass fails, or a depth below 1.
     """
     if depth is not None:
         depth = check_int("depth", depth, least=1, or_else="None", where="draw")
-    modules = dict(model.named_modules())
-    steps = network_steps(model, example_input)
+    modules, steps = network_steps(subject, example_input)
     if depth is not None:
-        return _graph(_folded(modules, steps, depth, whole=False), title)
+        return _graph(_folded(modules, steps, depth, whole=False), subject.name)
     found = _rows(_folded(modules, steps, 1, whole=True))
     for deeper in range(2, 1 + max(len(step.calls) for step in steps)):
         finer = _rows(_folded(modules, steps, deeper, whole=True))
         if len(finer) > BOXES:
             break
         found = finer
-    return _graph(found, title)
+    return _graph(found, subject.name)
 
 
 @dataclass(kw_only=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from nas.errors import NasValueError, explain
-from nas.profile import Example, meta_copy, meta_example, real_example, tensors_of
+from nas.profile import Example, ForwardPass, Lookalike, Subject, run_first, tensors_of
 
 ModuleCall: TypeAlias = tuple[int, str]
 """A call of a module: its number in the pass, and the path of the module."""
@@ -35,56 +33,43 @@ class Step:
     """Of its first output."""
 
 
-def network_steps(model: nn.Module, example_input: Example) -> list[Step]:
-    """The steps of a forward pass in evaluation mode that the output depends on, on a copy on the meta device.
+def network_steps(subject: Subject, example_input: Example) -> tuple[dict[str, nn.Module], list[Step]]:
+    """The steps of a forward pass in evaluation mode that the output depends on, wherever a copy of the model can run.
 
-    Where that fails (a forward that reads values of tensors), a copy runs on the example itself.
+    Returns:
+        The modules by path, and the steps.
 
     Raises:
         NasTypeError: an example input of another kind.
         NasValueError: the forward pass fails.
     """
-    inputs = meta_example(example_input)
-    try:
-        return _Recorder(meta_copy(model)).run(inputs)
-    except Exception:
-        try:
-            with torch.random.fork_rng(devices=[]):
-                return _Recorder(copy.deepcopy(model).eval()).run(real_example(example_input))
-        except Exception as error:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-            raise NasValueError(
-                explain(
-                    f"the forward pass failed ({type(error).__name__}: {error})",
-                    where=f"draw {type(model).__name__} with inputs of shape {shapes}",
-                    mend="check the shape and dtype of example_input",
-                )
-            ) from error
+    return run_first(subject, example_input, lambda run: _Recorder().run(run), task="draw")[0]
 
 
 @final
 class _Recorder(TorchFunctionMode):
-    """Runs a model of ours and notes its steps."""
+    """Runs a copy of a model and notes its steps."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.model = model
         self.steps: list[Step] = []
         self.calls: list[ModuleCall] = []
         self.number = 0
         self.made: dict[int, int] = {}  # id of a tensor -> the step that yielded it
         self.alive: list[Any] = []  # so that no id comes twice
 
-    def run(self, inputs: tuple[Tensor, ...]) -> list[Step]:
-        for path, module in self.model.named_modules():
-            if path:
-                module.forward = self._watched(path, module.forward)
-        for tensor in inputs:
+    def run(self, forward_pass: ForwardPass) -> tuple[dict[str, nn.Module], list[Step]]:
+        modules = dict(forward_pass.model.named_modules())
+        for path, module in modules.items():
+            if path and not isinstance(module, torch.jit.ScriptModule):
+                own: dict[str, Any] = module.__dict__  # the copy is ours
+                own["forward"] = Lookalike(self._watched(path, module.forward), module.forward, path)
+        for tensor in tensors_of((forward_pass.args, forward_pass.kwargs)):
             self._note("input", (), tensor)
         with torch.no_grad(), self:
-            out = self.model(*inputs)
+            out = forward_pass()
         self._note("output", self._sources(out), out)
-        return _read(self.steps)
+        return modules, _read(self.steps)
 
     def _watched(self, path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:

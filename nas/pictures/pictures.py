@@ -12,7 +12,7 @@ from nas.errors import NasTypeError, NasValueError, explain
 from nas.pictures.cell_graph import cell_graphs
 from nas.pictures.graph_picture import Drawing, check_ending
 from nas.pictures.network_graph import network_graph
-from nas.profile import Example, build_on_meta
+from nas.profile import Example, sample_subject, subject_of
 from nas.space import ModelSpace
 
 
@@ -26,15 +26,17 @@ def draw(
 ) -> Drawing:
     """Draws the cells of a sample, or a whole network.
 
-    Needs `pip install "torch-nas[draw]"`. A network is run once, a copy on the meta device; it is not touched itself.
+    Needs `pip install "torch-nas[draw]"`. A copy of a network is run once, on the meta device wherever it can; it is
+    not touched itself.
 
     Args:
         architecture: a sample whose labels are those of `nas.Cell`, or a module.
         path: where it is saved: `.svg` or `.png`. A notebook shows the drawing that is returned.
         space: of the sample. Without it a cell is taken to have two inputs, and to concatenate all nodes where the
             states that they read are distinct, else those that no other reads.
-        example_input: what the network takes: a tensor, a tuple of tensors, or the shape of one float tensor. With it
-            the network is drawn, not its cells; shapes are shown without the batch.
+        example_input: what the network takes: a tensor, a tuple of tensors, or the shape of one float tensor; or
+            anything that `forward` takes, as for `nas.profile.profile`. With it the network is drawn, not its cells;
+            shapes are shown without the batch.
         depth: how deep into modules of modules the drawing of a network goes, each with a box of its own. Where
             omitted: as deep as 32 boxes allow, cells and short rows of layers whole, and equal modules in a row as one.
 
@@ -67,8 +69,7 @@ def draw(
                     "a network is drawn by running it", where="draw", mend="give example_input=, (1, 3, 32, 32) say"
                 )
             )
-        title = type(architecture).__name__
-        graphs = [network_graph(architecture, example_input, depth=depth, title=title)]
+        graphs = [network_graph(subject_of(architecture), example_input, depth=depth)]
     elif not isinstance(architecture, Mapping):
         raise NasTypeError(explain("draw takes a sample or a module", got=architecture, where="draw"))
     elif example_input is None:
@@ -76,8 +77,8 @@ def draw(
     elif space is None:
         raise NasValueError(explain("a sample is built by its space", where="draw", mend="give space="))
     else:
-        network = build_on_meta(space, space.validate(architecture))
-        graphs = [network_graph(network, example_input, depth=depth, title=space.name)]
+        subject = sample_subject(space, space.validate(architecture))
+        graphs = [network_graph(subject, example_input, depth=depth)]
     drawing = Drawing(graphs)
     if path is not None:
         drawing.save(path)

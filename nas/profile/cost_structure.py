@@ -11,7 +11,7 @@ from nas.domains import Answer, Sample, Subset, as_key
 from nas.space import Branch, Choice, SearchSpace, chosen_items, count
 
 Key = tuple[Answer, ...]
-_DRAWS = 40
+_DRAWS, _TRIES = 40, 12
 ABSENT = ...
 """Stands in a key for the answer of a label that is not active."""
 
@@ -23,10 +23,15 @@ class Structure:
     Beside the labels there are *uses*: whether any of the InputChoices of one cell (labels that share all but their
     last two parts) takes item i. What a cell hands on often depends on these alone: the concatenation of what no node
     reads, say, where the joint answers of all its InputChoices would make too large a table.
+
+    Args:
+        space: the tree. Where it has a constraint, all samples that are made here satisfy it: others may not exist as
+            models.
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        self.space = SearchSpace(space.choices)
+        self.space, self.constraint = SearchSpace(space.choices), space.constraint
+        self._allowed = space
         self.domains = self.space.domains
         self.position = {label: number for number, label in enumerate(self.domains)}
         self.open = [label for label, domain in self.domains.items() if domain.size > 1]
@@ -76,12 +81,13 @@ class Structure:
             return next((answer for answer in draws if (item in chosen_items(answer)) == taken), ABSENT)
 
         for _ in range(_DRAWS):
-            sample = self.space.sample(rng)
+            sample = self.draw(rng)
             first = self.extend({**sample, **{n: drawn(n, taken=False) for n in labels if n in sample}}, rng)
-            label = rng.choice([name for name in labels if name in first])
-            second = self.extend({**first, label: drawn(label, taken=True)}, rng)
-            if self.changed_uses(first, second) == {use}:
-                return first, second
+            if first is not None:
+                label = rng.choice([name for name in labels if name in first])
+                second = self.extend({**first, label: drawn(label, taken=True)}, rng)
+                if second is not None and self.changed_uses(first, second) == {use}:
+                    return first, second
         return None
 
     def part(self, labels: frozenset[str]) -> SearchSpace:
@@ -94,14 +100,73 @@ class Structure:
             self._counts[labels] = count(_pruned(self.space.choices, labels))
         return self._counts[labels]
 
-    def extend(self, given: Mapping[str, Answer], rng: random.Random) -> Sample:
-        """A sample with the given answers; all others drawn, and those given as ABSENT."""
-        known = {n: answer for n, answer in given.items() if answer is not ABSENT and n in self.domains}
-        return self.space.extend(known, rng)
+    def allows(self, sample: Sample) -> bool:
+        """Whether the constraint holds."""
+        return self.constraint is None or self.constraint.allows(sample)
 
-    def sample_with(self, label: str, rng: random.Random) -> Sample:
-        """A sample that asks a label."""
+    def draw(self, rng: random.Random) -> Sample:
+        """A sample.
+
+        Raises:
+            NasValueError: none was found that satisfies the constraint.
+        """
+        return self._allowed.sample(rng)
+
+    def extend(self, given: Mapping[str, Answer], rng: random.Random) -> Sample | None:
+        """A sample with the given answers; all others drawn, and those given as ABSENT. None where none was found."""
+        known = {n: answer for n, answer in given.items() if answer is not ABSENT and n in self.domains}
+        for number in range(_TRIES):
+            sample = self.space.extend(known, rng)
+            if self.allows(sample):
+                return sample
+            if number == 0 and sample.keys() <= known.keys():
+                return None  # There is nothing to draw.
+        return None
+
+    def sample_with(self, label: str, rng: random.Random) -> Sample | None:
+        """A sample that asks a label; None where none was found."""
         return self.extend(self._reach(self.space.choices, label) or {}, rng)
+
+    def neighbours(self, base: Sample, label: str, answer: Answer, rng: random.Random) -> tuple[Sample, Sample] | None:
+        """Two samples that differ in one label, whose answer the second has; the base is the first where that can be.
+
+        Differences in labels that only one of them asks do not count. None where no such pair was found.
+        """
+        for number in range(1 if self.constraint is None else _TRIES):
+            first = base if number == 0 else self.draw(rng)
+            if label in first and first[label] != answer:
+                second = self.extend({**first, label: answer}, rng)
+                if second is not None and second.get(label, ABSENT) != first[label]:
+                    return first, second
+        return None
+
+    def way(self, first: Sample, second: Sample) -> list[tuple[Sample, tuple[str, ...]]]:
+        """Samples from one to the other that change one label after the other; the last one several, if it must.
+
+        Returns:
+            Each sample with the labels that it has changed; the first one, and the last one, are those given, but for
+            labels that not both ask.
+        """
+        left = [label for label in self.domains if first.get(label, ABSENT) != second.get(label, ABSENT)]
+        found: list[tuple[Sample, tuple[str, ...]]] = [(self._between(first, second, []), ())]
+        changed: list[str] = []
+        while left:
+            for label in left:
+                step = self._between(first, second, [*changed, label])
+                if self.allows(step):
+                    together: tuple[str, ...] = (label,)
+                    break
+            else:
+                together, step = tuple(left), self._between(first, second, [*changed, *left])
+            changed += together
+            left = [label for label in left if label not in together]
+            found.append((step, together))
+        return found
+
+    def _between(self, first: Sample, second: Sample, changed: list[str]) -> Sample:
+        """The first sample with some answers of the second."""
+        given = {**second, **first, **{label: second[label] for label in changed if label in second}}
+        return self.space.extend({n: a for n, a in given.items() if n in self.domains}, random.Random(0))
 
     def _reach(self, level: tuple[Choice, ...], label: str) -> Sample | None:
         """Answers that lead to a label."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
 from nas.domains import Answer, Sample, sample_key
-from nas.errors import NasValueError, explain
-from nas.profile.cost_structure import ABSENT, Key, Structure, key_of
+from nas.errors import NasError, NasValueError, explain
+from nas.profile.cost_structure import Key, Structure, key_of
+from nas.space import SearchSpace
 
 Vector: TypeAlias = Mapping[str, Sequence[int]]
 """What each module of an architecture costs: path -> one number for each metric."""
@@ -36,6 +37,8 @@ class Factor:
     values: dict[Key, int] = field(default_factory=dict)
     witnesses: dict[Key, Sample] = field(default_factory=dict)
     """For each entry a sample that showed it."""
+    barred: set[Key] = field(default_factory=set)
+    """Entries of which no sample was found that the constraint of the space allows."""
 
     @property
     def small(self) -> bool:
@@ -44,8 +47,8 @@ class Factor:
 
     @property
     def full(self) -> bool:
-        """Whether every entry is known."""
-        return len(self.values) == self.size
+        """Whether every entry is known that a sample has."""
+        return len(self.values) + len(self.barred - self.values.keys()) == self.size
 
 
 @final
@@ -114,7 +117,8 @@ class CostTables:
         for factor in self.factors[metric]:
             if factor.small and not factor.full:
                 entries = self.structure.part(frozenset(factor.labels)).grid()
-                unknown = [entry for entry in entries if key_of(factor.labels, entry) not in factor.values]
+                known = factor.values.keys() | factor.barred
+                unknown = [entry for entry in entries if key_of(factor.labels, entry) not in known]
                 self._rng.shuffle(unknown)
                 yield factor, unknown
 
@@ -122,35 +126,55 @@ class CostTables:
         """Builds samples, each with as many missing entries as fit together, until none is left or a factor changed."""
         while any(entries for _, entries in missing):
             given: Sample = {}
+            taken: list[tuple[Factor, Sample]] = []
             for factor, entries in sorted(missing, key=lambda item: -len(item[1])):
                 for at in range(len(entries) - 1, max(-1, len(entries) - 1 - _TRIES), -1):
                     # Labels come with those that decide whether they are asked, so equal answers are enough.
                     if key_of(factor.labels, entries[at]) in factor.values:
                         entries.pop(at)
                     elif all(given.get(label, answer) == answer for label, answer in entries[at].items()):
-                        given.update(entries.pop(at))
+                        taken.append((factor, entries.pop(at)))
+                        given.update(taken[-1][1])
                         break
-            if given and not self._learn(self.structure.extend(given, self._rng)):
+            if given and not self._learn_of(given, taken):
                 return
+
+    def _learn_of(self, given: Sample, entries: list[tuple[Factor, Sample]]) -> bool:
+        """Enters a sample with these entries; one for each of them, where the constraint forbids them together."""
+        sample = self.structure.extend(given, self._rng)
+        if sample is not None:
+            return self._learn(sample)
+        agreed = True
+        for factor, entry in entries:
+            sample = self.structure.extend(entry, self._rng)
+            if sample is None:
+                factor.barred.add(key_of(factor.labels, entry))
+            elif agreed:  # Once they have not, the factors are others.
+                agreed = self._learn(sample)
+        return agreed
 
     # Which labels each term depends on.
 
     def _vary_all(self) -> None:
         """Changes every label once to each of its answers, in samples with many labels."""
-        base = max((self.structure.space.sample(self._rng) for _ in range(_DRAWS)), key=len)
+        base = max((self.structure.draw(self._rng) for _ in range(_DRAWS)), key=len)
         left = list(self.structure.open)
         while left:
             self._vary(base, [label for label in left if label in base])
             left = [label for label in left if label not in base]
-            if left:
-                base = self.structure.sample_with(left[0], self._rng)
+            found = None
+            while left and found is None:
+                found = self.structure.sample_with(left[0], self._rng)
+                left = left if found is not None else left[1:]
+            base = found or base
 
     def _vary(self, base: Sample, labels: Iterable[str]) -> None:
         for label in labels:
             for answer in self._others(label, base[label]):
-                changed = self.structure.extend({**base, label: answer}, self._rng)
-                for metric in self.metrics:
-                    self._depend(metric, base, changed, label)
+                pair = self.structure.neighbours(base, label, answer, self._rng)
+                if pair is not None:
+                    for metric in self.metrics:
+                        self._depend(metric, *pair, label)
 
     def _others(self, label: str, answer: Answer) -> list[Answer]:
         """Other answers: all of them, or the first and the last and some between."""
@@ -264,38 +288,36 @@ class CostTables:
         paths = sorted(path for path in home if home[path] is factor)
         low, high = self._vector(first), self._vector(second)
         path = next(path for path in paths if _at(low, path, index) != _at(high, path, index))
-        labels = [label for label in self.structure.domains if first.get(label, ABSENT) != second.get(label, ABSENT)]
-
-        def mixed(number: int) -> Sample:
-            changed = {label: second[label] for label in labels[:number] if label in second}
-            return self.structure.extend({**second, **first, **changed}, random.Random(0))
-
+        way = self.structure.way(first, second)
         if path in self._by_use[metric]:
-            self._resolve_uses(metric, path, labels, [mixed(number) for number in range(len(labels) + 1)])
+            self._resolve_uses(metric, path, way)
             return
-        start, end = 0, len(labels)
+        start, end = 0, len(way) - 1
         while end - start > 1:
-            middle = self._vector(mixed((start + end) // 2))
+            middle = self._vector(way[(start + end) // 2][0])
             if _at(middle, path, index) != _at(low, path, index):
                 end = (start + end) // 2
             else:
                 start, low = (start + end) // 2, middle
         for other in self.metrics:
-            self._depend(other, mixed(start), mixed(end), labels[start])
+            for label in way[end][1]:
+                self._depend(other, way[start][0], way[end][0], label)
 
-    def _resolve_uses(self, metric: str, path: str, labels: list[str], chain: list[Sample]) -> None:
-        """Finds the step of a chain of samples that makes a difference and tells most about which use it is."""
+    def _resolve_uses(self, metric: str, path: str, way: list[tuple[Sample, tuple[str, ...]]]) -> None:
+        """Finds the step of a way between samples that makes a difference and tells most about which use it is."""
         index, known = self.metrics.index(metric), self._labels[metric][path]
         steps: list[tuple[int, int]] = []
-        for number, (first, second) in enumerate(itertools.pairwise(chain)):
+        for number, ((first, _), (second, changed)) in enumerate(itertools.pairwise(way)):
             if _at(self._vector(first), path, index) != _at(self._vector(second), path, index):
-                input_choice = labels[number] in self.structure.use_of
-                told = self.structure.changed_uses(first, second) if input_choice else {labels[number]}
+                told = {label for label in changed if label not in self.structure.use_of}
+                if len(told) < len(changed):
+                    told |= self.structure.changed_uses(first, second)
                 if told - known:
                     steps.append((len(told - known), number))
         if steps:
             _, number = min(steps)
-            self._depend(metric, chain[number], chain[number + 1], labels[number], sure=True)
+            for label in way[number + 1][1]:
+                self._depend(metric, way[number][0], way[number + 1][0], label, sure=True)
         else:
             self._labels[metric][path] = self._everything
 
@@ -306,17 +328,23 @@ class CostTables:
         gets a sample in which all labels but its own are drawn anew.
         """
         for number in range(_MOST_ROUNDS):
-            common = self.structure.space.sample(self._rng)
+            if all(self._everything in self._labels[metric].values() for metric in self.metrics):
+                return  # Each sample is built when it is asked for.
+            common = self.structure.draw(self._rng)
             agreed = self._learn(common)
             for _ in range(_HALVES):
                 kept = {label: answer for label, answer in common.items() if self._rng.random() < 0.5}
-                agreed &= self._learn(self.structure.extend(kept, self._rng))
+                agreed &= self._learn_more(kept)
             for labels in {factor.labels: None for metric in self.metrics for factor in self.factors[metric]}:
                 if len(labels) > _FEW:
-                    kept = {label: common[label] for label in labels if label in common}
-                    agreed &= self._learn(self.structure.extend(kept, self._rng))
+                    agreed &= self._learn_more({label: common[label] for label in labels if label in common})
             if agreed and number + 1 >= _ROUNDS:
                 return
+
+    def _learn_more(self, given: Sample) -> bool:
+        """Enters a sample with these answers, if there is one."""
+        sample = self.structure.extend(given, self._rng)
+        return sample is None or self._learn(sample)
 
     def _learn(self, sample: Sample) -> bool:
         """Enters a sample in all tables; whether they agreed with it."""
@@ -340,6 +368,30 @@ class CostTables:
             if len(self._records) > _KEPT:
                 del self._records[next(iter(self._records))]
         return found[1]
+
+
+def explored(
+    space: SearchSpace, measure: Callable[[Sample], Vector], metrics: Sequence[str], *, anyway: bool = False
+) -> CostTables:
+    """The tables of a space; where they cannot be found, such as build each sample that is asked for.
+
+    Args:
+        space: with its constraint: no sample is built that it forbids.
+        measure: the costs of a sample, module by module.
+        metrics: their names.
+        anyway: whether to do without tables of a space without a constraint too.
+
+    Raises:
+        NasError: a sample of a space without a constraint cannot be built, or a cost cannot be tabulated.
+    """
+    structure = Structure(space)
+    try:
+        return CostTables(structure, measure, metrics)
+    except NasError:
+        if space.constraint is None and not anyway:
+            raise
+    measure(structure.draw(random.Random(0)))  # If not even that can be done, it is said at once.
+    return CostTables(structure, measure, metrics, whole=True)
 
 
 def _at(vector: Vector, path: str, metric: int) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import operator
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.checks import check_number
@@ -17,7 +19,6 @@ from nas.domains import Answer, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.profile.cost_structure import ABSENT
 from nas.profile.cost_tables import CostTables, Factor
-from nas.profile.elimination import LARGEST_ARRAY, Table, empty, least
 from nas.space import Constraint, Where, as_constraint
 
 Comparison: TypeAlias = Literal["<", "<=", ">", ">="]
@@ -28,6 +29,11 @@ _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
 }
 _COUNTED, _DRAWN = 10_000, 2_000
+
+Table: TypeAlias = tuple[tuple[str, ...], NDArray[numpy.float64]]
+"""Labels, and an array with one axis for each; infinite where answers do not go together."""
+
+LARGEST_ARRAY = 4_000_000
 
 
 @final
@@ -97,7 +103,8 @@ class Cost:
     def bounds(self, where: Where | None = None) -> Bounds:
         """Between which numbers the cost lies, over all samples or over those that satisfy a constraint.
 
-        Over all samples by dynamic programming, exact where the tables are small enough to be filled and joined;
+        Over all samples by dynamic programming, exact where the tables are small enough to be filled and joined, and
+        the space has no constraint of its own (what such a one forbids is never built);
         with a constraint by going through all samples where there are at most 10,000, else the bounds over all samples
         cut at the limit, and a share estimated from draws.
 
@@ -121,7 +128,7 @@ class Cost:
         found: list[float] = []
         share = total = 0.0
         even = True
-        for sample in self._tables.structure.space.grid():
+        for sample in filter(self._tables.structure.allows, self._tables.structure.space.grid()):
             weight, uniform = self._chance(sample)
             even &= uniform
             total += weight
@@ -140,8 +147,7 @@ class Cost:
 
     def _estimated(self, constraint: Constraint) -> tuple[float, float]:
         rng = random.Random(0)
-        space = self._tables.structure.space
-        share = sum(constraint.allows(space.sample(rng)) for _ in range(_DRAWN)) / _DRAWN
+        share = sum(constraint.allows(self._tables.structure.draw(rng)) for _ in range(_DRAWN)) / _DRAWN
         return share, max(1 / _DRAWN, math.sqrt(share * (1 - share) / _DRAWN))
 
     def _extremes(self) -> tuple[float, float, bool]:
@@ -152,7 +158,8 @@ class Cost:
         high, exact_high = self._least(factors, -1)
         if not all(factor.small for factor in factors):
             return low * self._scale, math.inf, False
-        return low * self._scale, -high * self._scale, exact_low and exact_high
+        attained = exact_low and exact_high and self._tables.structure.constraint is None
+        return low * self._scale, -high * self._scale, attained
 
     def _least(self, factors: list[Factor], sign: int) -> tuple[float, bool]:
         """The least sum of the small tables; costs are never negative, so the others are left out."""
@@ -180,7 +187,7 @@ class Cost:
         """The expected cost when each choice is drawn by itself: a penalty for one-shot search, differentiable.
 
         A choice that is asked only under some answers counts with the probability of these; factors of several labels
-        are weighted by the joint probability.
+        are weighted by the joint probability, in a space with a constraint that of the joint answers that it allows.
 
         Args:
             probabilities: label -> the probability of each answer, (answers,), in the order of `domain.values()`.
@@ -206,11 +213,13 @@ class Cost:
         padded = {n: torch.cat([probabilities[n], probabilities[n].new_ones(1)]) for n in needed}
         total = next(iter(padded.values())).new_zeros(()) if padded else torch.zeros(())
         for factor in factors:
-            values = total.new_tensor(list(factor.values.values()))
+            values, weights = total.new_tensor(list(factor.values.values())), total.new_ones(len(factor.values))
             for axis, name in enumerate(factor.labels):
                 place = {answer: i for i, answer in enumerate([*self._tables.structure.values(name), ABSENT])}
-                values = values * padded[name][[place[key[axis]] for key in factor.values]]
-            total = total + values.sum()
+                weights = weights * padded[name][[place[key[axis]] for key in factor.values]]
+            mean = (values * weights).sum()
+            # What the constraint of the space forbids costs nothing, and is not to be sought for that.
+            total = total + (mean / weights.sum() if factor.barred - factor.values.keys() else mean)
         return total * self._scale
 
     def _check(self, given: Mapping[str, Tensor], factors: list[Factor], needed: Mapping[str, None]) -> None:
@@ -278,3 +287,70 @@ class CostConstraint(Constraint):
 
     def __repr__(self) -> str:
         return f"{self.cost.name} {self.comparison} {self.limit:.10g}"
+
+
+# The least value of a sum of tables over shared labels, by eliminating one label after the other.
+
+
+def least(tables: Sequence[Table], sizes: Mapping[str, int]) -> tuple[float, bool]:
+    """The least sum over all joint answers.
+
+    The next label to go is the one whose neighbours make the smallest array. Where that is too large, its tables are
+    taken apart and each gives its own least: the result is then a lower bound.
+
+    Args:
+        tables: with numbers that a float64 holds exactly.
+        sizes: label -> the length of its axis.
+
+    Returns:
+        The least sum, and whether some joint answer attains it.
+
+    Example:
+        >>> table = numpy.array([[1.0, 5.0], [4.0, 0.0]])
+        >>> least([(("a", "b"), table), (("b",), numpy.array([0.0, 7.0]))], {"a": 2, "b": 2})
+        (1.0, True)
+    """
+    left, exact = list(tables), True
+    while labels := {label for scope, _ in left for label in scope}:
+        label = min(sorted(labels), key=lambda name: math.prod(sizes[n] for n in _neighbours(left, name)))
+        touched = [table for table in left if label in table[0]]
+        left = [table for table in left if label not in table[0]]
+        groups = _groups(touched, sizes)
+        exact &= len(groups) == 1
+        for group in groups:
+            scope = tuple(dict.fromkeys(name for names, _ in group for name in names))
+            joint = sum(_aligned(table, scope) for table in group)
+            rest = tuple(name for name in scope if name != label)
+            left.append((rest, numpy.min(joint, axis=scope.index(label))))
+    return float(sum(table.item() for _, table in left)) if left else 0.0, exact
+
+
+def _neighbours(tables: Sequence[Table], label: str) -> set[str]:
+    return {name for scope, _ in tables if label in scope for name in scope}
+
+
+def _groups(tables: Sequence[Table], sizes: Mapping[str, int]) -> list[list[Table]]:
+    """Tables that are added before the label goes: all of them, or as many as make an array that fits."""
+    groups: list[tuple[set[str], list[Table]]] = []
+    for table in sorted(tables, key=lambda item: -item[1].size):
+        for scope, members in groups:
+            if math.prod(sizes[name] for name in scope.union(table[0])) <= LARGEST_ARRAY:
+                scope.update(table[0])
+                members.append(table)
+                break
+        else:
+            groups.append((set(table[0]), [table]))
+    return [members for _, members in groups]
+
+
+def _aligned(table: Table, scope: tuple[str, ...]) -> NDArray[numpy.float64]:
+    """The table with its axes in the order of a scope, and axes of length 1 for the others."""
+    labels, array = table
+    order = sorted(range(len(labels)), key=lambda axis: scope.index(labels[axis]))
+    lengths = {labels[axis]: array.shape[axis] for axis in order}
+    return array.transpose(order).reshape([lengths.get(name, 1) for name in scope])
+
+
+def empty(shape: Sequence[int]) -> NDArray[numpy.float64]:
+    """An array that allows no answers yet."""
+    return numpy.full(shape, math.inf)

@@ -1,9 +1,11 @@
-"""One forward pass on the meta device: what each module computes, without a weight allocated."""
+"""What each module does in a forward pass: counted call by call, on whatever ground the pass runs."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, final
 
@@ -11,12 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from nas._compat.torch_internals import TorchDispatchMode, can_decompose, children_of, drop_hooks, own_parameters
-from nas.checks import plain_int
-from nas.copying import copy_module
-from nas.errors import NasError, NasTypeError, NasValueError, explain
+from nas._compat.torch_internals import (
+    TorchDispatchMode,
+    can_decompose,
+    children_of,
+    own_parameters,
+    tree_map,
+)
+from nas.profile.examples import Arguments, in_order, tensors_of
+from nas.profile.passes import ForwardPass
+from nas.profile.recurrent import Recurrences
 
-Example: TypeAlias = "Tensor | Sequence[Tensor] | Sequence[int]"
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -27,6 +34,17 @@ class TensorSpec(NamedTuple):
     dtype: torch.dtype
 
 
+class ModuleCall(NamedTuple):
+    """What one call of a module was given: tensors as `TensorSpec`."""
+
+    args: tuple[Any, ...]
+    """By position; also what came by keyword and could have come so, in the order of the signature."""
+    kwargs: Mapping[str, Any]
+    """By keyword only."""
+    given: Arguments | None
+    """The tensors themselves, where they have numbers that may matter and somebody wants to call the module again."""
+
+
 @final
 @dataclass(slots=True)
 class ModuleRun:
@@ -35,7 +53,7 @@ class ModuleRun:
     path: str
     """As in `named_modules`."""
     module: nn.Module
-    """On the meta device: its tensors have shapes and dtypes, and no numbers."""
+    """Of a copy, on the meta device wherever the pass can run there: it then has shapes and dtypes, and no numbers."""
     parameters: int = 0
     """Elements of its own; a shared one is counted at the first module that has it."""
     flops: int = 0
@@ -43,11 +61,14 @@ class ModuleRun:
     activations: int = 0
     """Elements of its outputs, when it called no other module."""
     inputs: list[tuple[Any, ...]] = field(default_factory=list)
-    """What each call was given: tensors as `TensorSpec`."""
+    """What each call was given, in the order of the signature, whether by position or by keyword: tensors as
+    `TensorSpec`."""
     outputs: list[tuple[Shape, ...]] = field(default_factory=list)
     """The shapes of the tensors that each call yielded."""
     leaf: bool = True
     """Whether it called no other module."""
+    calls: list[ModuleCall] = field(default_factory=list, repr=False)
+    """What each call was given, such that it can be made again."""
 
 
 @final
@@ -64,112 +85,46 @@ class _Known:
 Known: TypeAlias = dict[Hashable, _Known]
 
 
-def meta_example(example_input: Example) -> tuple[Tensor, ...]:
-    """The inputs of the forward pass, on the meta device.
+def count_pass(
+    run: ForwardPass,
+    known: Known | None = None,
+    *,
+    meanwhile: AbstractContextManager[object] | None = None,
+    keep: bool = False,
+) -> list[ModuleRun]:
+    """Runs a pass and says what each module of the model did.
 
     Args:
-        example_input: a tensor, a tuple of tensors, or the shape of one float tensor.
-
-    Raises:
-        NasTypeError: anything else.
-    """
-    return tuple(torch.empty_like(tensor, device="meta") for tensor in real_example(example_input, device="meta"))
-
-
-def real_example(example_input: Example, *, device: str = "cpu") -> tuple[Tensor, ...]:
-    """The inputs as tensors; a shape becomes normal noise."""
-    if isinstance(example_input, Tensor):
-        return (example_input,)
-    items = list(example_input) if isinstance(example_input, list | tuple) else []
-    tensors = [item for item in items if isinstance(item, Tensor)]
-    shape = [size for item in items if (size := plain_int(item)) is not None and size > 0]
-    if tensors and len(tensors) == len(items):
-        return tuple(tensors)
-    if shape and len(shape) == len(items):
-        if device == "meta":
-            return (torch.empty(shape, device=device),)
-        return (torch.randn(shape, generator=torch.Generator().manual_seed(0)),)
-    raise NasTypeError(
-        explain(
-            "example_input is a tensor, a tuple of tensors, or a shape",
-            got=example_input,
-            mend="write (1, 3, 32, 32), batch included; for models that take integers, give a tensor of them",
-        )
-    )
-
-
-def meta_copy(model: nn.Module) -> nn.Module:
-    """A copy on the meta device, in evaluation mode and without hooks; nothing of the model is copied or touched.
-
-    Raises:
-        NasTypeError: not a module, or one that cannot be copied.
-    """
-    if not isinstance(model, nn.Module):
-        raise NasTypeError(explain("profile needs an nn.Module or a ModelSpace", got=model))
-    twin = copy_module(model, on_meta=True)
-    for module in twin.modules():
-        _drop_hooks(module)
-    return twin.eval()
-
-
-def _drop_hooks(module: nn.Module) -> None:
-    """Drops the hooks; a lazy module keeps those that make its parameters."""
-    if any(isinstance(p, UninitializedParameter) for p in own_parameters(module).values()):
-        return
-    drop_hooks(module)
-
-
-def run_on_meta(model: nn.Module, inputs: tuple[Tensor, ...], known: Known | None = None) -> list[ModuleRun]:
-    """Runs a meta model of ours and says what each of them did.
-
-    Args:
-        model: on the meta device; its modules are watched meanwhile.
-        inputs: on the meta device.
-        known: what leaf modules of torch were seen to do; they are not run again, and new ones are noted here.
+        run: its modules are watched meanwhile.
+        known: what leaf modules of torch were seen to do; where the pass has no numbers they are not run again, and new
+            ones are noted here.
+        meanwhile: entered around the pass.
+        keep: whether calls with numbers hold on to what they were given.
 
     Returns:
         One entry for each module, in the order of `named_modules`.
-
-    Raises:
-        NasValueError: the forward pass fails, or needs real numbers.
     """
-    runs = {path: ModuleRun(path, module) for path, module in model.named_modules()}
+    runs = {path: ModuleRun(path, module) for path, module in run.model.named_modules()}
+    own = {path: vars(found.module).get("forward") for path, found in runs.items()}
+    meter = _Meter()
+    watcher = _Watcher(meter, None if run.ground == "real" else known, keep=keep and run.ground == "real")
     with torch.no_grad():
-        meter = _Meter()
-        for run in runs.values():
-            run.module.forward = _watched(run, meter, known)  # the copy is ours
+        for path, found in runs.items():
+            if not isinstance(found.module, torch.jit.ScriptModule):
+                vars(found.module)["forward"] = watcher.watched(found, own[path])  # the copy is ours
         try:
-            with meter:
-                call(model, inputs)
+            with meanwhile or nullcontext(), Recurrences(meter.counting, real=run.ground == "real"), meter:
+                run()
         finally:
-            for run in runs.values():
-                vars(run.module).pop("forward", None)
-    for name, parameter in model.named_parameters():  # after the pass, which sizes lazy ones
+            for path, forward in own.items():
+                vars(runs[path].module).pop("forward", None)
+                if forward is not None:
+                    vars(runs[path].module)["forward"] = forward
+    runs[""].flops += meter.stack[0].flops  # of a TorchScript model, which lets nobody watch
+    for name, parameter in run.model.named_parameters():  # after the pass, which sizes lazy ones
         if not isinstance(parameter, UninitializedParameter):
             runs[name.rpartition(".")[0]].parameters += parameter.numel()
     return list(runs.values())
-
-
-def call(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    """The output of a meta model.
-
-    Raises:
-        NasValueError: the forward pass fails, or needs real numbers.
-    """
-    try:
-        return model(*inputs)
-    except NasError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        raise NasValueError(
-            explain(
-                f"the forward pass on the meta device failed ({type(error).__name__}: {error})",
-                where=f"profile of {type(model).__name__} on inputs of shape {shapes}",
-                mend="check the shape and dtype of example_input; a forward that reads values of tensors (`.item()`, "
-                "`if tensor`) cannot be profiled",
-            )
-        ) from error
 
 
 @final
@@ -196,57 +151,113 @@ class _Meter(TorchDispatchMode):
             self.stack[-1].flops += count(*args, **kwargs, out_val=out)
         return out
 
+    def counting(self, function: Callable[[], Any], flops: int) -> Any:
+        """What a function returns; these flops count instead of its own."""
+        self.stack.append(ModuleRun("", nn.Module()))
+        try:
+            return function()
+        finally:
+            self.stack.pop()
+            self.stack[-1].flops += flops
 
-def _watched(run: ModuleRun, meter: _Meter, known: Known | None) -> Callable[..., Any]:
-    """The forward of a module, noting what goes in and out."""
-    forward = run.module.forward
-    memorable = known is not None and is_torch_leaf(run.module)
 
-    def compute(*args: Any, **kwargs: Any) -> Any:
+@final
+class _Watcher:
+    """Makes forwards that note what goes in and out."""
+
+    def __init__(self, meter: _Meter, known: Known | None, *, keep: bool) -> None:
+        self._meter, self._known, self._keep = meter, known, keep
+
+    def watched(self, run: ModuleRun, own: Callable[..., Any] | None) -> Callable[..., Any]:
+        """The forward of a module; to those who look at its signature it is as before.
+
+        Args:
+            run: what the module does is noted here.
+            own: what stood in the place of the class's forward.
+        """
+        forward, stack = run.module.forward, self._meter.stack
+        memorable = self._known is not None and own is None and is_torch_leaf(run.module)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            stack[-1].leaf = False
+            stack.append(run)
+            try:
+                out = self._computed(run, forward, args, kwargs) if memorable else forward(*args, **kwargs)
+            finally:
+                stack.pop()
+            self._note(run, forward, args, kwargs, out)
+            return out
+
+        return Lookalike(watched, forward, run.path)
+
+    def _computed(self, run: ModuleRun, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """What a layer of torch yields, from memory where it was seen with inputs of these shapes."""
         key: Hashable = None
-        if memorable and known is not None and not kwargs and all(isinstance(a, Tensor) for a in args):
+        if self._known is not None and not kwargs and all(isinstance(a, Tensor) for a in args):
             key = operation_key(run.module, args)
-        if key is not None and known is not None and (found := known.get(key)) is not None:
+        if key is None or self._known is None:
+            return forward(*args, **kwargs)
+        found = self._known.get(key)
+        if found is not None:
             run.flops += found.flops
-            return args[0] if found.in_place else torch.empty(found.shape, dtype=found.dtype, device="meta")
+            return args[0] if found.in_place else args[0].new_empty(found.shape, dtype=found.dtype)
         before = run.flops
-        out = forward(*args, **kwargs)
-        if key is not None and known is not None and isinstance(out, Tensor):
-            known[key] = _Known(run.flops - before, tuple(out.shape), out.dtype, out is args[0])
+        out = forward(*args)
+        if isinstance(out, Tensor):
+            self._known[key] = _Known(run.flops - before, tuple(out.shape), out.dtype, out is args[0])
         return out
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        meter.stack[-1].leaf = False
-        meter.stack.append(run)
-        try:
-            out = compute(*args, **kwargs)
-        finally:
-            meter.stack.pop()
-        run.inputs.append(specs_of(args))
-        run.outputs.append(shapes := _shapes(out))
+    def _note(self, run: ModuleRun, forward: Callable[..., Any], args: Any, kwargs: Any, out: Any) -> None:
+        args, kwargs = in_order(forward, args, kwargs)
+        specs, by_name = specs_of(args), specs_of(kwargs)
+        run.calls.append(ModuleCall(specs, by_name, (args, kwargs) if self._keep and run.leaf else None))
+        run.inputs.append((*specs, *by_name.values()))
+        run.outputs.append(shapes := tuple(tuple(tensor.shape) for tensor in tensors_of(out)))
         if run.leaf:
             run.activations += sum(map(math.prod, shapes))
-        return out
 
-    return watched
+
+@final
+class Lookalike:
+    """A function that takes the place of another, and of which all is that of the other but what it does when called.
+
+    Some models ask a forward for its signature or for its code, to see what it takes.
+
+    Args:
+        function: what is called.
+        other: the forward of a module.
+        path: of the module; an error that it raises gets a note of it, the innermost one.
+    """
+
+    def __init__(self, function: Callable[..., Any], other: Callable[..., Any], path: str) -> None:
+        self._function, self.__wrapped__, self._path = function, other, path
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._function(*args, **kwargs)
+        except Exception as error:
+            if self._path and not getattr(error, "__notes__", None):
+                error.add_note(f" in the module {self._path!r}")
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__signature__":  # for those that do not follow `__wrapped__`
+            return inspect.signature(self.__wrapped__)
+        return getattr(self.__wrapped__, name)
 
 
 def specs_of(value: Any) -> Any:
     """Tensors as specs, also in lists, tuples and dicts; all else as it is."""
-    if isinstance(value, Tensor):
-        return TensorSpec(tuple(value.shape), value.dtype)
-    if type(value) in (list, tuple):
-        return type(value)(map(specs_of, value))
-    return {key: specs_of(item) for key, item in value.items()} if type(value) is dict else value
+
+    def spec(item: Any) -> Any:
+        return TensorSpec(tuple(item.shape), item.dtype) if isinstance(item, Tensor) else item
+
+    return tree_map(spec, value, is_leaf=is_single)
 
 
-def _shapes(out: Any) -> tuple[Shape, ...]:
-    """The shapes of all tensors in an output."""
-    if isinstance(out, Tensor):
-        return (tuple(out.shape),)
-    if isinstance(out, Mapping):
-        out = list(out.values())
-    return tuple(shape for item in out for shape in _shapes(item)) if isinstance(out, list | tuple) else ()
+def is_single(value: object) -> bool:
+    """Whether it is no list, tuple or dict: an object of another class may mind what it is made of."""
+    return type(value) not in (list, tuple, dict)
 
 
 def is_torch_leaf(module: nn.Module) -> bool:
@@ -261,7 +272,7 @@ def is_torch_leaf(module: nn.Module) -> bool:
 def operation_key(module: nn.Module, inputs: Sequence[Tensor]) -> Hashable:
     """What two calls that do the same share: kind, configuration and input shapes; None where that is not known."""
     plain = tuple((n, v) for n, v in vars(module).items() if n[0] != "_" and n not in _NOT_CONFIGURATION)
-    weights = tuple((n, None if p is None else tuple(p.shape)) for n, p in own_parameters(module).items())
+    weights = tuple((n, None if p is None else (tuple(p.shape), p.dtype)) for n, p in own_parameters(module).items())
     key = (type(module), plain, weights, tuple((tuple(t.shape), t.dtype) for t in inputs))
     try:
         hash(key)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import json
 import os
 import random
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
 
 from nas.checks import check_int
-from nas.domains import Answer, Sample
-from nas.errors import NasValueError, explain
-from nas.profile.cost_structure import Structure
-from nas.profile.cost_tables import CostTables, Vector
+from nas.domains import Answer, Sample, sample_key
+from nas.errors import NasError, NasValueError, explain
+from nas.profile.cost_tables import Vector, explored
 from nas.profile.costs import Cost
-from nas.profile.dry_run import Example, ModuleRun, TensorSpec, meta_example, real_example, run_on_meta
-from nas.profile.measured_latency import Backend, Latency, check_backend, check_passes, latency
-from nas.profile.model_profile import build_on_meta
+from nas.profile.dry_run import ModuleCall, ModuleRun, count_pass
+from nas.profile.examples import Example, read_example
+from nas.profile.measured_latency import Backend, Latency, check_backend, check_passes, latency, latency_of_call
+from nas.profile.operations import call_again, operation_text
+from nas.profile.passes import Ground, run_first, sample_subject
 from nas.space import ModelSpace
 
 
@@ -68,8 +67,10 @@ class LatencyTable:
     """Predicts the latency of the samples of a space; made by `latency_table`.
 
     An operation is a module that calls no other, with its configuration and the shapes of its inputs: it is measured
-    when it is first met, alone and with inputs of these shapes. The prediction is the sum over all calls. What modules
-    with children do themselves (adding a skip, say) and the calls between them are not measured; `calibrate` finds a
+    when it is first met, alone and with inputs of these shapes. All its attributes are configuration, functions and
+    objects by what they are made of; a module with an attribute whose parts cannot be seen (of an extension module,
+    say) is measured in each sample anew. The prediction is the sum over all calls. What modules with children do
+    themselves (adding a skip, say) and the calls between them are not measured; `calibrate` finds a
     factor and a constant that make up for them.
     """
 
@@ -88,31 +89,59 @@ class LatencyTable:
         self.entries: dict[str, Latency] = {}
         self.scale, self.constant = 1.0, 0.0
         self.backend, self.threads = backend, threads
-        self._space, self._inputs = space, real_example(example_input)
+        read_example(example_input)
+        self._space, self._example = space, example_input
+        self._ground: Ground = "meta"
+        self._apart: set[str] = set()
         self._options: dict[str, Any] = {"warmup": warmup, "repeats": repeats, "threads": threads}
 
     def __call__(self, sample: Mapping[str, Answer]) -> float:
         """The predicted seconds of a sample; operations that were not met before are measured."""
         return sum(seconds for _, seconds in self._operations(sample)) * self.scale + self.constant
 
-    def _operations(self, sample: Mapping[str, Answer]) -> Iterator[tuple[str, float]]:
+    def _operations(self, sample: Mapping[str, Answer]) -> list[tuple[str, float]]:
         """The path and the latency of each call."""
-        for run in run_on_meta(build_on_meta(self._space, sample), meta_example(self._inputs)):
-            if run.leaf:
-                for inputs in run.inputs:
-                    yield run.path, self._look_up(run, inputs).median
+        try:
+            return self._measured_alone(sample)
+        except NasError:
+            raise
+        except Exception:
+            if self._ground == "real":
+                raise
+            self._ground = "real"  # On made-up inputs some module fails: then on what it is really given.
+        return self._measured_alone(sample)
 
-    def _look_up(self, run: ModuleRun, inputs: tuple[Any, ...]) -> Latency:
-        key = operation_text(run.module, inputs)
+    def _measured_alone(self, sample: Mapping[str, Answer]) -> list[tuple[str, float]]:
+        runs, self._ground = run_first(
+            sample_subject(self._space, sample),
+            self._example,
+            lambda run: count_pass(run, keep=True),
+            task="latency of",
+            start=self._ground,
+        )
+        found = []
+        for run in runs:
+            if run.leaf:
+                for number, call in enumerate(run.calls):
+                    found.append((run.path, self._look_up(run, call, f"call {number} of {run.path!r}", sample).median))
+        return found
+
+    def _look_up(self, run: ModuleRun, call: ModuleCall, place: str, sample: Mapping[str, Answer]) -> Latency:
+        key = operation_text(run.module, call)
+        if key is None:
+            key = f"{type(run.module).__qualname__} in {place} of {self._space.name} with {sample_key(dict(sample))}"
+            self._apart.add(key)
         found = self.entries.get(key)
         if found is None:
-            found = self.entries[key] = latency(
-                _Call(_real_module(run.module), inputs), _real_inputs(inputs), self.backend, **self._options
-            )
+            module, inputs = call_again(run.module, call)
+            found = self.entries[key] = latency_of_call(module, inputs, self.backend, **self._options)
         return found
 
     def cost(self) -> Cost:
-        """The latency as a cost of the space: with bounds, constraints and expectation. Measures what it lacks."""
+        """The latency as a cost of the space: with bounds, constraints and expectation. Measures what it lacks.
+
+        Where it is no sum of small tables, each sample that is asked for is built.
+        """
 
         def measure(sample: Sample) -> Vector:
             nanoseconds: dict[str, list[int]] = {"": [round(self.constant * 1e9)]}
@@ -120,7 +149,7 @@ class LatencyTable:
                 nanoseconds.setdefault(path, [0])[0] += round(seconds * self.scale * 1e9)
             return nanoseconds
 
-        tables = CostTables(Structure(self._space.search_space), measure, ("nanoseconds",))
+        tables = explored(self._space.search_space, measure, ("nanoseconds",), anyway=True)
         return Cost(tables, "nanoseconds", name="latency", scale=1e-9)
 
     def error(self, samples: int = 10, *, seed: int = 0) -> PredictionError:
@@ -135,7 +164,7 @@ class LatencyTable:
     def _measured(self, sample: Sample) -> float:
         with torch.random.fork_rng(devices=[]):
             model = self._space.build(sample)
-        return latency(model, self._inputs, self.backend, **self._options).median
+        return latency(model, self._example, self.backend, **self._options).median
 
     def calibrate(self, samples: int = 10, *, seed: int = 1) -> PredictionError:
         """Fits factor and constant to end-to-end measurements; take another seed to judge it.
@@ -157,7 +186,7 @@ class LatencyTable:
         return PredictionError(predicted=fitted, measured=found.measured)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the table as JSON, whole or not at all."""
+        """Writes the table as JSON, whole or not at all; without what was measured in one sample alone."""
         target = Path(path)
         content = {
             "backend": self.backend,
@@ -165,7 +194,9 @@ class LatencyTable:
             "torch": str(torch.__version__),
             "scale": self.scale,
             "constant": self.constant,
-            "entries": {key: dataclasses.asdict(entry) for key, entry in self.entries.items()},
+            "entries": {
+                key: dataclasses.asdict(entry) for key, entry in self.entries.items() if key not in self._apart
+            },
         }
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -211,7 +242,8 @@ def latency_table(
 
     Args:
         space: of models.
-        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included.
+        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included; or anything that
+            `forward` takes, as `profile` does.
         backend: as `latency` takes it; compiling or exporting each operation takes about a second.
         warmup, repeats, threads: of each measurement.
 
@@ -222,66 +254,3 @@ def latency_table(
         (True, ['Linear(in_features=8, out_features=8; weight (8, 8), bias (8,)) on (1, 8) float32'])
     """
     return LatencyTable(space, example_input, backend, warmup=warmup, repeats=repeats, threads=threads)
-
-
-def operation_text(module: nn.Module, inputs: tuple[Any, ...]) -> str:
-    """What two calls of the same latency share: kind, configuration, parameters and inputs."""
-    kind = f"{type(module).__module__}.{type(module).__qualname__}"
-    plain = [f"{n}={v!r}" for n, v in sorted(vars(module).items()) if n[0] != "_" and isinstance(v, _PLAIN)]
-    plain = [text for text in plain if not text.startswith("training=")]
-    weights = [f"{n} {tuple(p.shape)}" for n, p in module.named_parameters()]
-    return f"{kind}({', '.join(plain)}; {', '.join(weights)}) on {', '.join(map(_text, inputs))}"
-
-
-_PLAIN = (bool, int, float, str, tuple, list)
-
-
-def _text(spec: Any) -> str:
-    if isinstance(spec, TensorSpec):
-        return f"{spec.shape} {str(spec.dtype).removeprefix('torch.')}"
-    return f"[{', '.join(map(_text, spec))}]" if isinstance(spec, list | tuple) else repr(spec)
-
-
-@final
-class _Call(nn.Module):
-    """Calls a module with tensors put back where they stood in its arguments."""
-
-    def __init__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        super().__init__()
-        self.module, self.arguments = module, arguments
-
-    def forward(self, *tensors: Tensor) -> Any:
-        given = iter(tensors)
-        return self.module(*(_put_back(argument, given) for argument in self.arguments))
-
-
-def _put_back(argument: Any, tensors: Iterator[Tensor]) -> Any:
-    if isinstance(argument, TensorSpec):
-        return next(tensors)
-    if isinstance(argument, list | tuple):
-        return type(argument)(_put_back(item, tensors) for item in argument)
-    return argument
-
-
-def _real_inputs(arguments: Any) -> tuple[Tensor, ...]:
-    """Tensors as the specs say; integers are 0, so that they are valid indices."""
-    if isinstance(arguments, TensorSpec):
-        if arguments.dtype.is_floating_point:
-            noise = torch.randn(arguments.shape, generator=torch.Generator().manual_seed(0))
-            return (noise.to(arguments.dtype),)
-        return (torch.zeros(arguments.shape, dtype=arguments.dtype),)
-    if isinstance(arguments, list | tuple):
-        return tuple(tensor for item in arguments for tensor in _real_inputs(item))
-    return ()
-
-
-def _real_module(module: nn.Module) -> nn.Module:
-    """A copy of a meta module with weights: small noise, and ones for buffers."""
-    twin = copy.deepcopy(module).to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-        for buffer in twin.buffers():
-            buffer.fill_(1)
-    return twin

@@ -14,9 +14,10 @@ from typing import Literal, TypeAlias, final, get_args
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import TreeSpec, tree_flatten, tree_unflatten
 from nas.checks import check_int, check_word
 from nas.errors import MissingDependency, NasTypeError, explain
-from nas.profile.dry_run import Example, real_example
+from nas.profile.examples import Example, Inputs, in_order, read_example
 
 Backend: TypeAlias = Literal["eager", "compile", "onnxruntime"]
 
@@ -64,7 +65,8 @@ def latency(
 
     Args:
         model: on any device; the inputs are moved to it.
-        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included.
+        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included; or anything that
+            `forward` takes, as `profile` does.
         backend: "eager" is PyTorch as it is; "compile" is `torch.compile`; "onnxruntime" runs an export on the CPU.
         warmup: passes before the first that is measured.
         repeats: passes that are measured.
@@ -83,7 +85,13 @@ def latency(
         raise NasTypeError(explain("latency needs an nn.Module", got=model))
     check_backend(backend)
     warmup, repeats, threads = check_passes(warmup, repeats, threads)
-    inputs = real_example(example_input)
+    return latency_of_call(model, read_example(example_input), backend, warmup=warmup, repeats=repeats, threads=threads)
+
+
+def latency_of_call(
+    model: nn.Module, inputs: Inputs, backend: Backend, *, warmup: int, repeats: int, threads: int
+) -> Latency:
+    """The same for arguments that were read, and options that were checked."""
     with _evaluating(model), _threads(threads), torch.no_grad(), _runner(model, inputs, backend, threads) as run:
         seconds = _measure(run, warmup, repeats)
     lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive") if repeats > 1 else seconds * 3
@@ -137,22 +145,23 @@ def _threads(threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def _runner(
-    model: nn.Module, inputs: tuple[Tensor, ...], backend: Backend, threads: int
-) -> Iterator[Callable[[], object]]:
+def _runner(model: nn.Module, inputs: Inputs, backend: Backend, threads: int) -> Iterator[Callable[[], object]]:
     """A function that runs the model once, to the end."""
     if backend == "onnxruntime":
-        with _session(model, inputs, threads) as run:
+        args, kwargs = in_order(model.forward, *inputs.arguments_for(model))
+        if kwargs or not all(isinstance(item, Tensor) for item in args):
+            model, args = _on_tensors(model, args, kwargs)
+        with _session(model, args, threads) as run:
             yield run
         return
-    parameter = next(model.parameters(), inputs[0])
-    placed = tuple(tensor.to(parameter.device) for tensor in inputs)
+    device = next((tensor.device for tensor in (*model.parameters(), *inputs.tensors)), torch.device("cpu"))
+    args, kwargs = inputs.on(device).arguments_for(model)
     compiled = torch.compile(model) if backend == "compile" else model
 
     def run_torch() -> None:
-        compiled(*placed)
-        if parameter.device.type == "cuda":
-            torch.cuda.synchronize(parameter.device)
+        compiled(*args, **kwargs)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     yield run_torch
 
@@ -174,3 +183,27 @@ def _session(model: nn.Module, inputs: tuple[Tensor, ...], threads: int) -> Iter
     names = [found.name for found in session.get_inputs()]
     feed = {name: tensor.numpy(force=True) for name, tensor in zip(names, inputs, strict=True)}
     yield lambda: session.run(None, feed)
+
+
+def _on_tensors(
+    model: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A module that takes the tensors alone, by position, and these."""
+    leaves, structure = tree_flatten((args, kwargs))
+    return _OnTensors(model, leaves, structure), tuple(item for item in leaves if isinstance(item, Tensor))
+
+
+@final
+class _OnTensors(nn.Module):
+    """Calls a module with tensors put back where they stood among its arguments."""
+
+    def __init__(self, module: nn.Module, leaves: list[object], structure: TreeSpec) -> None:
+        super().__init__()
+        self.module, self._structure = module, structure
+        self._leaves = [... if isinstance(item, Tensor) else item for item in leaves]
+
+    def forward(self, *tensors: Tensor) -> object:
+        given = iter(tensors)
+        leaves = [next(given) if item is ... else item for item in self._leaves]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        return self.module(*args, **kwargs)

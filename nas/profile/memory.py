@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import TorchDispatchMode, storage_key
-from nas.profile.dry_run import call
+from nas.profile.examples import tensors_of
+from nas.profile.passes import ForwardPass
 
 
 @final
@@ -19,9 +21,9 @@ from nas.profile.dry_run import call
 class PeakMemory:
     """Estimates in bytes, for the batch of the example.
 
-    The model runs once on the meta device, where every storage that PyTorch would allocate is noted when it is made
-    and when it is freed. What an operation takes for itself (the workspace of a convolution, weights laid out anew) is
-    not known there, nor is the reserve of an allocator.
+    The model runs once, on the meta device wherever it can, and every storage that PyTorch would allocate is noted when
+    it is made and when it is freed. What an operation takes for itself (the workspace of a convolution, weights laid
+    out anew) is not known there, nor is the reserve of an allocator.
     """
 
     inference: int
@@ -31,40 +33,30 @@ class PeakMemory:
     twice the bytes of the parameters)."""
 
 
-def peak_memory(model: nn.Module, inputs: tuple[Tensor, ...]) -> PeakMemory:
-    """The peaks of a meta model of ours, in evaluation mode; not used afterwards.
+def training_peak(run: ForwardPass, mode: AbstractContextManager[object]) -> int:
+    """The peak of a forward and a backward pass in evaluation mode.
 
-    Raises:
-        NasValueError: the forward pass fails.
+    Args:
+        run: not used afterwards.
+        mode: entered meanwhile.
     """
-    with torch.no_grad():
-        inference = _peak(model, inputs, backward=False)
-    with torch.enable_grad():
-        training = _peak(model, inputs, backward=True)
-    return PeakMemory(inference=inference, training=training)
-
-
-def _peak(model: nn.Module, inputs: tuple[Tensor, ...], *, backward: bool) -> int:
-    meter = StorageMeter()
-    for tensor in (*model.parameters(), *model.buffers(), *inputs):
-        meter.note(tensor)
-    with meter:
-        out = call(model, inputs)
-        if backward:
-            losses = [tensor.sum() for tensor in tensors_of(out) if tensor.requires_grad]
-            del out
-            if losses:
-                torch.autograd.backward(losses)
+    meter = meter_of(run)
+    with torch.enable_grad(), meter, mode:
+        out = run()
+        losses = [tensor.sum() for tensor in tensors_of(out) if tensor.requires_grad]
+        del out
+        if losses:
+            torch.autograd.backward(losses)
     return meter.peak
 
 
-def tensors_of(out: Any) -> Iterator[Tensor]:
-    """The tensors in an output."""
-    if isinstance(out, Tensor):
-        yield out
-    elif isinstance(out, dict | list | tuple):
-        for item in out.values() if isinstance(out, dict) else out:
-            yield from tensors_of(item)
+def meter_of(run: ForwardPass) -> StorageMeter:
+    """A meter that has noted the parameters, the buffers and the inputs."""
+    meter = StorageMeter()
+    for tensor in (*run.model.parameters(), *run.model.buffers(), *tensors_of((run.args, run.kwargs))):
+        if not is_lazy(tensor):
+            meter.note(tensor)
+    return meter
 
 
 @final

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from torch import nn
-
-from nas.domains import Answer
-from nas.profile.dry_run import Example, ModuleRun, Shape, meta_copy, meta_example, run_on_meta
-from nas.profile.memory import PeakMemory, peak_memory
-from nas.space import ModelSpace
-from nas.weightless import NoInitialisation
+from nas.profile.dry_run import ModuleRun, Shape, count_pass
+from nas.profile.examples import Example
+from nas.profile.memory import PeakMemory, meter_of, training_peak
+from nas.profile.passes import ForwardPass, Subject, run_first
+from nas.profile.recurrent import Recurrences
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,25 +107,23 @@ def as_text(table: Table) -> str:
     return capture.get()
 
 
-def profile_model(model: nn.Module, example_input: Example) -> ModelProfile:
-    """The profile of a model, which is not touched."""
-    return _profile(meta_copy(model), example_input, type(model).__name__)
+def profile_subject(subject: Subject, example_input: Example) -> ModelProfile:
+    """The profile of a module, which is not touched, or of a sample."""
+    return run_first(subject, example_input, lambda run: _profile(subject.name, run), task="profile of")[0]
 
 
-def profile_sample(space: ModelSpace, sample: Mapping[str, Answer], example_input: Example) -> ModelProfile:
-    """The profile of one architecture of a space."""
-    return _profile(build_on_meta(space, sample), example_input, space.name)
-
-
-def _profile(model: nn.Module, example_input: Example, name: str) -> ModelProfile:
-    runs = run_on_meta(model, meta_example(example_input))
+def _profile(name: str, run: ForwardPass) -> ModelProfile:
+    inference = meter_of(run)
+    runs = count_pass(run, meanwhile=inference)
     rows = tuple(map(_row, runs))
     return ModelProfile(
         name=name,
         parameters=sum(row.parameters for row in rows),
         multiply_adds=sum(row.multiply_adds for row in rows),
         activations=sum(row.activations for row in rows),
-        peak_memory=peak_memory(model, meta_example(example_input)),
+        peak_memory=PeakMemory(
+            inference=inference.peak, training=training_peak(run, Recurrences(real=run.ground == "real"))
+        ),
         modules=rows,
     )
 
@@ -142,9 +137,3 @@ def _row(run: ModuleRun) -> ModuleProfile:
         activations=run.activations,
         outputs=tuple(shape for shapes in run.outputs for shape in shapes),
     )
-
-
-def build_on_meta(space: ModelSpace, sample: Mapping[str, Answer]) -> nn.Module:
-    """The architecture of a sample on the meta device, in evaluation mode; global random numbers stay as they are."""
-    with NoInitialisation():
-        return space.build(sample, device="meta").eval()

@@ -10,7 +10,9 @@ from torch import nn
 from nas.checks import check_number
 from nas.errors import NasTypeError, explain
 from nas.profile.costs import Cost
-from nas.profile.dry_run import Example, ModuleRun, meta_copy, meta_example, run_on_meta
+from nas.profile.dry_run import ModuleRun, count_pass
+from nas.profile.examples import Example
+from nas.profile.passes import run_first, subject_of
 from nas.profile.space_profile import tabulate
 from nas.space import ModelSpace
 
@@ -30,14 +32,15 @@ def cost(model: nn.Module, example_input: Example, of: ModuleCost, *, name: str 
 def cost(model: ModelSpace | nn.Module, example_input: Example, of: ModuleCost, *, name: str = "cost") -> Cost | float:
     """What a model costs, or what each architecture of a space costs, by a function of your own.
 
-    The function is asked for each module what it costs itself, and the answers are added up. As with `profile`,
-    everything happens on the meta device, and of a space few architectures are built. What this makes of a space limits
-    a search (`space.where(bits < 1e6)`), is penalised in one-shot search (`nas.oneshot.CostPenalty`), and yields
+    The function is asked for each module what it costs itself, and the answers are added up. As with `profile`, copies
+    run, on the meta device wherever they can, and of a space few architectures are built. What this makes of a space
+    limits a search (`space.where(bits < 1e6)`), is penalised in one-shot search (`nas.oneshot.CostPenalty`), and yields
     the number of a sample; of a model it yields the number itself, a metric for an evaluator to return.
 
     Args:
         model: a space, or a module, which is not touched.
-        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included.
+        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included; or anything that
+            `forward` takes, as for `profile`.
         of: what a module costs, given its `ModuleRun`: from 0 on, counted in units of 2^-30. For modules that do the
             same it must say the same.
         name: of the cost, in messages.
@@ -70,7 +73,8 @@ def cost(model: ModelSpace | nn.Module, example_input: Example, of: ModuleCost, 
         return Cost(tabulate(model, example_input, (name,), lambda run: (counted(run),)), name, name=name, scale=_UNIT)
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("a cost is that of a module or of a ModelSpace", got=model))
-    return sum(counted(run) for run in run_on_meta(meta_copy(model), meta_example(example_input))) * _UNIT
+    runs, _ = run_first(subject_of(model), example_input, count_pass, task=f"{name} of")
+    return sum(map(counted, runs)) * _UNIT
 
 
 @final

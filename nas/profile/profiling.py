@@ -10,11 +10,12 @@ from torch import nn
 from nas.domains import Answer
 from nas.errors import NasTypeError, explain
 from nas.profile.costs import Bounds, Cost, CostConstraint
-from nas.profile.dry_run import Example
+from nas.profile.examples import Example
 from nas.profile.latency_prediction import LatencyTable, PredictionError, latency_table
 from nas.profile.measured_latency import Backend, Latency, latency
 from nas.profile.memory import PeakMemory
-from nas.profile.model_profile import ModelProfile, ModuleProfile, profile_model, profile_sample
+from nas.profile.model_profile import ModelProfile, ModuleProfile, profile_subject
+from nas.profile.passes import sample_subject, subject_of
 from nas.profile.space_profile import SpaceProfile
 from nas.space import ModelSpace
 
@@ -53,12 +54,15 @@ def profile(
 ) -> ModelProfile | SpaceProfile:
     """What a model costs, or what each architecture of a space costs.
 
-    Everything happens on the meta device: no weights are allocated, and a model that has some is neither copied nor
-    touched.
+    Everything happens on the meta device, where no weights are allocated, as far as a model can run there: one that
+    computes with tensors from elsewhere (made by numpy, or held by no module) runs with fake tensors, and one that asks
+    for values (`if mask.all()`) for real. It is always a copy that runs, hooks included; the model is not touched.
 
     Args:
         model: a module; a space; or a pair (space, sample).
-        example_input: a tensor, a tuple of tensors, or the shape of one float tensor, batch included.
+        example_input: what `forward` takes, batch included: a tensor; the shape of one float tensor; a tuple of all
+            that it takes by position (`(tokens, None, mask)`, `([image, image],)`, `({"x": x, "y": y},)`); or a dict of
+            what it takes by keyword (`{"input_ids": tokens, "attention_mask": mask}`).
         sample: one architecture of the space.
 
     Returns:
@@ -66,13 +70,16 @@ def profile(
 
     Raises:
         NasTypeError: a model or an example input of another kind.
-        NasValueError: a sample that is not of the space, or a forward pass that fails on such an input.
+        NasValueError: a sample that is not of the space, or a constructor or forward pass that fails; it names the
+            sample, the module and the error.
 
     Example:
         >>> from nas import ValueChoice
         >>> found = profile(nn.Linear(4, 8), (1, 4))
         >>> found.parameters, found.multiply_adds, found.flops, found.activations
         (40, 32, 64, 8)
+        >>> profile(nn.Bilinear(4, 3, 8), {"input1": torch.ones(2, 4), "input2": torch.ones(2, 3)}).parameters
+        104
         >>> space = ModelSpace(lambda: nn.Linear(4, ValueChoice([8, 16, 32], label="width")))
         >>> costs = profile(space, (1, 4))
         >>> costs.flops({"width": 16}), costs.flops.bounds().least
@@ -83,11 +90,13 @@ def profile(
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[0], ModelSpace) and sample is None:
         model, sample = model
     if isinstance(model, ModelSpace):
-        return SpaceProfile(model, example_input) if sample is None else profile_sample(model, sample, example_input)
+        if sample is None:
+            return SpaceProfile(model, example_input)
+        return profile_subject(sample_subject(model, sample), example_input)
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("profile needs a module, a ModelSpace or a pair (space, sample)", got=model))
     if sample is not None:
         raise NasTypeError(
             explain("a sample belongs to a ModelSpace, but this is a module", got=model, mend="profile(space, ...)")
         )
-    return profile_model(model, example_input)
+    return profile_subject(subject_of(model), example_input)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, final
 
+from torch import nn
+
 from nas.domains import Sample
-from nas.errors import NasError, NasValueError, explain
-from nas.profile.cost_structure import Structure
-from nas.profile.cost_tables import CostTables, Vector
+from nas.errors import NasValueError, explain
+from nas.profile.cost_tables import CostTables, Vector, explored
 from nas.profile.costs import Cost
-from nas.profile.dry_run import Example, Known, ModuleRun, meta_example, run_on_meta
-from nas.profile.model_profile import as_text, build_on_meta
+from nas.profile.dry_run import Known, ModuleRun, count_pass
+from nas.profile.examples import Example
+from nas.profile.model_profile import as_text
+from nas.profile.passes import ForwardPass, Ground, run_first, sample_subject
 from nas.space import ARCHITECTURE, ModelSpace
 
 if TYPE_CHECKING:
@@ -23,8 +26,8 @@ class SpaceProfile:
     """The costs of all samples of a space for one example input, batch included. `print` it for a table of bounds.
 
     Args:
-        space: of models. A constraint that it has does not narrow the bounds.
-        example_input: a tensor, a tuple of tensors, or a shape.
+        space: of models. What its constraint forbids is never built; the bounds are then not exact.
+        example_input: see `profile`.
 
     Raises:
         NasValueError: a forward pass fails, a cost depends on a choice from an interval of reals, or the program asks
@@ -67,22 +70,14 @@ def tabulate(space: ModelSpace, example_input: Example, metrics: Sequence[str], 
 
     Args:
         space: of models.
-        example_input: a tensor, a tuple of tensors, or a shape.
+        example_input: see `profile`.
         metrics: their names.
         count: what a module costs, in whole numbers from 0 on.
 
     Raises:
         NasValueError: as `SpaceProfile` does.
     """
-    structure, measure = Structure(space.search_space), _Measure(space, example_input, count)
-    try:
-        return CostTables(structure, measure, metrics)
-    except NasError:
-        if space.search_space.constraint is None:
-            raise
-        # Only what the constraint allows can be built: then that must do.
-        measure(space.sample(0))
-        return CostTables(structure, measure, metrics, whole=True)
+    return explored(space.search_space, _Measure(space, example_input, count), metrics)
 
 
 def _usual(run: ModuleRun) -> tuple[int, int, int]:
@@ -91,14 +86,25 @@ def _usual(run: ModuleRun) -> tuple[int, int, int]:
 
 @final
 class _Measure:
-    """Profiles one sample on the meta device, module by module; leaf modules that were seen are not run again."""
+    """Profiles one sample, module by module; leaf modules that were seen are not run again."""
 
     def __init__(self, space: ModelSpace, example_input: Example, count: Count) -> None:
-        self._space, self._inputs, self._count = space, meta_example(example_input), count
+        self._space, self._example, self._count = space, example_input, count
         self._known: Known = {}
+        self._ground: Ground = "meta"
 
     def __call__(self, sample: Sample) -> Vector:
-        model = build_on_meta(self._space, sample)
+        def use(run: ForwardPass) -> list[ModuleRun]:
+            self._check(run.model, sample)
+            return count_pass(run, self._known)
+
+        subject = sample_subject(self._space, sample)
+        # Where one sample needs numbers, the next one does too.
+        runs, self._ground = run_first(subject, self._example, use, task="profile of", start=self._ground)
+        found = {run.path: self._count(run) for run in runs}
+        return {path: costs for path, costs in found.items() if any(costs)}
+
+    def _check(self, model: nn.Module, sample: Sample) -> None:
         asked = vars(model).get(ARCHITECTURE, {}).get("sample", {})
         extra = sorted(asked.keys() - sample.keys())
         if extra:
@@ -111,5 +117,3 @@ class _Measure:
                     "profile one sample at a time",
                 )
             )
-        found = {run.path: self._count(run) for run in run_on_meta(model, self._inputs, self._known)}
-        return {path: costs for path, costs in found.items() if any(costs)}

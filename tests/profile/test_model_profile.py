@@ -214,7 +214,6 @@ class NeedsValues(nn.Module):
             NasValueError,
             r"inputs of shape \(1, 4\): the forward pass .* failed",
         ),
-        (lambda: profile(NeedsValues(), (1, 4)), NasValueError, "reads values of tensors"),
         (lambda: profile(nn.Linear(3, 2), "image"), NasTypeError, "example_input is a tensor, a tuple of tensors"),
         (lambda: profile(nn.Linear(3, 2), (1, 0)), NasTypeError, "batch included"),
         (lambda: profile(3, (1, 3)), NasTypeError, "needs a module, a ModelSpace or a pair"),

@@ -25,7 +25,7 @@ from nas import (
     model_space,
 )
 from nas.model_zoo import SPACES
-from nas.profile import Cost, SpaceProfile, profile
+from nas.profile import Cost, SpaceProfile, latency_table, profile
 
 
 class Block(nn.Module):
@@ -413,3 +413,86 @@ def test_choices_behind_values_are_counted() -> None:
     bounds = costs.parameters.bounds()
     every = [costs.parameters(sample) for sample in looped.grid()]
     assert (bounds.least, bounds.greatest) == (min(every), max(every))
+
+
+class Heads(nn.Module):
+    """Heads that do not divide the width cannot be built: torch's own assertion fails."""
+
+    built: list[tuple[int, int]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ValueChoice([4, 6, 8, 12], label="width")
+        heads = ValueChoice([1, 2, 3, 4], label="heads")
+        type(self).built.append((int(width), int(heads)))
+        self.embed = nn.Linear(3, width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.layers = Repeat(lambda i: nn.Linear(width, width), (1, 3), label="depth")
+        self.head = nn.Linear(width, ValueChoice([2, 5], label="classes"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(x)
+        y, _ = self.attention(y, y, y, need_weights=False)
+        return torch.as_tensor(self.head(self.layers(y)))
+
+
+def divides(sample: Mapping[str, object]) -> bool:
+    return int(str(sample["width"])) % int(str(sample["heads"])) == 0
+
+
+def test_what_a_constraint_forbids_is_never_built() -> None:
+    Heads.built = []
+    space, example = ModelSpace(Heads), torch.zeros(1, 5, 3)
+    narrow = space.where(divides)
+    Heads.built.clear()
+    costs = profile(narrow, example)
+    allowed = list(narrow.grid())
+    for sample in allowed:
+        one = profile(narrow, example, sample=sample)
+        assert (costs.flops(sample), costs.parameters(sample)) == (one.flops, one.parameters)
+    bounds = costs.flops.bounds()
+    found = [costs.flops(sample) for sample in allowed]
+    assert bounds.least <= min(found) <= max(found) <= bounds.greatest
+    assert not bounds.exact
+    assert costs.tables.builds < len(allowed)
+    limit = sorted(found)[len(found) // 2]
+    inside = costs.flops.bounds(costs.flops < limit)
+    kept = [flops for flops in found if flops < limit]
+    assert (inside.least, inside.greatest, inside.exact) == (min(kept), max(kept), True)
+    assert all(costs.flops(narrow.where(costs.flops < limit).sample(seed)) < limit for seed in range(5))
+    table = latency_table(narrow, example, repeats=1, warmup=0).cost()
+    assert all(table(sample) > 0 for sample in allowed)
+    assert Heads.built
+    assert all(width % heads == 0 for width, heads in Heads.built)
+
+
+def test_expectations_are_over_what_a_constraint_allows() -> None:
+    Heads.built = []
+    narrow = ModelSpace(Heads).where(divides)
+    costs = profile(narrow, torch.zeros(1, 5, 3))
+    domains = narrow.search_space.domains
+    for sample in narrow.grid():
+        certain = {
+            label: torch.tensor([float(answer == sample[label]) for answer in domain.values()])
+            for label, domain in domains.items()
+        }
+        assert float(costs.flops.expected(certain)) == costs.flops(sample)
+    even = {label: torch.full((int(domain.size),), 1 / int(domain.size)) for label, domain in domains.items()}
+    found = [costs.flops(sample) for sample in narrow.grid()]
+    assert min(found) <= float(costs.flops.expected(even)) <= max(found)
+
+
+def test_latencies_of_spaces_without_parts_are_those_of_whole_builds() -> None:
+    space, example = zoo("nasbench101")
+    table = latency_table(space, example, repeats=1, warmup=0)
+    found = table.cost()
+    for seed in range(3):
+        sample = space.sample(seed)
+        assert found(sample) == pytest.approx(table(sample), abs=1e-6)
+
+
+def test_a_latency_may_depend_on_an_interval_of_reals() -> None:
+    space = ModelSpace(lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(ValueChoice(Real(0.0, 0.5), label="rate"))))
+    table = latency_table(space, (1, 4), repeats=1, warmup=0)
+    sample = space.sample(0)
+    assert table.cost()(sample) == pytest.approx(table(sample), abs=1e-7)
