@@ -248,6 +248,7 @@ def latency_table(
         warmup, repeats, threads: of each measurement.
 
     Example:
+        >>> from torch import nn
         >>> from nas import ValueChoice
         >>> table = latency_table(ModelSpace(lambda: nn.Linear(8, ValueChoice([8, 16], label="width"))), (1, 8))
         >>> table({"width": 8}) > 0, [key.rpartition(".")[2] for key in table.entries]

@@ -74,6 +74,7 @@ def profile(
             sample, the module and the error.
 
     Example:
+        >>> import torch
         >>> from nas import ValueChoice
         >>> found = profile(nn.Linear(4, 8), (1, 4))
         >>> found.parameters, found.multiply_adds, found.flops, found.activations

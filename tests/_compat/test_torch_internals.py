@@ -19,6 +19,7 @@ from nas._compat.torch_internals import (
     TENSOR_DICTS,
     BatchNorm,
     Convolution,
+    FakeTensors,
     InstanceNorm,
     MovableModule,
     NormBase,
@@ -30,6 +31,8 @@ from nas._compat.torch_internals import (
     copy_each,
     drop_hooks,
     has_hooks,
+    has_numbers,
+    hook_dicts,
     inside_compiled,
     is_compiled,
     own_buffers,
@@ -126,6 +129,30 @@ def test_hooks_are_seen_and_dropped(register: Callable[[nn.Module], object]) -> 
     drop_hooks(layer)
     assert not has_hooks(layer)
     assert {name: len(value) for name, value in vars(layer).items() if "_hooks" in name} == empty
+
+
+def test_hooks_are_in_the_dicts_of_hooks() -> None:
+    def hook(*arguments: object) -> None:
+        """Does nothing."""
+
+    layer = nn.Linear(1, 1)
+    for register in (layer.register_forward_hook, layer.register_forward_pre_hook, layer.register_full_backward_hook):
+        register(hook)  # type: ignore[operator]  # any of them
+    assert [value for place in hook_dicts(layer) for value in place.values()].count(hook) == 3
+
+
+def test_fake_tensors_have_no_numbers_and_mix_with_those_that_have() -> None:
+    fakes = FakeTensors()
+    fake = fakes.like(torch.empty(3, 2, device="meta").mT)
+    assert (fake.shape, fake.stride(), fake.device.type) == ((2, 3), (1, 2), "cpu")
+    with fakes.computing():
+        out = fake @ torch.ones(3, 4)
+    assert out.shape == (2, 4)
+    assert out.untyped_storage().nbytes() == 2 * 4 * 4
+    assert not has_numbers(out)
+    assert not has_numbers(torch.empty(1, device="meta"))
+    assert has_numbers(torch.ones(1))
+    assert has_numbers(nn.Parameter(torch.ones(1)))
 
 
 def test_every_registration_of_calls_is_in_the_list() -> None:
