@@ -140,7 +140,7 @@ class _Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket not in self._registry and can_decompose(func):
+        if func.namespace == "aten" and func.overloadpacket not in self._registry and can_decompose(func):
             with self:
                 found = func.decompose(*args, **kwargs)
                 if found is not NotImplemented:

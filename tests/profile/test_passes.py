@@ -6,6 +6,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy
@@ -16,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas import LayerChoice, ModelSpace, NasTypeError, NasValueError, ValueChoice, draw
 from nas.profile import cost, latency, latency_table, profile
+from nas.profile.memory import training_peak
+from nas.profile.passes import run_first, subject_of
 
 WINDOW = torch.hann_window(8)
 SEEN: dict[str, Tensor] = {}
@@ -269,6 +272,16 @@ def test_counts_are_those_of_a_real_pass(name: str) -> None:
     assert found.activations > 0
     assert found.peak_memory.training >= found.peak_memory.inference > 0
     assert sum(row.flops for row in found.modules) == found.flops
+
+
+@pytest.mark.parametrize(
+    ("name", "ground"),
+    [("norms", "meta"), ("hooks", "meta"), ("numpy", "fake"), ("helper", "fake"), ("mask", "real"), ("values", "real")],
+)
+def test_a_pass_runs_with_no_more_numbers_than_it_needs(name: str, ground: str) -> None:
+    build, args, kwargs, _ = CASES[name]
+    subject = subject_of(build())
+    assert run_first(subject, kwargs or args, lambda run: training_peak(run, nullcontext()), task="")[1] == ground
 
 
 @pytest.mark.parametrize("name", CASES)
