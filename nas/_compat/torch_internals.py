@@ -55,6 +55,8 @@ __all__ = [
     "tree_unflatten",
     "version_of",
     "watching_modules",
+    "writes_into_first",
+    "yields_new_tensors",
 ]
 
 # Modules. The dicts themselves, as a subnet's tensors are put in place by writing into them in every step.
@@ -250,6 +252,17 @@ def has_numbers(tensor: Tensor) -> bool:
     from torch._subclasses.fake_tensor import FakeTensor
 
     return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
+def yields_new_tensors(func: torch._ops.OpOverload) -> bool:
+    """Whether an operation writes into nothing and returns no views, as far as it says so."""
+    return not func._schema.is_mutable and all(found.alias_info is None for found in func._schema.returns)
+
+
+def writes_into_first(func: torch._ops.OpOverload) -> bool:
+    """Whether an operation writes into its first argument, into nothing else, and returns it."""
+    writing = [found.alias_info is not None and found.alias_info.is_write for found in func._schema.arguments]
+    return sum(writing) == 1 and writing[0] and len(func._schema.returns) == 1
 
 
 def can_decompose(func: torch._ops.OpOverload) -> bool:

@@ -18,6 +18,7 @@ from nas.copying import copy_module
 from nas.domains import Answer
 from nas.errors import NasError, NasTypeError, NasValueError, explain
 from nas.profile.examples import Example, Inputs, read_example
+from nas.profile.recurrent import SeenOperations
 from nas.random_state import untouched
 from nas.space import ModelSpace
 from nas.weightless import NoInitialisation
@@ -136,7 +137,7 @@ def _failed(subject: Subject, inputs: Inputs, task: str, ground: Ground, error: 
 
 
 def _on_meta(subject: Subject, inputs: Inputs) -> ForwardPass:
-    return ForwardPass("meta", subject.meta(), inputs.on("meta"))
+    return ForwardPass("meta", subject.meta(), inputs.on("meta"), SeenOperations)
 
 
 def _with_fakes(subject: Subject, inputs: Inputs) -> ForwardPass:

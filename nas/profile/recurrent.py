@@ -1,13 +1,21 @@
-"""Recurrent layers in a counted pass: what all their steps take, without running them one by one."""
+"""Recurrent layers and loops of others in a counted pass: what all their steps take, without asking torch for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from nas._compat.torch_internals import (
+    TorchDispatchMode,
+    storage_key,
+    tree_leaves,
+    writes_into_first,
+    yields_new_tensors,
+)
 
 Counting: TypeAlias = Callable[[Callable[[], Any], int], Any]
 """`counting(function, flops)` returns what the function returns, and counts these flops instead of those of its own."""
@@ -126,3 +134,74 @@ class _AllSteps(torch.autograd.Function):
             found[place] = torch.empty_like(tensors[place]) if ctx.needs_input_grad[1 + place] else None
         needed = zip(found, ctx.needs_input_grad[1:], strict=True)
         return (None, *(grad if wanted else None for grad, wanted in needed))
+
+
+class _New(NamedTuple):
+    """A tensor that an operation has made."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@final
+class SeenOperations(TorchDispatchMode):
+    """Remembers what operations on the meta device yield: a loop of two hundred steps then asks torch for one of them.
+
+    There many operations are written in Python, and to find out a shape takes as long as some matrix products.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        self._kinds: dict[Any, Literal["new", "first", ""]] = {}
+        self._seen: dict[Hashable, list[_New] | None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in self._kinds:
+            self._kinds[func] = _kind(func)
+        kind = self._kinds[func]
+        key = (func, _looks(args), _looks(tuple(kwargs.items()))) if kind else ()
+        try:
+            found = self._seen.get(key)
+        except TypeError:  # Something in it has no hash.
+            return func(*args, **kwargs)
+        if found is not None and kind == "first":
+            return args[0]
+        if found is not None:
+            made = [torch.empty_strided(new.shape, new.stride, dtype=new.dtype, device="meta") for new in found]
+            return made[0] if len(made) == 1 else tuple(made)
+        out = func(*args, **kwargs)
+        if key and key not in self._seen:
+            if kind == "new":
+                self._seen[key] = _all_new(out, (args, kwargs))
+            else:  # Its shape may be what it changes.
+                self._seen[key] = [] if out is args[0] and _looks(args) == key[1] else None
+        return out
+
+
+def _kind(func: Any) -> Literal["new", "first", ""]:
+    """Whether an operation makes new tensors, or changes numbers of its first argument and returns it."""
+    if func.namespace != "aten":
+        return ""
+    return "new" if yields_new_tensors(func) else "first" if writes_into_first(func) else ""
+
+
+def _looks(value: Any) -> Hashable:
+    """What the shape of a result may depend on."""
+    if isinstance(value, Tensor):
+        if value.device.type == "meta" and value.layout is torch.strided:
+            return value.shape, value.stride(), value.dtype
+        return object()  # as no other looks
+    return tuple(map(_looks, value)) if isinstance(value, list | tuple) else (type(value), value)
+
+
+def _all_new(out: Any, given: Any) -> list[_New] | None:
+    """The tensors that an operation has made; None where it has made something else, or not all of it."""
+    made = list(out) if type(out) is tuple else [out]
+    if not all(type(item) is Tensor and item.is_meta and item.layout is torch.strided for item in made):
+        return None
+    taken = {storage_key(item.untyped_storage()) for item in tree_leaves(given) if isinstance(item, Tensor)}
+    if any(storage_key(item.untyped_storage()) in taken or item.storage_offset() for item in made):
+        return None
+    return [_New(tuple(item.shape), item.stride(), item.dtype) for item in made]

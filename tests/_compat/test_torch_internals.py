@@ -47,6 +47,8 @@ from nas._compat.torch_internals import (
     tree_unflatten,
     version_of,
     watching_modules,
+    writes_into_first,
+    yields_new_tensors,
 )
 
 
@@ -153,6 +155,14 @@ def test_fake_tensors_have_no_numbers_and_mix_with_those_that_have() -> None:
     assert not has_numbers(torch.empty(1, device="meta"))
     assert has_numbers(torch.ones(1))
     assert has_numbers(nn.Parameter(torch.ones(1)))
+
+
+def test_what_operations_write_into_is_in_their_schemas() -> None:
+    aten = torch.ops.aten
+    assert yields_new_tensors(aten.add.Tensor)
+    assert not any(map(yields_new_tensors, (aten.add_.Tensor, aten.t.default, aten.add.out)))
+    assert writes_into_first(aten.add_.Tensor)
+    assert not any(map(writes_into_first, (aten.add.Tensor, aten.t.default, aten.add.out)))
 
 
 def test_every_registration_of_calls_is_in_the_list() -> None:

@@ -109,3 +109,41 @@ def test_a_profile_takes_few_passes_time() -> None:
     with torch.no_grad():
         passes = min(seconds(lambda: model(example)) for _ in range(3))
     assert min(seconds(lambda: profile(model, example)) for _ in range(3)) < 5 * passes
+
+
+class Loop(nn.Module):
+    """A recurrent net in plain Python: views, operations in place, one that changes a shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.LSTMCell(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = (x.new_zeros(x.shape[1], 8), x.new_zeros(x.shape[1], 8))
+        found = []
+        for step in x:
+            state = self.cell(step, state)
+            y = state[0].mul(2).unsqueeze_(0).add_(1)
+            found.append(self.head(y))
+        return torch.cat(found)
+
+
+def test_operations_that_were_seen_before_yield_the_same() -> None:
+    model, example = Loop(), torch.zeros(5, 2, 6)
+    found, apart = (profile(model, example), profile(ReadsFirst(model), example))
+    assert found.flops == apart.flops == counted(Loop(), example)
+    assert found.activations == apart.activations
+    assert run_first(subject_of(model), example, lambda run: run().shape, task="") == ((5, 2, 3), "meta")
+    # With numbers, nothing is remembered.
+    assert found.peak_memory.training == pytest.approx(apart.peak_memory.training, rel=0.05)
+    assert found.peak_memory.inference == pytest.approx(apart.peak_memory.inference, rel=0.05)
+
+
+class ReadsFirst(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.model(x if x[0, 0, 0].item() == 0 else -x)
+        return y
