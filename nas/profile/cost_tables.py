@@ -342,9 +342,8 @@ class CostTables:
                 return
 
     def _learn_more(self, given: Sample) -> bool:
-        """Enters a sample with these answers, if there is one."""
-        sample = self.structure.extend(given, self._rng)
-        return sample is None or self._learn(sample)
+        """Enters a sample with these answers, or where there is none, any."""
+        return self._learn(self.structure.extend(given, self._rng) or self.structure.draw(self._rng))
 
     def _learn(self, sample: Sample) -> bool:
         """Enters a sample in all tables; whether they agreed with it."""

@@ -240,6 +240,9 @@ class Lookalike:
                 error.add_note(f" in the module {self._path!r}")
             raise
 
+    def __deepcopy__(self, memo: object) -> Lookalike:
+        return self  # as functions do
+
     def __getattr__(self, name: str) -> Any:
         if name == "__signature__":  # for those that do not follow `__wrapped__`
             return inspect.signature(self.__wrapped__)
