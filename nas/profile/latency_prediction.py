@@ -103,13 +103,19 @@ class LatencyTable:
         """The path and the latency of each call."""
         try:
             return self._measured_alone(sample)
-        except NasError:
-            raise
-        except Exception:
-            if self._ground == "real":
-                raise
+        except _AloneError:
             self._ground = "real"  # On made-up inputs some module fails: then on what it is really given.
-        return self._measured_alone(sample)
+        try:
+            return self._measured_alone(sample)
+        except _AloneError as error:
+            cause = error.__cause__
+            raise NasValueError(
+                explain(
+                    f"called by itself, {error} fails ({type(cause).__name__}: {cause})",
+                    where=f"latency of {sample_subject(self._space, sample)}",
+                    mend="let it depend on nothing but itself and its inputs, or measure whole models with `latency`",
+                )
+            ) from cause
 
     def _measured_alone(self, sample: Mapping[str, Answer]) -> list[tuple[str, float]]:
         runs, self._ground = run_first(
@@ -133,8 +139,13 @@ class LatencyTable:
             self._apart.add(key)
         found = self.entries.get(key)
         if found is None:
-            module, inputs = call_again(run.module, call)
-            found = self.entries[key] = latency_of_call(module, inputs, self.backend, **self._options)
+            try:
+                module, inputs = call_again(run.module, call)
+                found = self.entries[key] = latency_of_call(module, inputs, self.backend, **self._options)
+            except NasError:
+                raise
+            except Exception as error:
+                raise _AloneError(f"the module {run.path!r}") from error
         return found
 
     def cost(self) -> Cost:
@@ -227,6 +238,10 @@ class LatencyTable:
         self.entries.update(entries)
         self.scale, self.constant = scale, constant
         return self
+
+
+class _AloneError(Exception):
+    """A module fails when it is called by itself; its message is the module."""
 
 
 def latency_table(

@@ -416,6 +416,49 @@ def test_a_constructor_that_fails_is_named_with_its_sample() -> None:
         profile(space, (X, X, X))
 
 
+class Factorises(nn.Module):
+    """Noise has no such factors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.cholesky(x)
+
+
+class Together(nn.Module):
+    """A module that needs another to have run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ValueChoice([2, 4], label="width")
+        self.first, self.second = nn.Linear(8, width), Reads()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.second.found = [self.first(x)]
+        y = torch.as_tensor(self.second(x))
+        self.second.found.clear()
+        return y
+
+
+class Reads(nn.Module):
+    found: list[Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.found[0].sum() + x
+
+
+def test_a_module_is_measured_on_what_it_is_given_where_made_up_inputs_fail() -> None:
+    space = ModelSpace(lambda: nn.Sequential(LayerChoice([Factorises, nn.Identity], label="kind")))
+    table = latency_table(space, torch.eye(4), repeats=1, warmup=0)
+    assert table({"kind": 0}) > 0
+
+
+def test_a_module_that_cannot_run_by_itself_is_named() -> None:
+    table = latency_table(ModelSpace(Together), X, repeats=1, warmup=0)
+    with pytest.raises(
+        NasValueError, match=r"Together \(sample \{'width': 4\}\): called by itself, the module 'second' fails"
+    ):
+        table({"width": 4})
+
+
 def test_a_huge_model_is_not_made_real_to_tell_an_error() -> None:
     with torch.device("meta"):
         huge = nn.Sequential(nn.Linear(100_000, 100_000))  # 40 GB
