@@ -2,5 +2,6 @@
 
 from nas.copying.copies import copy_module, deep_copy, move
 from nas.copying.foreign import Making, Seen, own
+from nas.copying.functions import Memo, rebind
 
-__all__ = ["Making", "Seen", "copy_module", "deep_copy", "move", "own"]
+__all__ = ["Making", "Memo", "Seen", "copy_module", "deep_copy", "move", "own", "rebind"]

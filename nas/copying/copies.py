@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import own_buffers, own_parameters, plain_attributes
+from nas.copying.functions import Memo, rebind
 from nas.errors import NasError, NasTypeError, explain
 
 T = TypeVar("T")
-Memo = dict[int, Any]
-"""As `copy.deepcopy` takes it: what stands for which object, by its id."""
-
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _DEEP = 6
 """So many objects inside one another are looked into for locks."""
@@ -50,7 +48,7 @@ def copy_module(model: nn.Module, memo: Memo | None = None, *, on_meta: bool = F
             if id(tensor) not in memo and (on_meta or not tensor.is_leaf):
                 memo[id(tensor)] = _to_meta(tensor) if on_meta else tensor.detach().clone()
                 memo.setdefault(id(memo), []).append(tensor)  # An id means nothing once its object is gone.
-    return deep_copy(model, memo)
+    return rebind(deep_copy(model, memo), memo)
 
 
 def deep_copy(thing: T, memo: Memo | None = None, *, sharing: bool = False) -> T:

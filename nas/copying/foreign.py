@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import children_of, own_buffers, own_parameters, plain_attributes, watching_modules
-from nas.copying.copies import Memo, copy_module, deep_copy, move
+from nas.copying.copies import copy_module, deep_copy, move
+from nas.copying.functions import Memo
 
 T = TypeVar("T")
 Seen = WeakValueDictionary[int, Tensor]

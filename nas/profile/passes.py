@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from types import CellType, FunctionType
+from types import FunctionType
 from typing import Any, Literal, TypeAlias, TypeVar, final, get_args
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import FakeTensors, has_numbers, hook_dicts, inside_compiled
-from nas.copying import copy_module
+from nas.copying import Memo, copy_module, rebind
 from nas.domains import Answer
 from nas.errors import NasError, NasTypeError, NasValueError, explain
 from nas.profile.examples import Example, Inputs, read_example
@@ -28,7 +27,6 @@ Ground: TypeAlias = Literal["meta", "fake", "real"]
 on the CPU and mix with others; with numbers."""
 
 R = TypeVar("R")
-Memo: TypeAlias = dict[int, Any]
 """As `copy.deepcopy` takes it: what stands for which object, by its id."""
 
 _GROUNDS = get_args(Ground)
@@ -222,13 +220,13 @@ def meta_copy(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("profile needs an nn.Module or a ModelSpace", got=model))
     memo: Memo = {}
-    return _with_own_functions(copy_module(model, memo, on_meta=True), memo).eval()
+    return rebind(copy_module(model, memo, on_meta=True), memo, everything=True).eval()
 
 
 def _real_copy(model: nn.Module) -> nn.Module:
     """A copy with the same numbers, and with noise where the model has none."""
     memo: Memo = {}
-    return _with_own_functions(_with_tensors(model, _numbers_of, memo), memo).eval()
+    return rebind(_with_tensors(model, _numbers_of, memo), memo, everything=True).eval()
 
 
 def with_numbers(model: nn.Module) -> nn.Module:
@@ -273,61 +271,6 @@ def _own_tensors(model: nn.Module) -> Iterator[Tensor]:
 
     for module in model.modules():
         yield from inside(vars(module))
-
-
-# Functions that a model carries: hooks, and methods put in place by hand. `copy.deepcopy` leaves functions as they are:
-# these would still reach the modules and dicts of the original.
-
-
-def _with_own_functions(twin: nn.Module, memo: Memo) -> nn.Module:
-    """A copy, its functions made such that they hold on to what is the copy's, and to copies of all else.
-
-    Args:
-        twin: the copy.
-        memo: of the copying.
-    """
-    for place, key, function in list(_closures(twin)):
-        place[key] = _rebuilt(function, memo)
-    return twin
-
-
-def _closures(model: nn.Module) -> Iterator[tuple[dict[Any, Any], Any, FunctionType]]:
-    """Where functions that hold on to something stand: the dict, the key, the function."""
-    for module in model.modules():
-        places: list[dict[Any, Any]] = [vars(module), *hook_dicts(module)]
-        for place in places:
-            for key, value in place.items():
-                if isinstance(value, FunctionType) and value.__closure__:
-                    yield place, key, value
-
-
-def _rebuilt(function: FunctionType, memo: Memo) -> FunctionType:
-    """The function, with copies of what it holds on to."""
-    if id(function) in memo:
-        known: FunctionType = memo[id(function)]
-        return known
-    held = function.__closure__ or ()
-    cells = tuple(CellType() for _ in held)
-    twin = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
-    twin.__kwdefaults__ = function.__kwdefaults__
-    vars(twin).update(vars(function))
-    memo[id(function)] = twin
-    for cell, old in zip(cells, held, strict=True):
-        try:
-            content = old.cell_contents
-        except ValueError:  # nothing yet
-            continue
-        cell.cell_contents = _held_copy(content, memo)
-    return twin
-
-
-def _held_copy(content: Any, memo: Memo) -> Any:
-    if isinstance(content, FunctionType) and content.__closure__:
-        return _rebuilt(content, memo)
-    try:
-        return copy.deepcopy(content, memo)
-    except Exception:  # A lock, a file: there is but one.
-        return content
 
 
 @contextmanager

@@ -40,3 +40,33 @@ def test_a_move_keeps_ties() -> None:
     assert moved["b"].weight is moved["c"].weight  # type: ignore[index]
     assert all(parameter.is_meta for parameter in moved.parameters())
     assert len(list(moved.parameters())) == 4
+
+
+def test_functions_of_a_copy_hold_on_to_what_is_its_own() -> None:
+    """Adapters are often put into a network so: a hook that calls a module which stands beside."""
+    seen: list[int] = []
+
+    def adapted() -> nn.Module:
+        net = nn.Sequential(nn.Linear(2, 2))
+        adapter, scale = nn.Linear(2, 2), nn.Parameter(torch.ones(1))
+        net[0].adapter, net[0].scale = adapter, scale
+        through = lambda x: scale * adapter(x)  # noqa: E731 - a function that another one holds on to
+
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+            seen.append(1)
+            return output + through(inputs[0])
+
+        net[0].register_forward_hook(hook)
+        return net
+
+    net, x = adapted(), torch.ones(1, 2)
+    twin = copy_module(net)
+    expected = net(x)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert torch.equal(twin(x), expected)
+    twin(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in twin.parameters())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert len(seen) == 3  # What is no part of the model stays the caller's.
