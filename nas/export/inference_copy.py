@@ -20,7 +20,8 @@ def inference_copy(model: nn.Module) -> nn.Module:
     """The model on the CPU and in eval mode, sharing nothing with the original."""
     if any(tensor.is_meta or is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
         rule = "the weights of the model must have values, and some are on the meta device or lazy"
-        raise NasValueError(explain(rule, where="to_onnx", mend="build it on a real device, and call it once"))
+        mend = "build it on a real device; fill_lazy_layers(model, example_input) calls it once"
+        raise NasValueError(explain(rule, where="to_onnx", mend=mend))
     # Tensors that were computed and kept (weight_norm's weight, the last activations) refuse to be deep-copied.
     kept = [tensor for module in model.modules() for tensor in _tensors_in(vars(module))]
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import tempfile
@@ -133,7 +134,8 @@ class Job:
 
     @property
     def input_shapes(self) -> list[dict[str, Any]]:
-        """Shape and dtype of each tensor the model was first called with; empty while it was not."""
+        """Shape and dtype of each tensor the model was first called with, the value of each other argument, and names
+        where it was called by keyword; empty while it was not."""
         return self._inputs.found
 
     def report(self, value: float, step: int | None = None) -> None:
@@ -326,18 +328,31 @@ class _RememberInputs:
     def watch(self, model: object) -> None:
         if not isinstance(model, nn.Module):
             return
-        self._handle = model.register_forward_pre_hook(self)
+        self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
 
     def forget(self) -> None:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
-    def __call__(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
             return
-        if inputs and all(isinstance(tensor, Tensor) for tensor in inputs):
-            self.found = [
-                {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")} for tensor in inputs
-            ]
+        names = _names(model, len(args)) if kwargs else [None] * len(args)
+        values = [*zip(names, args, strict=False), *kwargs.items()]
+        known = all(isinstance(value, Tensor | bool | int | float | str | None) for _, value in values)
+        if known and len(names) == len(args) and any(isinstance(value, Tensor) for _, value in values):
+            self.found = [_spec(value) | ({} if name is None else {"name": name}) for name, value in values]
         self.forget()
+
+
+def _names(model: nn.Module, count: int) -> list[str]:
+    """The names of the first arguments of `forward`, as far as they have some that a caller can write."""
+    parameters = list(inspect.signature(model.forward).parameters.values())[:count]
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _spec(value: Any) -> dict[str, Any]:
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+    return {"value": value}

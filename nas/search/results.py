@@ -152,8 +152,8 @@ class Results:
             weights: "fresh" for those that the trial began with; "inherit" for the shared ones of one-shot search;
                 "trained" for the very ones that the trial was judged with. With the last two, "model" gives modules in
                 evaluation mode, "code" writes RANK.pt beside RANK.py, and "dict" writes RANK.json and RANK.pt.
-            example_input: for "onnx": a tensor, or a tuple of tensors, batch first; where omitted, one of the shape
-                that the evaluator called the model with.
+            example_input: for "onnx": what the model is called with, as for `to_onnx`; where omitted, tensors of the
+                shapes that the evaluator called the model with. Lazy layers get their shapes and weights by it.
             directory: where files go; `top` in the experiment's folder where omitted.
             build: makes the module of a sample, in place of what `weights` says.
 
@@ -166,7 +166,9 @@ class Results:
         makers: dict[str, Callable[[int, Trial, Path], Any]] = {
             "dict": lambda rank, trial, folder: self._to_dict(trial, folder / str(rank), weights),
             "model": lambda rank, trial, folder: make(trial),
-            "onnx": lambda rank, trial, folder: self._to_onnx(make(trial), folder / f"{rank}.onnx", example_input),
+            "onnx": lambda rank, trial, folder: self._to_onnx(
+                make(trial), folder / f"{rank}.onnx", example_input, trial.seed
+            ),
             "code": lambda rank, trial, folder: to_code(
                 self._space,
                 trial.sample,
@@ -255,8 +257,8 @@ class Results:
             save_state(stem.with_name(f"{stem.name}.pt"), state)
         return dict(trial.sample)
 
-    def _to_onnx(self, model: nn.Module, path: Path, example_input: Any) -> Path:
-        from nas.export import to_onnx
+    def _to_onnx(self, model: nn.Module, path: Path, example_input: Any, seed: int) -> Path:
+        from nas.export import fill_lazy_layers, to_onnx
 
         if example_input is None:
             if not self.inputs:
@@ -266,13 +268,26 @@ class Results:
                         mend="export_top_models(formatter='onnx', example_input=tensor)",
                     )
                 )
-            example_input = tuple(_example(spec) for spec in self.inputs)
+            example_input = _example(self.inputs)
+        with seeded(seed):
+            fill_lazy_layers(model, example_input)
         return to_onnx(model, example_input, path).path
 
 
-def _example(spec: dict[str, Any]) -> torch.Tensor:
+def _example(specs: list[dict[str, Any]]) -> Any:
+    """What the evaluator called the model with: a tuple of arguments, or a dict of keywords."""
+    first = {spec["shape"][0] for spec in specs if spec.get("shape")}
+    values = [_argument(spec, batch=min(*first, 2) if len(first) == 1 else None) for spec in specs]
+    if any("name" in spec for spec in specs):
+        return {spec["name"]: value for spec, value in zip(specs, values, strict=True)}
+    return tuple(values)
+
+
+def _argument(spec: dict[str, Any], *, batch: int | None) -> Any:
+    if "value" in spec:
+        return spec["value"]
     dtype = getattr(torch, spec["dtype"])
-    shape = [min(spec["shape"][0], 2), *spec["shape"][1:]] if spec["shape"] else []
+    shape = list(spec["shape"]) if batch is None else [batch, *spec["shape"][1:]][: len(spec["shape"])]
     generator = torch.Generator().manual_seed(0)
     return (
         torch.randn(shape, generator=generator).to(dtype)

@@ -136,6 +136,35 @@ def test_an_experiment_moves_to_another_place(folder: Path) -> None:
     assert as_json("show", "first", "-d", "there/moved")["finished"] == 7
 
 
+LAZY = """
+import torch
+from torch import nn
+from nas import Experiment, ValueChoice
+from nas.evaluators import FunctionalEvaluator
+from nas.strategies import GridSearch
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.LazyLinear(ValueChoice([3, 4], label="width")))
+
+def train(model):
+    return model(torch.zeros(5, 2, 3)).shape[1]
+
+experiment = Experiment(Net, FunctionalEvaluator(train), GridSearch(), name="lazy")
+experiment.run(progress="silent")
+"""
+
+
+def test_lazy_layers_are_exported_with_the_shape_that_the_evaluator_knows(folder: Path) -> None:
+    import onnx
+
+    (folder / "lazy.py").write_text(LAZY)
+    nas("run", "lazy.py")
+    graph = onnx.load(nas("export", "lazy", "--onnx").stdout.splitlines()[-1]).graph
+    weights = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    assert weights["1.weight"] == (4, 6)
+
+
 def test_export_and_enqueue(folder: Path) -> None:
     nas("run", "search.py")
     best = as_json("top", "first", "-k", "1")[0]

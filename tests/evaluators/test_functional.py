@@ -31,6 +31,21 @@ def test_the_model_is_built_once_and_its_inputs_are_noted() -> None:
     assert job.input_shapes == [{"shape": [5, 2], "dtype": "float32"}]
 
 
+class Keywords(nn.Module):
+    def forward(self, x: torch.Tensor, *, mask: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        return x * scale
+
+
+def test_keywords_and_plain_values_are_noted() -> None:
+    job = Job(number=0, sample={}, build=lambda sample, seed: (Keywords(), sample))
+    job.model(torch.zeros(5, 2), mask=None, scale=2.0)
+    assert job.input_shapes == [
+        {"shape": [5, 2], "dtype": "float32", "name": "x"},
+        {"value": None, "name": "mask"},
+        {"value": 2.0, "name": "scale"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

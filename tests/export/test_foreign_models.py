@@ -148,23 +148,16 @@ def test_only_values_of_the_example_is_not_verified(tmp_path: Path) -> None:
 # --- the batch
 
 
-class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of images, as ConvNeXt and Swin V2 have it."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-        self.mix = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.inner = nn.Linear(channels, channels)
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of images, as ConvNeXt and Swin V2 have it: torch sees a batch of 2 and above."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.mix(x).permute(0, 2, 3, 1))
-        return x + self.inner(y).permute(0, 3, 1, 2)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_norm_over_channels_keeps_the_batch_dynamic(batch: int, tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 8, 2, stride=2), ChannelNorm(8), nn.Conv2d(8, 8, 2, stride=2), ChannelNorm(8))
+    net = nn.Sequential(nn.Conv2d(3, 8, 2, stride=2), ChannelNorm(8), nn.Conv2d(8, 8, 2, stride=2))
     report = to_onnx(net, torch.randn(batch, 3, 16, 16), tmp_path / "net.onnx")
     assert report.dynamic_batch, report
     assert report.verified_batches == tuple(sorted({1, 2, 3, 5, batch}))
