@@ -105,10 +105,10 @@ def _runner(path: Path) -> _Runner | str:
         problem = "numpy has no bfloat16"
     except Exception as error:
         problem = one_line(error)
+    wide = in_float32(path)
     try:
-        wide = in_float32(path)
         if wide is not None:
-            session = start(wide)
+            session = start(wide.SerializeToString())
             name = "onnxruntime in float32, as it cannot run this graph in bfloat16"
             return _Runner(lambda feed: session.run(None, feed), name)
     except Exception as error:

@@ -205,11 +205,14 @@ def _rename(model: Any) -> None:
             value.name = f"{value.name}.inside"
 
 
-def in_float32(path: Path) -> bytes | None:
-    """The same graph with 32 bits in place of bfloat16, serialised; None where it has no bfloat16."""
+def in_float32(path: Path) -> onnx.ModelProto | None:
+    """The same graph with 32 bits in place of bfloat16; None where it has no bfloat16."""
     import onnx
 
     model = onnx.load(path)
+    for used in model.opset_import:
+        if not used.domain and used.version == _OPSET_OF_BFLOAT16:  # that differs from the one before by bfloat16 alone
+            used.version -= 1
     graphs = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     changed = 0
@@ -229,7 +232,7 @@ def in_float32(path: Path) -> bytes | None:
             if attribute.name in ("to", "dtype", "output_dtype") and attribute.i == _BFLOAT16:
                 attribute.i = _FLOAT
                 changed += 1
-    return model.SerializeToString() if changed else None
+    return model if changed else None
 
 
 def _widen(tensor: onnx.TensorProto) -> bool:
@@ -237,6 +240,9 @@ def _widen(tensor: onnx.TensorProto) -> bool:
 
     if tensor.data_type != _BFLOAT16:
         return False
-    values = onnx.numpy_helper.to_array(tensor).astype("float32")
+    # What onnx makes of these bits for numpy has changed from version to version.
+    bits = torch.frombuffer(bytearray(tensor.raw_data), dtype=torch.int16) if tensor.raw_data else None
+    bits = torch.tensor(list(tensor.int32_data)).to(torch.int16) if bits is None else bits
+    values = bits.view(torch.bfloat16).float().reshape(tuple(tensor.dims)).numpy()
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     return True
