@@ -63,9 +63,17 @@ def _floats_alone(tensor: Tensor, shape: list[int], rng: torch.Generator) -> Ten
     return resized(tensor, shape)
 
 
+def _nudged(tensor: Tensor, shape: list[int], rng: torch.Generator) -> Tensor:
+    """A hundredth off: what must be sorted, or positive definite, most often remains so."""
+    made = resized(tensor, shape)
+    if not tensor.is_floating_point():
+        return made
+    return made * (1 + torch.randn(shape, generator=rng, device="cpu").to(tensor.dtype) / 100)
+
+
 def _same(tensor: Tensor, shape: list[int], rng: torch.Generator) -> Tensor:
     return resized(tensor, shape)
 
 
-RECIPES: tuple[Recipe, ...] = (partial(_drawn, wide=True), partial(_drawn, wide=False), _floats_alone, _same)
+RECIPES: tuple[Recipe, ...] = (partial(_drawn, wide=True), partial(_drawn, wide=False), _floats_alone, _nudged, _same)
 """From the one that says most to the one that asks least of the model: the values of the example again."""

@@ -36,13 +36,19 @@ class GivenModel:
 
     def run(self, call: Call, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """What it returns in inference mode, on the CPU."""
-        with torch.random.fork_rng(devices=self._devices), _without_tf32():
-            try:
-                if any(module.training for module in self._model.modules()):
-                    self._model.eval()
-                return run(self._model, call, [tensor.to(self._device) for tensor in tensors])
-            finally:
-                self._state.put_back()
+        precise = _without_tf32() if self._devices else contextlib.nullcontext()
+        with torch.random.fork_rng(devices=self._devices), precise, self.in_inference() as model:
+            return run(model, call, [tensor.to(self._device) for tensor in tensors])
+
+    @contextlib.contextmanager
+    def in_inference(self) -> Iterator[nn.Module]:
+        """The model itself, in inference mode; put back afterwards."""
+        try:
+            if any(module.training for module in self._model.modules()):
+                self._model.eval()
+            yield self._model
+        finally:
+            self._state.put_back()
 
     def forget_tracing(self, call: Call) -> None:
         """Calls it once more: what its hooks keep elsewhere, a global dict say, are numbers again, not a trace's."""
@@ -97,8 +103,5 @@ class _State:
 @contextlib.contextmanager
 def _without_tf32() -> Iterator[None]:
     """Convolutions in full precision on a GPU too: with 10 bits they differ from any other machine's."""
-    if not torch.backends.cudnn.is_available():
-        yield
-        return
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         yield

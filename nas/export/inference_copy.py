@@ -1,13 +1,10 @@
-"""A copy of a model to trace: on the CPU, in eval mode, with functions that look at the copy."""
+"""A copy of a model to trace: on the CPU and in eval mode."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
-import types
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -30,9 +27,6 @@ def inference_copy(model: nn.Module) -> nn.Module:
     except Exception as error:
         rule = f"the model must be one that copy.deepcopy can copy ({one_line(error)})"
         raise NasTypeError(explain(rule, got=type(model), where="to_onnx")) from error
-    functions = _CopiedFunctions(memo)
-    for module in twin.modules():
-        functions.put_into(vars(module))
     return twin.cpu().eval()
 
 
@@ -42,58 +36,3 @@ def _tensors_in(value: Any, *, depth: int = 4) -> Iterator[Tensor]:
     elif isinstance(value, dict | list | tuple | set) and depth:
         for item in value.values() if isinstance(value, dict) else value:
             yield from _tensors_in(item, depth=depth - 1)
-
-
-@final
-class _CopiedFunctions:
-    """Functions whose enclosed variables and defaults are the copies, as those of a copied object's methods are.
-
-    `copy.deepcopy` takes functions as they are: a hook `lambda module, inputs, output: found.update(x=output)` of a
-    copy would fill the dict `found` of the original.
-
-    Args:
-        memo: id of an original -> its copy.
-    """
-
-    def __init__(self, memo: dict[int, Any]) -> None:
-        self._memo = memo
-        self._cells: dict[int, types.CellType] = {}
-        self._functions: dict[int, Any] = {}
-
-    def put_into(self, container: Any, *, depth: int = 4) -> None:
-        """Replaces the functions that lie in a dict or list."""
-        pairs = list(container.items() if isinstance(container, dict) else enumerate(container))
-        for key, value in pairs:
-            if isinstance(value, types.FunctionType | functools.partial):
-                container[key] = self._copied(value)
-            elif isinstance(value, dict | list) and depth:
-                self.put_into(value, depth=depth - 1)
-
-    def _copied(self, value: Any) -> Any:
-        if isinstance(value, functools.partial):  # deepcopy has copied its arguments
-            return functools.partial(self._copied(value.func), *value.args, **value.keywords)
-        if not isinstance(value, types.FunctionType) or not (value.__closure__ or value.__defaults__):
-            return self._content(value)
-        if id(value) not in self._functions:
-            closure = tuple(self._cells.setdefault(id(cell), types.CellType()) for cell in value.__closure__ or ())
-            twin = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, closure)
-            self._functions[id(value)] = twin
-            twin.__dict__.update(vars(value))
-            twin.__qualname__, twin.__annotations__ = value.__qualname__, value.__annotations__
-            twin.__kwdefaults__ = value.__kwdefaults__
-            twin.__defaults__ = tuple(map(self._copied, value.__defaults__ or ())) or None
-            for old, new in zip(value.__closure__ or (), closure, strict=True):
-                with contextlib.suppress(ValueError):  # an empty cell: a variable that has no value yet
-                    new.cell_contents = self._copied(old.cell_contents)
-        return self._functions[id(value)]
-
-    def _content(self, value: Any) -> Any:
-        """The copy of what a function holds: of a part of the model, or of a container in which functions meet."""
-        if id(value) in self._memo:
-            return self._memo[id(value)]
-        if isinstance(value, types.MethodType) and id(value.__self__) in self._memo:
-            return types.MethodType(value.__func__, self._memo[id(value.__self__)])
-        if isinstance(value, dict | list | set):
-            with contextlib.suppress(Exception):  # what cannot be copied stays shared, as deepcopy leaves it
-                return copy.deepcopy(value, self._memo)
-        return value

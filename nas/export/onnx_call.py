@@ -62,8 +62,8 @@ def take_apart(model: nn.Module, example_input: Any) -> Call:
 
     Args:
         model: its `forward` decides whether a dict is keywords or one argument.
-        example_input: a tensor; a tuple or list of arguments; or a dict of keywords, where `forward` has such, else the
-            one argument. Tensors may lie in lists, tuples, dicts and dataclasses.
+        example_input: a tensor; a tuple of arguments; a list of arguments, or a dict of keywords, where `forward` takes
+            such, else the one argument. Tensors may lie in lists, tuples, dicts and dataclasses.
 
     Raises:
         NasTypeError: there is no tensor in it, or something that is neither a tensor nor plain, or it is not what
@@ -130,7 +130,11 @@ def _leaves(output: object, place: Place) -> Iterator[tuple[Place, Tensor]]:
         items = list(enumerate(output))
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         items = [(field.name, getattr(output, field.name)) for field in dataclasses.fields(output)]
-    elif isinstance(output, bool | int | float | torch.SymInt | torch.SymFloat | torch.SymBool):
+    elif isinstance(output, torch.SymInt | torch.SymFloat):  # a size, while the model is traced
+        dtype = torch.int64 if isinstance(output, torch.SymInt) else torch.get_default_dtype()
+        yield place, torch.scalar_tensor(output, dtype=dtype)
+        return
+    elif isinstance(output, bool | int | float):
         yield place, torch.as_tensor(output)
         return
     else:  # an object of a class that nobody knows, such as the keys and values that a language model has kept
@@ -204,7 +208,9 @@ def _arguments(model: nn.Module, example_input: Any) -> tuple[tuple[Any, ...], d
         as_keywords = {key: value for key, value in example_input.items() if isinstance(key, str)}
         if len(as_keywords) == len(example_input) and _takes(model, (), as_keywords):
             return (), as_keywords
-    elif isinstance(example_input, tuple | list) and not hasattr(example_input, "_fields"):
+    elif isinstance(example_input, tuple) and not hasattr(example_input, "_fields"):
+        return example_input, {}
+    elif isinstance(example_input, list) and _takes(model, example_input, {}):
         return tuple(example_input), {}
     return (example_input,), {}
 

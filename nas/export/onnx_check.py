@@ -39,6 +39,17 @@ class Verdict:
     reason: str | None = None
 
 
+def computes(model: nn.Module | None, call: Call, reference: Reference, ruler: Ruler) -> bool:
+    """Whether a model on the CPU computes what the model that was given does; None computes nothing."""
+    if model is None:
+        return False
+    try:
+        ruler.largest_difference(reference, list(run(model, call, reference.inputs).values()), "the copy")
+    except NasError:
+        return False
+    return True
+
+
 class _Runner(NamedTuple):
     """Something that runs ONNX files."""
 
@@ -134,13 +145,14 @@ class Ruler:
     """How near is near enough.
 
     Args:
-        twin: a copy of the model, which tells how much of an output is rounding.
+        twin: a copy of the model, which tells how much of an output is rounding; None where there is none.
         call: how it is called.
         tolerance: the largest difference, in units of the largest value of the same output.
     """
 
-    def __init__(self, twin: nn.Module, call: Call, tolerance: float) -> None:
+    def __init__(self, twin: nn.Module | None, call: Call, tolerance: float) -> None:
         self._twin, self._call, self._tolerance = twin, call, tolerance
+        self._precise: nn.Module | None = None
 
     def largest_difference(self, reference: Reference, found: Sequence[Tensor], by: str) -> float:
         """The largest one of any output.
@@ -185,12 +197,16 @@ class Ruler:
 
     @cached_property
     def _floats(self) -> list[Tensor]:
-        tensors = [*self._twin.parameters(), *self._twin.buffers(), *self._call.tensors.values()]
-        return [tensor for tensor in tensors if tensor.is_floating_point()]
+        weights = [] if self._twin is None else [*self._twin.parameters(), *self._twin.buffers()]
+        return [tensor for tensor in [*weights, *self._call.tensors.values()] if tensor.is_floating_point()]
 
     def _rounding(self, reference: Reference, place: str) -> float:
         """How far the copy is off from what it computes with twice the digits."""
+        if self._twin is None:
+            return 0.0
         try:
+            if self._precise is None:
+                self._precise = inference_copy(self._twin).double()
             inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in reference.inputs]
             exact = run(self._precise, self._call, inputs)[place]
             rough, again = (run(self._twin, self._call, reference.inputs)[place] for _ in range(2))
@@ -199,10 +215,6 @@ class Ruler:
         except (NasError, KeyError, RuntimeError):  # a model with one dtype written in it
             return 0.0
         return 0.0 if chance or off == float("inf") else off
-
-    @cached_property
-    def _precise(self) -> nn.Module:
-        return inference_copy(self._twin).double()
 
 
 def apart(wanted: Tensor, got: Tensor) -> float:

@@ -26,10 +26,10 @@ from nas.export.given_model import GivenModel
 from nas.export.inference_copy import inference_copy
 from nas.export.one_line import one_line
 from nas.export.onnx_call import Call, dynamic_dimensions, take_apart
-from nas.export.onnx_check import Ruler, judge
+from nas.export.onnx_check import Ruler, computes, judge
 from nas.export.onnx_graph import Dynamic, write_graph
 from nas.export.onnx_report import OnnxReport
-from nas.export.references import References
+from nas.export.references import Reference, References
 from nas.version import __version__
 
 _SAMPLE, _LABELS, _VERSION = "nas.sample", "nas.labels", "nas.version"
@@ -40,9 +40,13 @@ _SAMPLE, _LABELS, _VERSION = "nas.sample", "nas.labels", "nas.version"
 class _Job:
     """One export: what is traced, how it is called, and what the file is held against."""
 
-    twin: nn.Module
+    copied: bool
+    """Whether the copy computes what the model does: hooks and functions may look at what lies outside of both."""
+    twin: nn.Module | None
     call: Call
     given: GivenModel
+    known: list[Reference]
+    """Calls of the given model at the sizes of the example."""
     ruler: Ruler
     asked: Dynamic
     """Dimensions that must be dynamic."""
@@ -121,12 +125,16 @@ def to_onnx(
     with _quiet(), torch.random.fork_rng(devices=[]):
         _require_onnx()
         with _draft_of(target) as draft:
-            twin, given = inference_copy(model), GivenModel(model)
+            twin, given = _copied(model), GivenModel(model)
+            references, ruler = References(given, twin, call, {}, {}), Ruler(twin, call, tolerance)
+            known = [references.example(), references.at({})]
             job = _Job(
                 twin=twin,
                 call=call,
                 given=given,
-                ruler=Ruler(twin, call, tolerance),
+                copied=not given.on_cpu or all(computes(twin, call, each, ruler) for each in known),
+                known=known,
+                ruler=ruler,
                 asked=asked,
                 opset=opset,
                 notes=notes,
@@ -169,6 +177,16 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
+def _copied(model: nn.Module) -> nn.Module | None:
+    """The copy to trace; None where the model itself has to do, as it holds a lock, say."""
+    try:
+        return inference_copy(model)
+    except NasTypeError:
+        if any(tensor.device.type != "cpu" for tensor in [*model.parameters(), *model.buffers()]):
+            raise
+        return None
+
+
 def _export(job: _Job, batch: Dynamic) -> OnnxReport:
     """With a dynamic batch where that is possible, else without."""
     if not batch:
@@ -192,17 +210,18 @@ def _attempt(job: _Job, batch: Dynamic, *, because: str | None = None) -> OnnxRe
         NasError: the graph does not hold, or not for each size.
     """
     references = References(job.given, job.twin, job.call, job.asked, batch)
-    checked = [references.example(), *references.usual()]
-    graph = write_graph(
-        job.twin,
-        job.call,
-        references.to_trace(),
-        job.draft,
-        outputs=list(checked[0].expected),
-        dynamic=references.dynamic,
-        opset=job.opset,
-        notes=job.notes,
-    )
+    checked = [*job.known, *references.usual()]
+    with job.given.in_inference() if job.twin is None or not job.copied else contextlib.nullcontext(job.twin) as traced:
+        graph = write_graph(
+            traced,
+            job.call,
+            references.to_trace(),
+            job.draft,
+            outputs=list(checked[0].expected),
+            dynamic=references.dynamic,
+            opset=job.opset,
+            notes=job.notes,
+        )
     checked += references.beyond(graph.beyond)
     verdict = judge(job.draft, checked, job.ruler, job.call)
     if verdict.by is None and graph.limits:

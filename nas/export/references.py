@@ -57,13 +57,14 @@ class References:
 
     Args:
         given: the model.
-        twin: its copy on the CPU, which shows whether inputs will do: an index too large stops a whole GPU.
+        twin: its copy on the CPU, which shows whether inputs will do, as an index too large stops a whole GPU; None
+            for a model that is on the CPU itself.
         call: the example.
         asked: names of the dimensions that the user wants to have any size.
         batch: the dimensions of the batch, where it is to have any size.
     """
 
-    def __init__(self, given: GivenModel, twin: nn.Module, call: Call, asked: Dynamic, batch: Dynamic) -> None:
+    def __init__(self, given: GivenModel, twin: nn.Module | None, call: Call, asked: Dynamic, batch: Dynamic) -> None:
         self._given, self._twin, self._call = given, twin, call
         self._asked, self._rng = asked, torch.Generator().manual_seed(0)
         names = {name: {**asked.get(name, {}), **batch.get(name, {})} for name in call.tensors}
@@ -71,15 +72,13 @@ class References:
         self._has_batch = bool(batch)
 
     def usual(self) -> list[Reference]:
-        """At the sizes of the example, at others of each dynamic dimension, and at others of all at once.
+        """At other sizes of each dynamic dimension, and of all at once.
 
         Raises:
             NasValueError: the model runs at some size of the batch alone, or at no other one of a dimension.
         """
         sizes = self._sizes({})
-        found = [self.at({})]
-        if self._has_batch:
-            found += [self.at({BATCH: size}) for size in _BATCHES]
+        found = [self.at({BATCH: size}) for size in _BATCHES] if self._has_batch else []
         together = {BATCH: 3} if self._has_batch else {}
         for name in sorted({name for names in self._asked.values() for name in names.values()}):
             size = sizes[name]
@@ -163,6 +162,6 @@ class References:
         return {**of_example, **changed}
 
     def _outputs(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        if not self._given.on_cpu:
+        if self._twin is not None and not self._given.on_cpu:
             run(self._twin, self._call, inputs)
         return self._given.run(self._call, inputs)

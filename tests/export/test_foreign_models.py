@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nas import ExperimentError, NasValueError
 from nas.export import to_onnx
+from nas.export.onnx_call import outputs_of
 
 pytestmark = pytest.mark.long
 
@@ -57,20 +58,78 @@ class Features(nn.Module):
         return list(self.found.values())
 
 
+class Notes:
+    """Somebody's object that takes notes, and is no part of the model."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor] = {}
+
+    def write(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        self.found["x"] = output
+
+
+def with_notes_outside() -> nn.Module:
+    notes = Notes()
+
+    class Reads(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            super().forward(x)
+            return notes.found["x"] * 2
+
+    net = Reads(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    net[0].register_forward_hook(notes.write)
+    return net
+
+
+def with_a_dict_outside() -> nn.Module:
+    found: dict[str, Tensor] = {}
+
+    class Reads(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            super().forward(x)
+            return found["x"] * 2
+
+    net = Reads(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    net[1].register_forward_hook(lambda module, inputs, output: found.update(x=output))
+    return net
+
+
+def with_forward_replaced() -> nn.Module:
+    net = nn.Linear(6, 4)
+    net.forward = lambda x: nn.functional.linear(x, net.weight) * 2  # type: ignore[method-assign]
+    return net
+
+
+def with_calls_counted() -> nn.Module:
+    net, calls = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4)), 0
+
+    def more(module: nn.Module, inputs: object, output: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+
+    net[0].register_forward_hook(more)
+    return net
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Features({}), with_notes_outside, with_a_dict_outside, with_forward_replaced, with_calls_counted]
+)
 @pytest.mark.parametrize("used", [False, True])
-def test_hooks_that_fill_a_dict(used: bool, tmp_path: Path) -> None:
-    net = Features({})
+def test_hooks_and_functions_that_keep_something_outside(
+    make: Callable[[], nn.Module], used: bool, tmp_path: Path
+) -> None:
+    net = make()
     if used:
         net(torch.randn(2, 6))
-    before = dict(net.found)
+    before = {name: dict(value) for name, value in vars(net).items() if isinstance(value, dict)}
     report = to_onnx(net, torch.randn(2, 6), tmp_path / "net.onnx")
-    assert report.nodes == 3
+    assert report.nodes > 0
     assert report.dynamic_batch
     assert report.verified_by == "onnxruntime"
     assert report.verified_batches == (1, 2, 3, 5)
-    assert net.found == before
+    assert {name: dict(value) for name, value in vars(net).items() if isinstance(value, dict)} == before
     x = torch.randn(7, 6)
-    for found, wanted in zip(run(report.path, input=x), net(x), strict=True):
+    for found, wanted in zip(run(report.path, input=x), outputs_of(net(x)).values(), strict=True):
         agree(found, wanted)
 
 
@@ -110,10 +169,33 @@ class CopiesToAnother(nn.Module):
         return x * 0 + self.offset
 
 
-@pytest.mark.parametrize("offset", [1e-4, 1.0])
-def test_a_file_of_something_else_is_refused(offset: float, tmp_path: Path) -> None:
+class CannotBeCopied(CopiesToAnother):
+    def __deepcopy__(self, memo: object) -> CannotBeCopied:
+        raise TypeError("cannot pickle '_thread.lock' object")
+
+
+@pytest.mark.parametrize("net", [CopiesToAnother(1e-4), CannotBeCopied(1e-4)])
+def test_a_model_whose_copy_is_another_is_traced_itself(net: nn.Module, tmp_path: Path) -> None:
+    report = to_onnx(net.train(), torch.randn(2, 3), tmp_path / "net.onnx")
+    assert net.training
+    agree(run(report.path, input=torch.randn(4, 3))[0], torch.full((4, 3), 1e-4))
+
+
+class PretendsWhenTraced(nn.Module):
+    """The exporter sees something else than those who call it."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0 if torch.compiler.is_compiling() else x * self.size
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-4, 1.0])
+def test_a_file_of_something_else_is_refused(size: float, tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="differs from torch by"):
-        to_onnx(CopiesToAnother(offset), torch.randn(2, 3), tmp_path / "net.onnx")
+        to_onnx(PretendsWhenTraced(size), torch.randn(2, 3), tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -332,6 +414,17 @@ def test_scalars_as_tensors_are_inputs_and_as_numbers_constants(tmp_path: Path) 
     assert power == 2
 
 
+class SaysItsSize(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, int, float]:
+        return x * x.shape[0], x.shape[0], x.shape[0] / 2
+
+
+def test_sizes_among_the_outputs(tmp_path: Path) -> None:
+    report = to_onnx(SaysItsSize(), torch.randn(2, 3), tmp_path / "net.onnx")
+    assert report.dynamic_batch
+    assert [value.item() for value in run(report.path, input=torch.randn(7, 3))[1:]] == [7, 3.5]
+
+
 def test_a_dict_as_the_one_argument(tmp_path: Path) -> None:
     class Adds(nn.Module):
         def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -403,4 +496,4 @@ def test_half_and_double_precision(tmp_path: Path) -> None:
 
 def test_bfloat16_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="in bfloat16 differs from torch"):
-        to_onnx(CopiesToAnother(1.0).bfloat16(), torch.randn(2, 3).bfloat16(), tmp_path / "net.onnx")
+        to_onnx(PretendsWhenTraced(1.0), torch.randn(2, 3).bfloat16(), tmp_path / "net.onnx")

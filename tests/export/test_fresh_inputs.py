@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nas.export.fresh_inputs import RECIPES, Recipe, resized
 
-WIDE, NARROW, FLOATS, KEPT = RECIPES
+WIDE, NARROW, FLOATS, NUDGED, KEPT = RECIPES
 
 
 def drawn(recipe: Recipe, tensor: Tensor, *shape: int) -> Tensor:
@@ -62,6 +62,8 @@ def test_the_last_recipes_leave_integers_alone_and_then_everything() -> None:
     edges, nodes = torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.randn(3, 4)
     assert torch.equal(drawn(FLOATS, edges), edges)
     assert not torch.equal(drawn(FLOATS, nodes), nodes)
+    assert torch.equal(drawn(NUDGED, edges), edges)
+    assert 0 < (drawn(NUDGED, nodes) / nodes - 1).abs().max() < 0.1
     assert torch.equal(drawn(KEPT, nodes), nodes)
 
 

@@ -64,6 +64,7 @@ def x(*shape: int) -> Tensor:
         (Listens(), {"a": [x()], "a_0": x()}, ["a_0", "a_0_"], {}),
         (Named(), {"ids": x(), "scale": 3.0}, ["ids"], {"scale": 3.0}),
         (TakesADict(), {"ids": x()}, ["ids"], {}),
+        (TakesADict(), [x(), x()], ["input_0", "input_1"], {}),
     ],
 )
 def test_names_and_constants_and_the_same_call_again(
@@ -94,6 +95,7 @@ def test_structures_keep_their_kind() -> None:
         (Listens(), np.zeros((2, 3)), r"a tensor or a tuple of tensors; received \['ndarray'\]"),
         (Listens(), (x(), np.zeros(3)), r"a tuple of tensors; received \['ndarray'\]\. To mend: wrap the model"),
         (Listens(), (3, None), r"received \['int', 'NoneType'\]"),
+        (nn.Linear(3, 2), (), r"received \[\]"),
         (nn.Linear(3, 2), (x(), x()), r"received \['Tensor', 'Tensor'\]\. To mend: give the arguments of forward\(inp"),
         (Named(), {"idz": x(), "mask": [x()]}, None),
     ],
