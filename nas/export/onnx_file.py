@@ -195,7 +195,10 @@ def _export(job: _Job, batch: Dynamic) -> OnnxReport:
     try:
         return _attempt(job, batch)
     except NasError as error:
-        return _attempt(job, {}, because=str(error).rstrip("."))
+        because = str(error).rstrip(".")
+        if len(batch) < sum(tensor.ndim > 0 for tensor in job.call.tensors.values()):
+            because = f"the inputs have no first dimension in common, and {because}"
+        return _attempt(job, {}, because=because)
 
 
 def _attempt(job: _Job, batch: Dynamic, *, because: str | None = None) -> OnnxReport:

@@ -361,6 +361,7 @@ def test_a_graph_network_has_fixed_sizes(tmp_path: Path) -> None:
     net, x = Graph(), torch.randn(5, 4)
     report = to_onnx(net, (x, EDGES), tmp_path / "net.onnx")
     assert not report.dynamic_batch
+    assert str(report.fixed_batch_reason).startswith("the inputs have no first dimension in common, and the model must")
     assert report.max_difference is not None
     agree(run(report.path, input_0=x, input_1=EDGES.flip(1))[0], net(x, EDGES.flip(1)))
 
