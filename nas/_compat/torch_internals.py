@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase as NormBase
 from torch.nn.modules.conv import _ConvNd as Convolution
 from torch.nn.modules.conv import _ConvTransposeNd as TransposedConvolution
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
@@ -34,6 +35,7 @@ __all__ = [
     "TransposedConvolution",
     "TreeSpec",
     "add_to_each",
+    "awaits_first_call",
     "can_decompose",
     "children_of",
     "copy_each",
@@ -123,6 +125,11 @@ def hook_dicts(module: nn.Module) -> list[dict[int, Any]]:
 def is_compiled(module: nn.Module) -> bool:
     """Whether `module.compile()` was called."""
     return module._compiled_call_impl is not None
+
+
+def awaits_first_call(module: nn.Module) -> bool:
+    """Whether it is a lazy module that has not been called: it becomes another class then, even with weights loaded."""
+    return isinstance(module, LazyModuleMixin) and "_initialize_hook" in vars(module)
 
 
 def inside_compiled(model: nn.Module) -> nn.Module:

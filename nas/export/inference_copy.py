@@ -9,13 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from nas._compat.torch_internals import awaits_first_call
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.export.one_line import one_line
 
 
 def inference_copy(model: nn.Module) -> nn.Module:
     """The model on the CPU and in eval mode, sharing nothing with the original."""
-    if any(tensor.is_meta or is_lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_meta or is_lazy(tensor) for tensor in tensors) or any(map(awaits_first_call, model.modules())):
         rule = "the weights of the model must have values, and some are on the meta device or lazy"
         mend = "build it on a real device; fill_lazy_layers(model, example_input) calls it once"
         raise NasValueError(explain(rule, where="to_onnx", mend=mend))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
+from nas._compat.torch_internals import awaits_first_call
 from nas.errors import NasTypeError, explain
 from nas.export.given_model import run
 from nas.export.onnx_call import take_apart
@@ -32,15 +33,15 @@ def fill_lazy_layers(model: nn.Module, example_input: Any) -> None:
     """
     if not isinstance(model, nn.Module):
         raise NasTypeError(explain("the model must be a torch.nn.Module", got=model, where="fill_lazy_layers"))
-    tensors = [*model.parameters(), *model.buffers()]
-    if not any(map(is_lazy, tensors)):
+    if not any(map(awaits_first_call, model.modules())):
         return
+    device = next((tensor.device for tensor in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     call = take_apart(model, example_input)
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
             module.training = False
-        run(model, call, [tensor.to(tensors[0].device) for tensor in call.tensors.values()])
+        run(model, call, [tensor.to(device) for tensor in call.tensors.values()])
     finally:
         for module, training in modes:
             module.training = training

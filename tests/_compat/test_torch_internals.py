@@ -26,6 +26,7 @@ from nas._compat.torch_internals import (
     TorchDispatchMode,
     TransposedConvolution,
     add_to_each,
+    awaits_first_call,
     can_decompose,
     children_of,
     copy_each,
@@ -316,3 +317,13 @@ def test_every_name_of_the_module_has_a_test_here() -> None:
     source = inspect.getsource(inspect.getmodule(layers) or internals)
     tested = source.partition("\n)\n")[2]
     assert [name for name in internals.__all__ if name != "TreeSpec" and name not in tested] == []
+
+
+def test_lazy_modules_wait_for_their_first_call() -> None:
+    net = nn.LazyLinear(3)
+    assert awaits_first_call(net)
+    net.load_state_dict(nn.Linear(2, 3).state_dict())
+    assert awaits_first_call(net)
+    net(torch.zeros(1, 2))
+    assert not awaits_first_call(net)
+    assert not awaits_first_call(nn.Linear(2, 3))

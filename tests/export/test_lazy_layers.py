@@ -29,6 +29,18 @@ def test_they_get_weights_and_the_rest_stays(tmp_path: Path) -> None:
     assert to_onnx(net, torch.randn(2, 3, 6, 6), tmp_path / "net.onnx").dynamic_batch
 
 
+def test_lazy_layers_with_loaded_weights_need_their_call_too(tmp_path: Path) -> None:
+    source, net, x = lazy(), lazy(), torch.randn(2, 3, 6, 6)
+    fill_lazy_layers(source, x)
+    net.load_state_dict(source.state_dict())
+    with pytest.raises(NasValueError, match="on the meta device or lazy.*fill_lazy_layers"):
+        to_onnx(net, x, tmp_path / "net.onnx")
+    fill_lazy_layers(net, x)
+    assert type(net[4]) is nn.Linear
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in net.state_dict().items())
+    assert to_onnx(net, x, tmp_path / "net.onnx").dynamic_batch
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(NasTypeError, match=r"must be a torch\.nn\.Module"):
         fill_lazy_layers(nn.LazyLinear, torch.zeros(2, 3))  # type: ignore[arg-type]

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nas import Experiment, ExperimentError, ModelSpace, ValueChoice, model_space
+from nas import Experiment, ExperimentError, ModelSpace, ValueChoice, keep_weights, model_space
 from nas.evaluators import FunctionalEvaluator
 from nas.export import read_metadata
 from nas.strategies import GridSearch
@@ -67,6 +68,20 @@ def test_lazy_layers_take_the_shape_that_the_evaluator_knows(tmp_path: Path) -> 
     assert [read_metadata(file)["sample"] for file in files] == [{"width": 8}, {"width": 4}]
     again = experiment.export_top_models(2, "onnx", directory=tmp_path / "again")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again], "the seed decides"
+
+
+def test_lazy_layers_with_the_weights_of_the_trial(tmp_path: Path) -> None:
+    x = torch.randn(4, 3, 6, 6)
+    said: list[Tensor] = []
+
+    def call(model: nn.Module) -> None:
+        said.append(model.eval()(x).detach())
+        keep_weights(model)
+
+    experiment = searched(ModelSpace(Lazy()), tmp_path, call)
+    (file,) = experiment.export_top_models(1, "onnx", weights="trained")
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    torch.testing.assert_close(torch.as_tensor(session.run(None, {"input": x.numpy()})[0]), said[-1])
 
 
 def test_lazy_layers_take_the_shape_of_an_example(tmp_path: Path) -> None:
