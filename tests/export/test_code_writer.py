@@ -154,7 +154,7 @@ VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda thing: type(thing).__name__)
 def test_an_object_is_the_same_when_it_is_read_again(value: Any) -> None:
     again = written(value)
     assert type(again) is type(value)
