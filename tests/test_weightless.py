@@ -152,8 +152,11 @@ def test_an_error_under_some_answers_is_shown_where_they_are_built() -> None:
     for device in (None, "meta"):
         with pytest.raises(UserError, match="too wide"):
             space.build({"width": 4}, device=device)
-    with pytest.raises(UserError, match="too wide"):
+    with pytest.raises(
+        NasError, match=r"sample \{'width': 4\}\): the constructor failed \(UserError: too wide\)"
+    ) as caught:
         profile(space, (2, 4)).parameters({"width": 4})
+    assert isinstance(caught.value.__cause__, UserError)
 
 
 def test_what_a_choice_refuses_is_refused_at_once() -> None:

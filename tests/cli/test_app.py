@@ -271,6 +271,7 @@ def test_stop_from_another_process(folder: Path) -> None:
     assert as_json("trials", "first")[2]["sample"] == {"width": 8, "rate": 0.75}
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_the_experiment(folder: Path) -> None:
     pytest.importorskip("optuna_dashboard")
     nas("run", "search.py")

@@ -15,8 +15,8 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES}
 
 
-LENGTHY = ("durable.md", "one_shot.md")
-"""They start processes and train supernets: among the slow tests, of which CI runs those of the documentation."""
+LENGTHY = ("durable.md", "evaluators.md", "export.md", "model_zoo.md", "one_shot.md")
+"""They start processes and train: among the slow tests, of which CI runs those of the documentation."""
 
 
 def page_of(page: Path) -> Any:

@@ -85,6 +85,7 @@ def results(lines: list[str]) -> list[Any]:
     return [json.loads(line) for line in lines if line.startswith('["')]
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_search_and_not_only_the_trial(lines: list[str]) -> None:
     assert any("interrupted; run it again" in line for line in lines)
     state, _, _, error = results(lines)[0]

@@ -58,6 +58,7 @@ def owner() -> Iterator[Executor]:
         executor.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("owner")
 def test_a_search(tmp_path: Path) -> None:
     """One trial is complete, one stopped early, one raises, and one kills its process."""

@@ -63,6 +63,7 @@ def run(path: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_arguments_mutators_and_hyperparameters_are_written(tmp_path: Path) -> None:
     space = ModelSpace(Chain, 5, mutators=[Widen(4)], bias=False, sizes=(2, 3)).with_hyperparameters(
         {"rate": Real(0, 1)}
@@ -230,6 +231,7 @@ def test_a_script_and_its_objects_move_into_the_file(tmp_path: Path, script: Any
     assert "(other): Linear(in_features=4, out_features=2, bias=True)" in run(moved)
 
 
+@pytest.mark.slow
 def test_weights_go_along(tmp_path: Path, script: Any) -> None:
     space = ModelSpace(script.build)
     model = space.build({'it\'s "the" width': 3}).double()
@@ -245,6 +247,7 @@ def test_weights_go_along(tmp_path: Path, script: Any) -> None:
     assert not again.training
 
 
+@pytest.mark.slow
 def test_what_builds_another_module_elsewhere_is_refused_and_the_file_of_before_stays(
     tmp_path: Path, script: Any
 ) -> None:
@@ -258,6 +261,7 @@ def test_what_builds_another_module_elsewhere_is_refused_and_the_file_of_before_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.py", "project"]
 
 
+@pytest.mark.slow
 def test_what_was_edited_or_set_since_is_refused(tmp_path: Path, script: Any) -> None:
     file = Path(script.__file__)
     edited = SCRIPT.replace("act(self.layer(x))", "-act(self.layer(x))")

@@ -171,6 +171,7 @@ class LooseEnds(nn.Module):
         return y
 
 
+@pytest.mark.slow
 def test_loose_ends_depend_on_what_is_used_and_on_nothing_else() -> None:
     space, example = ModelSpace(LooseEnds), torch.zeros(1, 4)
     costs = profile(space, example)
@@ -482,6 +483,7 @@ def test_expectations_are_over_what_a_constraint_allows() -> None:
     assert min(found) <= float(costs.flops.expected(even)) <= max(found)
 
 
+@pytest.mark.slow
 def test_latencies_of_spaces_without_parts_are_those_of_whole_builds() -> None:
     space, example = zoo("nasbench101")
     table = latency_table(space, example, repeats=1, warmup=0)

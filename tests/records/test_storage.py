@@ -66,6 +66,7 @@ def test_there_may_be_no_journal_or_an_empty_one(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_wherever_the_journal_is_cut_the_search_comes_to_the_same_end(tmp_path: Path) -> None:
     whole = experiment(tmp_path, 6, "whole")
     expected = [(t.sample, t.value, t.seed) for t in whole.trials]

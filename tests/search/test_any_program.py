@@ -104,7 +104,10 @@ def unbounded() -> float:
     return rate + extra + sum(ValueChoice([0, 1], label=f"w{i}") for i in range(number))
 
 
-@pytest.mark.parametrize("kind", ALL[1:])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[] if k in (Random, RegularizedEvolution, TPE) else pytest.mark.slow) for k in ALL[1:]],
+)
 @pytest.mark.filterwarnings("ignore:The search space of unbounded is not exact")
 @pytest.mark.filterwarnings("ignore:RegularizedEvolution")
 def test_a_search_that_is_gone_on_with_grows_as_it_would_have(kind: type[Strategy], tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def test_wrong_words_and_weights_that_are_not_there_are_refused(make: Callable[.
         experiment.export_top_models(1, "model", weights="trained")
 
 
+@pytest.mark.slow
 def test_a_regression_in_several_processes(make: Callable[..., Experiment]) -> None:
     data = TensorDataset(torch.arange(8.0).reshape(8, 1), torch.arange(8.0))
     evaluator = Regression(data, data, max_epochs=1, logger=False)

@@ -95,6 +95,7 @@ def test_the_tournament_goes_by_front_and_crowding() -> None:
     assert all(changed(strategy.ask(n), BEST) != 1 for n in range(20))
 
 
+@pytest.mark.slow
 def test_several_objectives_reach_a_better_front_than_chance(tmp_path: Path) -> None:
     def two(model: Any) -> dict[str, float]:
         answers = [layer.out_features for layer in model]

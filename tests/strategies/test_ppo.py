@@ -18,6 +18,7 @@ def test_the_controller_comes_to_propose_better_samples() -> None:
     assert sum(regrets[150:]) / 50 < 0.6 < sum(regrets[:20]) / 20
 
 
+@pytest.mark.slow
 def test_a_failed_trial_has_the_stated_reward() -> None:
     """Trials of one answer fail; the controller learns to leave it alone, and the more so the worse the reward."""
     space = SearchSpace.of({"risk": Categorical(["none", "some"]), "seed": Categorical(range(500))})

@@ -109,6 +109,7 @@ def test_they_leave_chance_far_behind(strategy: GaussianProcess | BANANAS) -> No
     assert regret(strategy) < 0.4 * regret(Random())
 
 
+@pytest.mark.slow
 def test_equal_values_everywhere_are_no_obstacle() -> None:
     space = SearchSpace.of({"a": Categorical(range(40))})
     table = synthetic_table("flat", 0)

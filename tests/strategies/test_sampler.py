@@ -58,6 +58,7 @@ def test_the_sampler_of_the_user_is_not_touched() -> None:
     assert ours.ask().suggest_float("x", 0, 1) == study.ask().suggest_float("x", 0, 1)
 
 
+@pytest.mark.slow
 def test_tpe_finds_what_chance_does_not() -> None:
     tables = [synthetic_table("conditional", seed) for seed in range(6)]
 

@@ -130,6 +130,7 @@ def run(device: str, *arguments: str, script: str = CHECK, **environment: str) -
     return done.stdout
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_interpreter_agrees_with_the_naive_loop() -> None:
     assert "all alike" in run("cpu", TRITON_INTERPRET="1")

@@ -89,6 +89,7 @@ def weights(state: dict[str, Any]) -> dict[str, Tensor]:
 SHORT: Any = {"epochs": 2, "candidates": 3, "recalibration": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "launch"),
     [
