@@ -64,6 +64,7 @@ def test_digits_searches_retrains_and_exports(tmp_path: Path, run: Callable[...,
     assert "resuming after 3 finished trials" in again
 
 
+@pytest.mark.slow
 def test_resnet18_becomes_a_space(run: Callable[..., str]) -> None:
     out = run("resnet18.py")
     assert "activation: one of 'relu', 'silu'" in out
@@ -71,6 +72,7 @@ def test_resnet18_becomes_a_space(run: Callable[..., str]) -> None:
     assert "output (2, 10)" in out
 
 
+@pytest.mark.slow
 def test_own_strategy_beats_chance_and_keeps_the_rules(run: Callable[..., str]) -> None:
     out = run("own_strategy.py")
     regrets = [float(found) for found in re.findall(r"mean regret ([\d.]+)", out)]
@@ -88,6 +90,7 @@ def test_the_mutators_of_resnet18_take_under_thirty_lines() -> None:
     assert len([line for line in space.splitlines() if line.strip()]) < 30
 
 
+@pytest.mark.slow
 def test_lenet_on_digits(run: Callable[..., str]) -> None:
     out = run("lenet_cifar10.py", "--digits", "--trials", "2")
     assert "2 trials: 2 complete" in out
@@ -134,6 +137,7 @@ def test_cifar10_is_read_in_its_own_format(tiny_cifar10: Path) -> None:
     assert (image.shape, image.dtype, label) == ((3, 32, 32), torch.float32, 9)
 
 
+@pytest.mark.slow
 def test_cifar10_of_the_papers(tiny_cifar10: Path) -> None:
     cifar10 = load_example("cifar10")
     words = ["--data", str(tiny_cifar10), "--workers", "0"]
@@ -199,6 +203,7 @@ def test_language_model_beats_the_usual_transformer_and_pairs_of_characters(run:
     assert max(unseen) < 5  # chance is 6.7
 
 
+@pytest.mark.slow
 def test_pareto_front_of_digits_is_drawn(tmp_path: Path, run: Callable[..., str]) -> None:
     out = run("pareto_digits.py", "--smoke", "--name", "front")
     assert "6 trials: 6 complete" in out
@@ -210,6 +215,7 @@ def test_pareto_front_of_digits_is_drawn(tmp_path: Path, run: Callable[..., str]
     assert (tmp_path / "nas-experiments/front/front.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_lightning_digits_loads_its_data_once(tmp_path: Path, run: Callable[..., str]) -> None:
     out = run("lightning_digits.py", "--smoke")
     assert "3 trials: 3 complete" in out

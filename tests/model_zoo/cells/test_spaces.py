@@ -50,6 +50,7 @@ def test_the_none_of_the_search_is_an_eighth_operation() -> None:
     assert space("darts", none=True, **TINY).size == (180 * 8**8) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dataset", "without", "with_head"),
     [  # the first and the fourth are published; each of the others agrees with the count by hand below
@@ -127,6 +128,7 @@ def test_sample_to_genotype_and_back(family: str) -> None:
     holds()
 
 
+@pytest.mark.slow
 def test_the_published_concatenations_are_what_is_built() -> None:
     for name, genotype in PUBLISHED.items():
         network = model(name, cells=3, channels=2, auxiliary=False)

@@ -111,7 +111,7 @@ def check_alike(found: Found, expected: Found) -> None:
 
 
 # Each compiles for seconds; the others are among the slow tests.
-COMPILED = [pytest.param(n, marks=[] if n in ("first order", "proxyless") else [pytest.mark.slow]) for n in STRATEGIES]
+COMPILED = [pytest.param(n, marks=[] if n == "proxyless" else [pytest.mark.slow]) for n in STRATEGIES]
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -132,6 +132,7 @@ def test_recorded_steps_find_the_same_to_the_bit(name: str, tmp_path: Path, reco
         assert [recorder.replays for recorder in recorders] == [(8 - 3) * phases * 2, 8 * phases * 2]
 
 
+@pytest.mark.slow
 def test_compiled_cells_are_recorded(tmp_path: Path, compiled: list[str], recorders: list[Any]) -> None:
     plain = search("first order", Speed(), tmp_path, batch_size=4, epochs=1)
     speed = Speed(compile=True, cuda_graphs=True)
@@ -140,6 +141,7 @@ def test_compiled_cells_are_recorded(tmp_path: Path, compiled: list[str], record
     assert recorders[-1].replays == (8 - 3) * 4
 
 
+@pytest.mark.slow
 def test_cells_of_one_class_do_not_use_up_each_others_compilations(tmp_path: Path, compiled: list[str]) -> None:
     """Two of them, in two phases and two modes, are more than the four that torch is told to make of one forward."""
     with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
