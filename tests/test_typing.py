@@ -53,6 +53,7 @@ def path() -> dict[str, str]:
     return {} if installed else {"MYPYPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_types_that_a_user_sees(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(GOOD)
     (tmp_path / "bad.py").write_text(GOOD + "DigitNet('ten')\nwidth: str = ValueChoice([16, 32])\n")
@@ -62,6 +63,7 @@ def test_types_that_a_user_sees(tmp_path: Path) -> None:
     assert all(line.startswith("bad.py") for line in errors)
 
 
+@pytest.mark.slow
 def test_every_public_door_is_found_from_another_folder(tmp_path: Path) -> None:
     code = "import nas.evaluators, nas.model_zoo, nas.oneshot, nas.strategies, nas.testing\n"
     lines = mypy("-c", code + "reveal_type(nas.strategies.Random)", cwd=tmp_path)

@@ -75,6 +75,7 @@ def test_arguments_mutators_and_hyperparameters_are_written(tmp_path: Path) -> N
     assert run(path).strip() == str(space.build(sample))
 
 
+@pytest.mark.slow
 def test_nested_classes_can_be_imported(tmp_path: Path) -> None:
     assert "out_features=7" in run(to_code(ModelSpace(Outer.Inner), {"n": 7}, tmp_path / "inner.py"))
 
@@ -215,6 +216,7 @@ def script(tmp_path: Path) -> Iterator[Any]:
         del sys.modules[module.__name__]
 
 
+@pytest.mark.slow
 def test_a_script_and_its_objects_move_into_the_file(tmp_path: Path, script: Any) -> None:
     sizes = script.np.array([1.0, 2.0])
     space = ModelSpace(

@@ -265,6 +265,7 @@ def test_a_graph_for_some_batches_is_fixed(size: int, tmp_path: Path) -> None:
     assert report.dynamic == {}
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_the_limits_that_torch_sees_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     report = to_onnx(TurnsAt(100), torch.randn(3, 4), tmp_path / "net.onnx")
@@ -297,6 +298,7 @@ class Said:
     loss: Tensor | None = None
 
 
+@pytest.mark.slow
 def test_tokens_by_name_keywords_and_a_dataclass(tmp_path: Path) -> None:
     net = Encoder().eval()
     example = {"ids": torch.randint(50, (2, 7)), "mask": torch.ones(2, 7, dtype=torch.long), "scale": 2.0}
@@ -476,6 +478,7 @@ def test_an_opset_that_cannot_be_is_refused(opset: int, message: str, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_bfloat16_is_compared_in_float32_and_says_so(tmp_path: Path) -> None:
     report = to_onnx(net().bfloat16(), torch.randn(2, 3, 8, 8).bfloat16(), tmp_path / "net.onnx")
     assert report.dynamic_batch
@@ -487,6 +490,7 @@ def test_bfloat16_is_compared_in_float32_and_says_so(tmp_path: Path) -> None:
     assert onnx.TensorProto.BFLOAT16 in {weight.data_type for weight in weights}
 
 
+@pytest.mark.slow
 def test_half_and_double_precision(tmp_path: Path) -> None:
     half = to_onnx(net().half(), torch.randn(2, 3, 8, 8).half(), tmp_path / "half.onnx")
     assert (half.verified_by, half.dynamic_batch) == ("onnxruntime", True)

@@ -94,6 +94,7 @@ class TestENAS(Small):
         return ENAS(controller_steps=3, samples_per_step=2, draws=5, **SHORT)
 
 
+@variant
 class TestRandomOneShot(Small):
     onnx = True
 

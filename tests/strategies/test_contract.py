@@ -15,7 +15,10 @@ class TestOurs(StrategyContract):
 
     listed: ListedStrategy
 
-    @pytest.fixture(autouse=True, params=STRATEGIES)
+    # A controller trains a network: its contract is among the slow tests, of which CI runs this one.
+    @pytest.fixture(
+        autouse=True, params=[pytest.param(n, marks=[pytest.mark.slow] if n == "PPO" else []) for n in STRATEGIES]
+    )
     def of_the_table(self, request: pytest.FixtureRequest) -> None:
         self.listed = STRATEGIES[request.param]
         for promise in ("distinct", "seeded", "infinite", "learns", "objectives"):
