@@ -15,9 +15,10 @@ class TestOurs(StrategyContract):
 
     listed: ListedStrategy
 
-    # A controller trains a network: its contract is among the slow tests, of which CI runs this one.
+    # These train networks: their contracts are among the slow tests, of which CI runs these.
     @pytest.fixture(
-        autouse=True, params=[pytest.param(n, marks=[pytest.mark.slow] if n == "PPO" else []) for n in STRATEGIES]
+        autouse=True,
+        params=[pytest.param(n, marks=[pytest.mark.slow] if n in ("PPO", "BANANAS") else []) for n in STRATEGIES],
     )
     def of_the_table(self, request: pytest.FixtureRequest) -> None:
         self.listed = STRATEGIES[request.param]
