@@ -10,16 +10,17 @@ from nas.strategies import OptunaStrategy
 from nas.testing import STRATEGIES, ListedStrategy, StrategyContract
 
 
+SLOW = [pytest.mark.slow]
+LEARNING = ("PPO", "BANANAS")
+"""These train networks: their contracts are among the slow tests, of which CI runs these."""
+
+
 class TestOurs(StrategyContract):
     """All of the table."""
 
     listed: ListedStrategy
 
-    # These train networks: their contracts are among the slow tests, of which CI runs these.
-    @pytest.fixture(
-        autouse=True,
-        params=[pytest.param(n, marks=[pytest.mark.slow] if n in ("PPO", "BANANAS") else []) for n in STRATEGIES],
-    )
+    @pytest.fixture(autouse=True, params=[pytest.param(n, marks=SLOW if n in LEARNING else []) for n in STRATEGIES])
     def of_the_table(self, request: pytest.FixtureRequest) -> None:
         self.listed = STRATEGIES[request.param]
         for promise in ("distinct", "seeded", "infinite", "learns", "objectives"):
