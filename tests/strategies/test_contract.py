@@ -9,7 +9,6 @@ from nas import Sample, Strategy, Task, Trial
 from nas.strategies import OptunaStrategy
 from nas.testing import STRATEGIES, ListedStrategy, StrategyContract
 
-
 SLOW = [pytest.mark.slow]
 LEARNING = ("PPO", "BANANAS")
 """These train networks: their contracts are among the slow tests, of which CI runs these."""
