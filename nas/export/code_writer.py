@@ -164,7 +164,8 @@ class Writer:
     def _numbers(self, value: Any) -> str:
         if isinstance(value, numpy.generic):
             if isinstance(value, numpy.number | numpy.bool_):
-                return f"{self._module(numpy)}.{value.dtype.name}({self.expression(value.item())})"
+                name = "bool_" if isinstance(value, numpy.bool_) else value.dtype.name  # numpy 1 has no `numpy.bool`
+                return f"{self._module(numpy)}.{name}({self.expression(value.item())})"
             raise _cannot(value, "it is no number")
         if type(value) not in (Tensor, numpy.ndarray) or getattr(value, "requires_grad", False):
             raise _cannot(value, "it is more than an array of numbers")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, StochasticWeightAveraging
+from pytorch_lightning import Callback, LightningModule, Trainer, callbacks
+from pytorch_lightning.callbacks import EarlyStopping, StochasticWeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -108,7 +108,11 @@ def search(evaluator: Any, folder: Path) -> Experiment:
 
 CALLBACKS: dict[str, Any] = {
     "no callback": [],
-    "a moving average": EMAWeightAveraging(decay=0.9),
+    **(
+        {"a moving average": callbacks.EMAWeightAveraging(decay=0.9)}
+        if hasattr(callbacks, "EMAWeightAveraging")
+        else {}
+    ),
     "a stochastic average": StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=1),
     "an end before the last epoch": EarlyStopping("loss", min_delta=100.0, patience=1),
     "what comes after the last validation": SpoiledAfterwards(),
