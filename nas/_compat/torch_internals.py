@@ -39,7 +39,6 @@ __all__ = [
     "can_decompose",
     "children_of",
     "copy_each",
-    "drop_hooks",
     "has_hooks",
     "has_numbers",
     "hook_dicts",
@@ -109,12 +108,6 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
-
-
-def drop_hooks(module: nn.Module) -> None:
-    """Nobody is told any more when it is called."""
-    for name in _HOOKS:
-        getattr(module, name).clear()
 
 
 def hook_dicts(module: nn.Module) -> list[dict[int, Any]]:
