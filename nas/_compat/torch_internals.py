@@ -172,11 +172,13 @@ def _patch(more: int) -> None:
                 register(_tell_of_change)
         if more > 0 and _WATCHERS == 1:
             for name in _METHODS:
-                _PATCHED[name] = getattr(nn.Module, name)
-                setattr(nn.Module, name, _told_of(_PATCHED[name]))
+                own = getattr(nn.Module, name)
+                _PATCHED[name] = own, _told_of(own)
+                setattr(nn.Module, name, _PATCHED[name][1])
         elif _WATCHERS == 0:
-            for name in _METHODS:
-                setattr(nn.Module, name, _PATCHED[name])
+            for name, (own, told) in _PATCHED.items():
+                if getattr(nn.Module, name) is told:  # else somebody else has put theirs around it meanwhile
+                    setattr(nn.Module, name, own)
 
 
 def _told_of(method: Callable[..., Any]) -> Callable[..., Any]:

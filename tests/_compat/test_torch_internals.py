@@ -295,6 +295,24 @@ def test_modules_that_are_made_or_changed_are_told_of() -> None:
     assert nn.Module.__init__ is own
 
 
+def test_what_others_wrap_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[nn.Module]()
+
+    def theirs(self: nn.Module) -> None:
+        inner(self)
+
+    monkeypatch.setattr(nn.Module, "__init__", nn.Module.__init__)  # puts it back in the end
+    with watching_modules(made.append, lambda module, name: None):
+        inner = nn.Module.__init__
+        nn.Module.__init__ = theirs  # type: ignore[method-assign,assignment]
+    assert nn.Module.__init__ is theirs
+    layer = nn.ReLU()
+    with watching_modules(made.append, lambda module, name: None):
+        layer = nn.ReLU()
+    assert made
+    assert all(module is layer for module in made)
+
+
 def test_what_a_module_keeps_beside_tensors_and_children() -> None:
     net = nn.Sequential(nn.ReLU())
     net.register_buffer("buffer", torch.zeros(1))
