@@ -1,8 +1,8 @@
 """What an architecture costs: parameters, multiply-adds, activations, memory, latency; of one model or of a space."""
 
+from nas.example_inputs import Example, meta_example, real_example, tensors_of
 from nas.profile.costs import Bounds, Cost, CostConstraint
 from nas.profile.dry_run import Lookalike, ModuleRun, TensorSpec
-from nas.profile.examples import Example, meta_example, real_example, tensors_of
 from nas.profile.latency_prediction import LatencyTable, PredictionError, latency_table
 from nas.profile.measured_latency import Backend, Latency, latency
 from nas.profile.memory import PeakMemory

@@ -20,7 +20,7 @@ from nas._compat.torch_internals import (
     own_parameters,
     tree_map,
 )
-from nas.profile.examples import Arguments, in_order, tensors_of
+from nas.example_inputs import Arguments, in_order, tensors_of
 from nas.profile.passes import ForwardPass
 from nas.profile.recurrent import Recurrences
 

@@ -18,10 +18,10 @@ import torch
 from nas.checks import check_int
 from nas.domains import Answer, Sample, sample_key
 from nas.errors import NasError, NasValueError, explain
+from nas.example_inputs import Example, read_example
 from nas.profile.cost_tables import Vector, explored
 from nas.profile.costs import Cost
 from nas.profile.dry_run import ModuleCall, ModuleRun, count_pass
-from nas.profile.examples import Example, read_example
 from nas.profile.measured_latency import Backend, Latency, check_backend, check_passes, latency, latency_of_call
 from nas.profile.operations import call_again, operation_text
 from nas.profile.passes import Ground, run_first, sample_subject

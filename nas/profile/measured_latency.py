@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nas._compat.torch_internals import TreeSpec, tree_flatten, tree_unflatten
 from nas.checks import check_int, check_word
 from nas.errors import MissingDependency, NasTypeError, explain
-from nas.profile.examples import Example, Inputs, in_order, read_example
+from nas.example_inputs import Example, Inputs, in_order, read_example
 
 Backend: TypeAlias = Literal["eager", "compile", "onnxruntime"]
 

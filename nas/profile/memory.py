@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import TorchDispatchMode, storage_key
-from nas.profile.examples import tensors_of
+from nas.example_inputs import tensors_of
 from nas.profile.passes import ForwardPass
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from nas.example_inputs import Example
 from nas.profile.dry_run import ModuleRun, Shape, count_pass
-from nas.profile.examples import Example
 from nas.profile.memory import PeakMemory, meter_of, training_peak
 from nas.profile.passes import ForwardPass, Subject, run_first
 from nas.profile.recurrent import Recurrences

@@ -34,8 +34,8 @@ from nas._compat.torch_internals import (
     own_parameters,
     tree_map,
 )
+from nas.example_inputs import Inputs
 from nas.profile.dry_run import ModuleCall, TensorSpec, is_single
-from nas.profile.examples import Inputs
 from nas.profile.passes import with_numbers
 from nas.space import ARCHITECTURE
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from nas.checks import check_number
 from nas.errors import NasTypeError, explain
+from nas.example_inputs import Example
 from nas.profile.costs import Cost
 from nas.profile.dry_run import ModuleRun, count_pass
-from nas.profile.examples import Example
 from nas.profile.passes import run_first, subject_of
 from nas.profile.space_profile import tabulate
 from nas.space import ModelSpace

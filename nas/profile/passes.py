@@ -16,7 +16,7 @@ from nas._compat.torch_internals import FakeTensors, has_numbers, hook_dicts, in
 from nas.copying import Memo, copy_module, rebind
 from nas.domains import Answer
 from nas.errors import NasError, NasTypeError, NasValueError, explain
-from nas.profile.examples import Example, Inputs, read_example
+from nas.example_inputs import Example, Inputs, read_example
 from nas.profile.recurrent import SeenOperations
 from nas.random_state import untouched
 from nas.space import ModelSpace

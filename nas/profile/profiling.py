@@ -9,8 +9,8 @@ from torch import nn
 
 from nas.domains import Answer
 from nas.errors import NasTypeError, explain
+from nas.example_inputs import Example
 from nas.profile.costs import Bounds, Cost, CostConstraint
-from nas.profile.examples import Example
 from nas.profile.latency_prediction import LatencyTable, PredictionError, latency_table
 from nas.profile.measured_latency import Backend, Latency, latency
 from nas.profile.memory import PeakMemory

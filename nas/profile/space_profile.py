@@ -9,10 +9,10 @@ from torch import nn
 
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
+from nas.example_inputs import Example
 from nas.profile.cost_tables import CostTables, Vector, explored
 from nas.profile.costs import Cost
 from nas.profile.dry_run import Known, ModuleRun, count_pass
-from nas.profile.examples import Example
 from nas.profile.model_profile import as_text
 from nas.profile.passes import ForwardPass, Ground, run_first, sample_subject
 from nas.space import ARCHITECTURE, ModelSpace

@@ -95,12 +95,14 @@ def read_example(example_input: object, *, weightless: bool = False) -> Inputs:
     """The arguments that an example stands for; a shape becomes normal noise.
 
     Args:
-        example_input: see `Example`.
+        example_input: see `Example`; what has been read already is taken as it is.
         weightless: whether a shape becomes a tensor on the meta device instead.
 
     Raises:
         NasTypeError: anything else, and what holds no tensor.
     """
+    if isinstance(example_input, Inputs):
+        return example_input
     if isinstance(example_input, list | tuple):
         shape = [size for item in example_input if (size := plain_int(item)) is not None and size > 0]
         if shape and len(shape) == len(example_input):
