@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias, final
@@ -12,9 +11,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from nas._compat.torch_internals import running_iterator
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.random_state import derive_seed, seeded
+from nas.evaluators.data_modules import HeldModule, LoadersModule, Wrap, fresh, length_of
+from nas.random_state import seeded
 
 Part: TypeAlias = "Dataset[Any] | DataLoader[Any]"
 Source: TypeAlias = "Part | LightningDataModule | Callable[[], object]"
@@ -41,7 +40,7 @@ class Data:
         self._given = (train, validation)
         self._wants_batch_size, self._folds = batch_size, folds
         self._payload: bytes | None = None
-        self._held: LightningDataModule | tuple[Part, Part | None] | None = None
+        self._held: HeldModule | tuple[Part, Part | None] | None = None
         if not _is_function(train):
             self._check(train, validation)
         elif validation is not None:
@@ -55,8 +54,8 @@ class Data:
             self._payload = cloudpickle.dumps((*self._given, self._wants_batch_size, self._folds))
         return _restored, (self._payload,)
 
-    def load(self) -> LightningDataModule | tuple[Part, Part | None]:
-        """The data, loaded on the first call.
+    def load(self) -> HeldModule | tuple[Part, Part | None]:
+        """The data, loaded on the first call; a data module is prepared and set up when a Trainer says so.
 
         What is random in it (a split, say) is the same in every process, and does not depend on the trial that loads.
         """
@@ -65,27 +64,28 @@ class Data:
                 self._held = self._load()
         return self._held
 
-    def _load(self) -> LightningDataModule | tuple[Part, Part | None]:
+    def _load(self) -> HeldModule | tuple[Part, Part | None]:
         source: Any = self._given[0]
         found: Any = source() if _is_function(source) else self._given
         train, validation = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         self._check(train, validation)
-        if not isinstance(train, LightningDataModule):
-            return train, validation
-        train.prepare_data()
-        train.setup("fit")
-        return train
+        return HeldModule(train) if isinstance(train, LightningDataModule) else (train, validation)
 
-    def module(self, *, seed: int, batch_size: int, fold: int = 0) -> LightningDataModule:
+    def module(self, *, seed: int, batch_size: int, fold: int = 0, wrap: Wrap | None = None) -> LightningDataModule:
         """What a Trainer takes, its order decided by the seed."""
         found = self.load()
-        if isinstance(found, LightningDataModule):
-            return _HeldModule(found, seed)
+        if isinstance(found, HeldModule):
+            return found.view(seed, wrap)
         train, validation = found
         if self._folds is not None:
             train, validation = split(train, self._folds, fold)
         assert validation is not None
-        return _Loaders(train, validation, seed, batch_size)
+        return LoadersModule(
+            functools.partial(_loader, train, batch_size=batch_size, shuffle=True),
+            functools.partial(_loader, validation, batch_size=batch_size, shuffle=False),
+            seed,
+            wrap,
+        )
 
     def _check(self, train: object, validation: object) -> None:
         if isinstance(train, LightningDataModule):
@@ -104,7 +104,7 @@ class Data:
                 )
             if not _is_data(part):
                 raise NasTypeError(explain(f"{name} must be {_KINDS}", got=part))
-            if _length(part) == 0:
+            if length_of(part) == 0:
                 raise NasValueError(
                     explain(f"the {name} data must not be empty", got=f"{type(part).__name__} of length 0")
                 )
@@ -130,7 +130,7 @@ class Data:
             raise NasValueError(
                 explain("cross-validation takes its validation data from train", got=validation, mend="leave one out")
             )
-        length = _length(train)
+        length = length_of(train)
         if isinstance(train, IterableDataset) or length is None or length < self._folds:
             raise NasValueError(
                 explain(f"{self._folds} folds need a dataset of at least that length", got=train, where="folds")
@@ -151,25 +151,6 @@ def split(data: Any, folds: int, fold: int) -> tuple[Subset[Any], Subset[Any]]:
     return Subset(data, [i for i in order if i not in chosen]), Subset(data, sorted(chosen))
 
 
-def fresh(loader: Any, seed: int) -> Any:
-    """A copy of a loader that shares the dataset; generators of its own begin at the seed, not where they were left."""
-    if not isinstance(loader, DataLoader):
-        return loader
-    # Persistent workers belong to the trial that started them.
-    shared: dict[int, Any] = {id(running_iterator(loader)): None}
-    data: Any = loader.dataset
-    while data is not None:
-        shared[id(data)] = data
-        data = getattr(data, "dataset", None)
-    copied = copy.deepcopy(loader, shared)
-    samplers = (copied.sampler, copied.batch_sampler, getattr(copied.batch_sampler, "sampler", None))
-    for owner in (copied, *samplers):
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator):
-            generator.manual_seed(seed)
-    return copied
-
-
 def _is_function(source: object) -> bool:
     return callable(source) and not isinstance(source, Dataset | DataLoader | LightningDataModule)
 
@@ -181,18 +162,11 @@ def _is_data(part: object) -> bool:
     )
 
 
-def _length(part: Any) -> int | None:
-    try:
-        return len(part)
-    except TypeError:
-        return None
-
-
-def _loader(part: Part, seed: int, batch_size: int, *, shuffle: bool) -> Any:
+def _loader(part: Part, seed: int, *, batch_size: int, shuffle: bool) -> Any:
     if isinstance(part, DataLoader):
         return fresh(part, seed)
     ordered = not shuffle or isinstance(part, IterableDataset)
-    length = _length(part)
+    length = length_of(part)
     return DataLoader(
         part,
         batch_size=batch_size,
@@ -201,58 +175,3 @@ def _loader(part: Part, seed: int, batch_size: int, *, shuffle: bool) -> Any:
         drop_last=shuffle and length is not None and length > 1 and length % batch_size == 1,
         generator=torch.Generator().manual_seed(seed),
     )
-
-
-@final
-class _Loaders(LightningDataModule):
-    """Loaders of two datasets, or fresh copies of two loaders."""
-
-    def __init__(self, train: Part, validation: Part, seed: int, batch_size: int) -> None:
-        super().__init__()
-        self._train, self._validation, self._seed, self._batch_size = train, validation, seed, batch_size
-        self._made = 0
-
-    def train_dataloader(self) -> Any:
-        """Shuffled, where it was given as a dataset; in another order each time."""
-        self._made += 1
-        return _loader(self._train, derive_seed(self._seed, self._made), self._batch_size, shuffle=True)
-
-    def val_dataloader(self) -> Any:
-        """In order, where it was given as a dataset."""
-        return _loader(self._validation, self._seed, self._batch_size, shuffle=False)
-
-
-@final
-class _HeldModule(LightningDataModule):
-    """A user's data module that is prepared and set up already: a Trainer does not load it again."""
-
-    _HOOKS = ("transfer_batch_to_device", "on_before_batch_transfer", "on_after_batch_transfer")
-
-    def __init__(self, held: LightningDataModule, seed: int) -> None:
-        super().__init__()
-        self._held, self._seed, self._made = held, seed, 0
-        for name in self._HOOKS:
-            # Lightning looks whether a hook is overridden: these are, where the user's are.
-            setattr(self, name, getattr(held, name))
-
-    def train_dataloader(self) -> Any:
-        """The user's."""
-        self._held.trainer = self.trainer
-        self._made += 1
-        return _each(self._held.train_dataloader(), derive_seed(self._seed, self._made))
-
-    def val_dataloader(self) -> Any:
-        """The user's."""
-        self._held.trainer = self.trainer
-        found = _each(self._held.val_dataloader(), self._seed)
-        if isinstance(found, DataLoader) and _length(found) == 0:
-            raise NasValueError(
-                explain("the validation data must not be empty", got=type(self._held).__name__, where="val_dataloader")
-            )
-        return found
-
-
-def _each(loaders: Any, seed: int) -> Any:
-    if isinstance(loaders, list | tuple):
-        return [fresh(loader, seed) for loader in loaders]
-    return fresh(loaders, seed)

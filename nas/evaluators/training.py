@@ -28,6 +28,7 @@ from nas.checks import check_int
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
+from nas.evaluators.data_modules import Wrap
 from nas.evaluators.judged_weights import judged_weights
 from nas.evaluators.settings import Settings
 from nas.evaluators.trial_callback import TrialCallback, metric_of, relayed, silenced
@@ -87,16 +88,23 @@ class TrainingEvaluator(Evaluator):
         return self._settings.searched
 
     @final
-    def data(self, *, seed: int = 0, fold: int = 0, **hyperparameters: Answer) -> LightningDataModule:
+    def data(
+        self, *, seed: int = 0, fold: int = 0, train: Wrap | None = None, **hyperparameters: Answer
+    ) -> LightningDataModule:
         """The data as a Trainer takes it; `train_dataloader()` and `val_dataloader()` of it can be called without one.
+
+        A data module of the user's is prepared and set up once in each process, and torn down when that ends; in all
+        else what a Trainer sees is the user's: its class, attributes and hooks.
 
         Args:
             seed: decides the order.
             fold: of the cross-validation.
+            train: makes what `train_dataloader()` returns, called as `train(load)`, where `load(seed)` makes the
+                training loaders, fresh, in an order of that seed; None for the loaders themselves.
             **hyperparameters: answers of the searched ones.
         """
         size = self._settings.fill(hyperparameters).get("batch_size")
-        return self._data.module(seed=seed, batch_size=BATCH_SIZE if size is None else size, fold=fold)
+        return self._data.module(seed=seed, batch_size=BATCH_SIZE if size is None else size, fold=fold, wrap=train)
 
     @property
     @final
@@ -192,7 +200,10 @@ class TrainingEvaluator(Evaluator):
             _clear(directory)
             kept = judged_weights(model, module, directory if self.keeps_weights else None)
             trainer = self.trainer(directory=directory, callbacks=[follow, *kept], **answers)
-            _train(trainer, module, data, follow, current)
+            try:
+                _train(trainer, module, data, follow, current)
+            finally:
+                data.trainer = None  # A data module outlives the trial, which should not live on in it.
             first = metric_of(trainer, self.metric)
             found = {self.metric: first} | {name: float(value) for name, value in trainer.callback_metrics.items()}
         if current is not job:
