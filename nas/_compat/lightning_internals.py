@@ -10,16 +10,18 @@ from typing import Any, Literal, final
 import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
 from nas._compat.changed import changed
+from nas._compat.lightning_families import family_of
 
 
 def starts_script_again(trainer: Trainer) -> bool:
     """Whether its strategy runs the whole script once more for each further device."""
-    return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+    kind: type = family_of(trainer).get("strategies.launchers._SubprocessScriptLauncher")
+    return isinstance(trainer.strategy.launcher, kind)
 
 
 def start_method(strategy: DDPStrategy) -> Literal["popen", "spawn", "fork", "forkserver"]:

@@ -11,8 +11,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from nas._compat.lightning_families import Family, family_of, is_data_module
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.evaluators.data_modules import HeldModule, LoadersModule, Wrap, fresh, length_of
+from nas.evaluators.data_modules import HeldModule, Wrap, fresh, length_of, loaders_module
 from nas.random_state import seeded
 
 Part: TypeAlias = "Dataset[Any] | DataLoader[Any]"
@@ -69,26 +70,39 @@ class Data:
         found: Any = source() if _is_function(source) else self._given
         train, validation = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         self._check(train, validation)
-        return HeldModule(train) if isinstance(train, LightningDataModule) else (train, validation)
+        return HeldModule(train) if is_data_module(train) else (train, validation)
 
-    def module(self, *, seed: int, batch_size: int, fold: int = 0, wrap: Wrap | None = None) -> LightningDataModule:
-        """What a Trainer takes, its order decided by the seed."""
+    def theirs(self) -> list[object]:
+        """The user's data module, or nothing; loads where a function was given."""
+        found = self.load()
+        return [found.module] if isinstance(found, HeldModule) else []
+
+    def module(
+        self, family: Family, *, seed: int, batch_size: int, fold: int = 0, wrap: Wrap | None = None
+    ) -> LightningDataModule:
+        """What a Trainer of that family takes, its order decided by the seed.
+
+        Raises:
+            NasTypeError: the user's data module is of another family.
+        """
         found = self.load()
         if isinstance(found, HeldModule):
+            family_of(found.module, family.Trainer)
             return found.view(seed, wrap)
         train, validation = found
         if self._folds is not None:
             train, validation = split(train, self._folds, fold)
         assert validation is not None
-        return LoadersModule(
+        return loaders_module(
+            family,
             functools.partial(_loader, train, batch_size=batch_size, shuffle=True),
             functools.partial(_loader, validation, batch_size=batch_size, shuffle=False),
-            seed,
-            wrap,
+            seed=seed,
+            wrap=wrap,
         )
 
     def _check(self, train: object, validation: object) -> None:
-        if isinstance(train, LightningDataModule):
+        if is_data_module(train):
             self._refuse_extras("a data module has", validation)
             return
         for name, part in (("train", train), ("validation", validation)):
@@ -152,7 +166,7 @@ def split(data: Any, folds: int, fold: int) -> tuple[Subset[Any], Subset[Any]]:
 
 
 def _is_function(source: object) -> bool:
-    return callable(source) and not isinstance(source, Dataset | DataLoader | LightningDataModule)
+    return callable(source) and not isinstance(source, Dataset | DataLoader) and not is_data_module(source)
 
 
 def _is_data(part: object) -> bool:

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias, final
 
 import torch
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning.utilities.combined_loader import CombinedLoader
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
+from nas._compat.lightning_families import Family, family_of, is_combined
 from nas._compat.torch_internals import running_iterator, tree_flatten, tree_leaves, tree_unflatten
 from nas.errors import NasValueError, explain
 from nas.random_state import derive_seed, seeded
@@ -30,9 +29,17 @@ def training_loaders(load: Load, wrap: Wrap | None, seed: int) -> Any:
     return load(seed) if wrap is None else wrap(load)
 
 
-@final
-class LoadersModule(LightningDataModule):
-    """Loaders that are made for a seed.
+def loaders_module(
+    family: Family, train: Load, validation: Load, *, seed: int, wrap: Wrap | None
+) -> LightningDataModule:
+    """A data module of loaders that are made for a seed; see `Loaders`."""
+    made: Any = family.member(Loaders, "LightningDataModule")(train, validation, seed, wrap)
+    module: LightningDataModule = made
+    return module
+
+
+class Loaders:
+    """What a data module does that makes loaders for a seed.
 
     Args:
         train: makes those of the training data.
@@ -99,7 +106,7 @@ class HeldModule:
         with seeded(0):
             self.module.setup(stage)
         self._stages.add(stage)
-        if is_overridden("teardown", self.module):
+        if family_of(self.module).is_overridden("teardown", self.module):
             # Unlike those of atexit, these are called in processes of `multiprocessing` too.
             Finalize(None, self.module.teardown, args=(stage,), exitpriority=0)
 
@@ -189,7 +196,7 @@ def _val_dataloader(view: Any) -> Any:
     state: _State = getattr(view, _STATE)
     state.held.make_ready()
     name = "val_dataloader"
-    if not is_overridden(name, state.held.module):
+    if not family_of(view).is_overridden(name, state.held.module):
         raise NasValueError(
             explain("an architecture is judged by validation data", got=type(view).__name__, mend=f"give it a {name}")
         )
@@ -210,7 +217,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
 
 def each_fresh(loaders: Any, seed: int) -> Any:
     """Fresh copies of a loader, or of each one in lists, dicts and what Lightning combines; see `fresh`."""
-    if isinstance(loaders, CombinedLoader):
+    if is_combined(loaders):
         made = copy.copy(loaders)
         made.flattened = each_fresh(loaders.flattened, seed)
         return made
@@ -221,7 +228,7 @@ def each_fresh(loaders: Any, seed: int) -> Any:
 
 def all_of(loaders: Any) -> list[Any]:
     """The single loaders in a loader, or in lists, dicts and what Lightning combines."""
-    return loaders.flattened if isinstance(loaders, CombinedLoader) else tree_leaves(loaders)
+    return loaders.flattened if is_combined(loaders) else tree_leaves(loaders)
 
 
 def fresh(loader: Any, seed: int) -> Any:

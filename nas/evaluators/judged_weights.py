@@ -9,11 +9,14 @@ from typing import Any, final
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
+from nas._compat.lightning_families import family_of
 from nas._compat.torch_internals import inside_compiled, is_compiled
 from nas.protocols import copy_weights, write_weights
+
+_WHOLE = ("SingleDeviceStrategy", "DDPStrategy")
+"""Strategies under which a device has the whole model."""
 
 
 @final
@@ -49,8 +52,9 @@ class JudgedWeights(Callback):
         if trainer.sanity_checking or batch_idx or dataloader_idx:
             return
         self._weights = None
-        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-            return  # no device has the whole model
+        family = family_of(trainer)
+        if not any(isinstance(trainer.strategy, family.get(f"strategies.{name}")) for name in _WHOLE):
+            return
         model = pl_module.get_submodule(self._name)
         if _is_compiled(model, pl_module):  # what is compiled does not look at hooks any more
             self._weights = copy_weights(model)

@@ -9,6 +9,7 @@ from typing import Any, final, get_args
 from pytorch_lightning import LightningModule
 from torch import nn
 
+from nas._compat.lightning_families import is_module
 from nas.checks import check_word
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
@@ -24,7 +25,8 @@ class LightningEvaluator(TrainingEvaluator):
 
     Args:
         factory: `factory(model, **values) -> LightningModule`: a class or a function. Where one-shot search is to use
-            it, it keeps the model as its attribute `model`.
+            it, it keeps the model as its attribute `model`. The LightningModule is of pytorch_lightning or of
+            lightning.pytorch; data modules, callbacks and loggers are then of the same package.
         train: as for `Classification`.
         validation: as for `Classification`.
         metric: the name that the module logs in validation: what is searched for, and reported after each epoch.
@@ -88,7 +90,8 @@ class LightningEvaluator(TrainingEvaluator):
             others=[*parameters, "metric", "direction", "batch_size", "executions", "folds"],
         )
         values = arguments if batch_size is None else {"batch_size": batch_size, **arguments}
-        super().__init__(train, validation, Settings(values), executions=executions, folds=folds)
+        theirs = [factory] if isinstance(factory, type) else []
+        super().__init__(train, validation, Settings(values), executions=executions, folds=folds, theirs=theirs)
 
     @property
     def metric(self) -> str:
@@ -108,12 +111,11 @@ class LightningEvaluator(TrainingEvaluator):
         """
         values = self._settings.fill(hyperparameters)
         made: object = self._factory(model, **{name: values[name] for name in self._named})
-        if not isinstance(made, LightningModule):
+        if not is_module(made):
             raise NasTypeError(
                 explain(
-                    "the factory must return a LightningModule of the package pytorch_lightning",
+                    "the factory must return a LightningModule of the package pytorch_lightning or lightning.pytorch",
                     got=made,
-                    mend="import LightningModule from pytorch_lightning (that of lightning.pytorch is another class)",
                 )
             )
         return made

@@ -20,6 +20,7 @@ from nas.evaluators.settings import Settings
 from nas.evaluators.supervised_module import (
     Criterion,
     MetricLike,
+    Supervised,
     SupervisedModule,
     bound_optimizer,
     takes_total_steps,
@@ -77,11 +78,18 @@ class SupervisedEvaluator(TrainingEvaluator):
         return usual_direction(self.metric)
 
     @final
-    def module(self, model: nn.Module, /, **hyperparameters: Answer) -> SupervisedModule:
-        """A module that trains and validates the model; see `SupervisedModule` for its open steps."""
+    def module(self, model: nn.Module, /, **hyperparameters: Answer) -> Supervised:
+        """A module that trains and validates the model; see `SupervisedModule` for its open steps.
+
+        It is a `SupervisedModule`, or with classes of lightning.pytorch one of the same methods.
+        """
         values = self._settings.fill(hyperparameters)
         optimizer = _found_optimizer(values["optimizer"])
-        return SupervisedModule(
+        family = self.family()
+        kind: type[Supervised] = SupervisedModule
+        if not issubclass(kind, family.LightningModule):
+            kind = family.member(Supervised, "LightningModule")
+        return kind(
             model,
             criterion=_made(values["criterion"]),
             metrics=self._metrics,

@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import torch
 from pytorch_lightning import LightningModule
@@ -54,21 +54,16 @@ class MeanOf(Metric):
         return self.total / self.count
 
 
-@final
-class SupervisedModule(LightningModule):
-    """Trains a model on batches (inputs..., target).
+if TYPE_CHECKING:
+    _Base: TypeAlias = LightningModule
+else:
+    _Base = object
 
-    `training_step` and `configure_optimizers` need no Trainer, so that one-shot search can call them; nor do
-    `validation_step`, which adds a batch to the metrics, and `scores`, which computes and resets them.
 
-    Args:
-        model: is called with the inputs of a batch.
-        criterion: (prediction, target) -> the loss.
-        metrics: name -> metric; `loss` comes by itself.
-        optimizer: makes one of the parameters.
-        scheduler: makes one of the optimizer, stepped each epoch; or of it and `total_steps`, stepped each batch.
-        match_shapes: whether the prediction takes the shape of the target: (batch, 1) for (batch,).
-        auxiliary_weight: of the losses of what a model returns behind its prediction, as a tuple, in training.
+class Supervised(_Base):
+    """What a LightningModule of either family does that trains a model on batches (inputs..., target).
+
+    The arguments are those of `SupervisedModule`.
     """
 
     def __init__(
@@ -189,6 +184,24 @@ class SupervisedModule(LightningModule):
     def _forget(self) -> None:
         for metric in self._each_metric():
             metric.reset()
+
+
+@final
+class SupervisedModule(Supervised, LightningModule):
+    """Trains a model on batches (inputs..., target).
+
+    `training_step` and `configure_optimizers` need no Trainer, so that one-shot search can call them; nor do
+    `validation_step`, which adds a batch to the metrics, and `scores`, which computes and resets them.
+
+    Args:
+        model: is called with the inputs of a batch.
+        criterion: (prediction, target) -> the loss.
+        metrics: name -> metric; `loss` comes by itself.
+        optimizer: makes one of the parameters.
+        scheduler: makes one of the optimizer, stepped each epoch; or of it and `total_steps`, stepped each batch.
+        match_shapes: whether the prediction takes the shape of the target: (batch, 1) for (batch,).
+        auxiliary_weight: of the losses of what a model returns behind its prediction, as a tuple, in training.
+    """
 
 
 def takes_total_steps(scheduler: Callable[..., Any]) -> bool:

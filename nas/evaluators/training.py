@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol, final
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 
+from nas._compat.lightning_families import Family, family_of
 from nas._compat.lightning_internals import starts_script_again
 from nas.checks import check_int
 from nas.domains import Answer, Domain
@@ -49,10 +47,18 @@ class TrainingEvaluator(Evaluator):
         settings: all the keyword arguments, the Trainer's among them.
         executions: how many times an architecture is trained, with seeds of its own.
         folds: of a cross-validation.
+        theirs: what else the user has given that may be Lightning's.
     """
 
     def __init__(
-        self, train: Source, validation: Part | None, settings: Settings, *, executions: int, folds: int | None
+        self,
+        train: Source,
+        validation: Part | None,
+        settings: Settings,
+        *,
+        executions: int,
+        folds: int | None,
+        theirs: Iterable[object] = (),
     ) -> None:
         where = type(self).__name__
         self._settings, self._executions = settings, check_int("executions", executions, least=1, where=where)
@@ -66,6 +72,8 @@ class TrainingEvaluator(Evaluator):
         for size in sizes:
             check_int("batch_size", size, least=1, or_else="a domain of them", where=where)
         self._data = Data(train, validation, batch_size=given is not None, folds=folds)
+        self._theirs = [*theirs, *_parts(settings.fixed)]
+        family_of(train, *self._theirs)
 
     @property
     @abstractmethod
@@ -88,8 +96,26 @@ class TrainingEvaluator(Evaluator):
         return self._settings.searched
 
     @final
+    def family(self, *others: object) -> Family:
+        """Whether the training is one of pytorch_lightning or of lightning.pytorch: what the user has given decides.
+
+        Args:
+            *others: what else takes part in the training: the LightningModule, say.
+
+        Raises:
+            NasTypeError: classes of both are mixed.
+        """
+        return family_of(*others, *self._theirs, *self._data.theirs())
+
+    @final
     def data(
-        self, *, seed: int = 0, fold: int = 0, train: Wrap | None = None, **hyperparameters: Answer
+        self,
+        *,
+        seed: int = 0,
+        fold: int = 0,
+        train: Wrap | None = None,
+        family: Family | None = None,
+        **hyperparameters: Answer,
     ) -> LightningDataModule:
         """The data as a Trainer takes it; `train_dataloader()` and `val_dataloader()` of it can be called without one.
 
@@ -101,10 +127,12 @@ class TrainingEvaluator(Evaluator):
             fold: of the cross-validation.
             train: makes what `train_dataloader()` returns, called as `train(load)`, where `load(seed)` makes the
                 training loaders, fresh, in an order of that seed; None for the loaders themselves.
+            family: of the module that is trained; what the user has given decides if omitted.
             **hyperparameters: answers of the searched ones.
         """
         size = self._settings.fill(hyperparameters).get("batch_size")
-        return self._data.module(seed=seed, batch_size=BATCH_SIZE if size is None else size, fold=fold, wrap=train)
+        size = BATCH_SIZE if size is None else size
+        return self._data.module(family or self.family(), seed=seed, batch_size=size, fold=fold, wrap=train)
 
     @property
     @final
@@ -131,29 +159,33 @@ class TrainingEvaluator(Evaluator):
         directory: Path | None = None,
         callbacks: Iterable[Callback] = (),
         changed: Mapping[str, Any] | None = None,
+        family: Family | None = None,
         **hyperparameters: Answer,
     ) -> Trainer:
         """A new Trainer.
 
         Args:
             directory: for logs and checkpoints; None for neither.
-            callbacks: besides the user's.
+            callbacks: besides the user's; those of pytorch_lightning are made members of the family.
             changed: arguments of the Trainer that stand in place of the user's.
+            family: of the module that is trained; what the user has given decides if omitted.
             **hyperparameters: answers of the searched ones.
 
         Raises:
             NasValueError: the Trainer refuses the arguments.
         """
+        family = family or self.family()
         filled = self._settings.fill(hyperparameters)
         given = {name: filled[name] for name in filled if name in TRAINER_ARGUMENTS}
         try:
             given = copy.deepcopy(given) | dict(changed or {})  # what a Trainer has used remembers it
             theirs = given.pop("callbacks", None) or []
             own = theirs if isinstance(theirs, list | tuple) else [theirs]
-            defaults = _defaults(given, directory)
-            if any(isinstance(callback, Checkpoint) for callback in own):
+            defaults = _defaults(given, directory, family)
+            if any(isinstance(callback, family.get("callbacks.Checkpoint")) for callback in own):
                 defaults["enable_checkpointing"] = True
-            trainer = Trainer(**{**defaults, **given, "callbacks": [*own, *callbacks]})
+            members = [family.as_callback(callback) for callback in callbacks]
+            trainer = family.Trainer(**{**defaults, **given, "callbacks": [*own, *members]})
         except Exception as error:
             raise NasValueError(explain(f"the Trainer refuses its arguments: {error}", got=given)) from error
         if starts_script_again(trainer) and trainer.num_devices > 1:
@@ -188,18 +220,19 @@ class TrainingEvaluator(Evaluator):
             model = current.model
             answers = current.hyperparameters
             module = self.module(model, **answers)
-            if not is_overridden("validation_step", module):
+            family = self.family(module)
+            if not family.is_overridden("validation_step", module):
                 raise NasTypeError(
                     explain("an architecture is judged by validation", got=module, mend="give it a validation_step")
                 )
-            data = self.data(seed=current.seed, fold=number % (self._folds or 1), **answers)
+            data = self.data(seed=current.seed, fold=number % (self._folds or 1), family=family, **answers)
             follow = TrialCallback(self._reported(job.objective, total), current.sample)
             directory = current.directory
             if directory is not None and total > 1:
                 directory = directory / f"run-{number}"
             _clear(directory)
             kept = judged_weights(model, module, directory if self.keeps_weights else None)
-            trainer = self.trainer(directory=directory, callbacks=[follow, *kept], **answers)
+            trainer = self.trainer(directory=directory, callbacks=[follow, *kept], family=family, **answers)
             try:
                 _train(trainer, module, data, follow, current)
             finally:
@@ -233,7 +266,7 @@ def check_trainer_arguments(arguments: Mapping[str, object], evaluator: str, *, 
         )
 
 
-def _defaults(given: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+def _defaults(given: dict[str, Any], directory: Path | None, family: Family) -> dict[str, Any]:
     """The Trainer's arguments where the user does not say; settles `strategy` and `logger` in what is given."""
     found: dict[str, Any] = {
         "devices": 1,
@@ -252,16 +285,22 @@ def _defaults(given: dict[str, Any], directory: Path | None) -> dict[str, Any]:
         # Plain "ddp" starts the script anew for each device; in a search that would be a second search.
         given["strategy"] = strategy.replace("ddp", "ddp_spawn", 1)
     if given.get("logger") in (None, True):
-        given["logger"] = _logger(directory)
+        given["logger"] = _logger(directory, family)
     return found
 
 
-def _logger(directory: Path | None) -> Logger | bool:
+def _parts(arguments: Mapping[str, object]) -> list[object]:
+    """The arguments of a Trainer, and what is in lists of them."""
+    given = [value for name, value in arguments.items() if name in TRAINER_ARGUMENTS]
+    return [part for value in given for part in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _logger(directory: Path | None, family: Family) -> Any:
     if directory is None:
         return False
     if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
-        return CSVLogger(directory, name="", version="")
-    return TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
+        return family.get("loggers.CSVLogger")(directory, name="", version="")
+    return family.get("loggers.TensorBoardLogger")(directory, name="", version="", default_hp_metric=False)
 
 
 def _clear(directory: Path | None) -> None:

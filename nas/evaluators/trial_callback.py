@@ -13,17 +13,16 @@ from multiprocessing.connection import Connection
 from typing import Any, final
 
 import torch
-from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from nas._compat.lightning_families import families, family_of
 from nas.domains import Answer
 from nas.errors import NasValueError, close_names, explain
 from nas.protocols import Job
 
-_LOGGERS = ("pytorch_lightning", "lightning_fabric")
-_LIBRARIES = r"(pytorch_lightning|lightning_fabric|lightning_utilities|torchmetrics|tensorboard)\b"
+_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
+_LIBRARIES = r"(pytorch_lightning|lightning_fabric|lightning|lightning_utilities|torchmetrics|tensorboard)\b"
 """Whose own deprecated calls are no business of the user's."""
 
 
@@ -115,8 +114,9 @@ class TrialCallback(Callback):
 
     def _record(self, trainer: Trainer) -> None:
         reached = {f"hp/{name}": float(value) for name, value in trainer.callback_metrics.items()}
+        board: type = family_of(trainer).get("loggers.TensorBoardLogger")
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and reached:
+            if isinstance(logger, board) and reached:
                 logger.log_hyperparams(self.sample, reached)
 
 
@@ -141,7 +141,8 @@ def silence() -> None:
     """Keeps the tips and notices of Lightning from flooding a search; its errors are shown."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    for family in families():
+        warnings.filterwarnings("ignore", category=family.get("utilities.warnings.PossibleUserWarning"))
     for category in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category, module=_LIBRARIES)
     for message in (
