@@ -1,4 +1,4 @@
-"""Private names of Lightning: its launchers, the results of an epoch, the steps it has counted. Imports Lightning."""
+"""Private names of Lightning: its launchers. Imports Lightning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import start_processes
 
-from nas._compat.changed import changed
 from nas._compat.lightning_families import family_of
 
 
@@ -27,33 +26,6 @@ def starts_script_again(trainer: Trainer) -> bool:
 def start_method(strategy: DDPStrategy) -> Literal["popen", "spawn", "fork", "forkserver"]:
     """How a strategy starts its processes; "popen" runs the script once more for each."""
     return strategy._start_method
-
-
-def epoch_results(trainer: Trainer) -> dict[str, Any]:
-    """What has been logged in this epoch, by key: objects that hold the sums of which the means are made."""
-    return trainer.fit_loop.epoch_loop._results
-
-
-def continue_from(trainer: Trainer, *, epoch: int, steps: int) -> None:
-    """Lets a training begin at an epoch, and its curves where they ended; without a checkpoint there is no public way.
-
-    Args:
-        trainer: that has not begun.
-        epoch: the number of the next one.
-        steps: that have been done.
-
-    Raises:
-        ExperimentError: this Lightning counts in another way.
-    """
-    loop, progress = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
-    places: list[tuple[object, str, int]] = [(loop, "_batches_that_stepped", steps)]
-    places += [(progress, name, epoch) for name in ("ready", "started", "processed", "completed")]
-    for owner, name, value in places:
-        if name not in vars(owner):
-            raise changed(
-                "pytorch-lightning", f"{type(owner).__name__}.{name}", purpose="a training goes on where it was"
-            )
-        setattr(owner, name, value)
 
 
 class PlainProcesses(DDPStrategy):

@@ -21,6 +21,7 @@ _LATE = {
     "Regression": "nas.evaluators.supervised",
     "SupervisedModule": "nas.evaluators.supervised_module",
     "TrainingEvaluator": "nas.evaluators.training",
+    "fresh": "nas.evaluators.data_modules",
     "interruptible": "nas.evaluators.training",
     "silenced": "nas.evaluators.trial_callback",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "Surrogate",
     "Tabular",
     "TrainingEvaluator",
+    "fresh",
     "interruptible",
     "read_nasbench101",
     "read_nasbench201",

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from nas._compat.lightning_families import Family, family_of, is_data_module
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.evaluators.data_modules import HeldModule, Wrap, fresh, length_of, loaders_module
+from nas.evaluators.data_modules import HeldModule, Wraps, fresh, length_of, loaders_module
 from nas.random_state import seeded
 
 Part: TypeAlias = "Dataset[Any] | DataLoader[Any]"
@@ -78,7 +78,7 @@ class Data:
         return [found.module] if isinstance(found, HeldModule) else []
 
     def module(
-        self, family: Family, *, seed: int, batch_size: int, fold: int = 0, wrap: Wrap | None = None
+        self, family: Family, *, seed: int, batch_size: int, fold: int = 0, wraps: Wraps = (None, None)
     ) -> LightningDataModule:
         """What a Trainer of that family takes, its order decided by the seed.
 
@@ -88,7 +88,7 @@ class Data:
         found = self.load()
         if isinstance(found, HeldModule):
             family_of(found.module, family.Trainer)
-            return found.view(seed, wrap)
+            return found.view(seed, wraps)
         train, validation = found
         if self._folds is not None:
             train, validation = split(train, self._folds, fold)
@@ -98,7 +98,7 @@ class Data:
             functools.partial(_loader, train, batch_size=batch_size, shuffle=True),
             functools.partial(_loader, validation, batch_size=batch_size, shuffle=False),
             seed=seed,
-            wrap=wrap,
+            wraps=wraps,
         )
 
     def _check(self, train: object, validation: object) -> None:

@@ -21,19 +21,19 @@ from nas.random_state import derive_seed, seeded
 Load: TypeAlias = Callable[[int], Any]
 """Makes the training loaders, fresh, in the order of a seed."""
 Wrap: TypeAlias = Callable[[Load], Any]
-"""Makes what `train_dataloader()` returns to the Trainer of what makes the loaders."""
+"""Makes what `train_dataloader()` or `val_dataloader()` returns to the Trainer of what makes the loaders."""
+Wraps: TypeAlias = tuple[Wrap | None, Wrap | None]
+"""What is made of the training and of the validation data; None for the loaders themselves."""
 
 
-def training_loaders(load: Load, wrap: Wrap | None, seed: int) -> Any:
-    """What a Trainer trains on: the loaders in the order of the seed, or what somebody makes of them."""
+def wrapped_loaders(load: Load, wrap: Wrap | None, seed: int) -> Any:
+    """What a Trainer is given: the loaders in the order of the seed, or what somebody makes of them."""
     return load(seed) if wrap is None else wrap(load)
 
 
-def loaders_module(
-    family: Family, train: Load, validation: Load, *, seed: int, wrap: Wrap | None
-) -> LightningDataModule:
+def loaders_module(family: Family, train: Load, validation: Load, *, seed: int, wraps: Wraps) -> LightningDataModule:
     """A data module of loaders that are made for a seed; see `Loaders`."""
-    made: Any = family.member(Loaders, "LightningDataModule")(train, validation, seed, wrap)
+    made: Any = family.member(Loaders, "LightningDataModule")(train, validation, seed, wraps)
     module: LightningDataModule = made
     return module
 
@@ -45,22 +45,22 @@ class Loaders:
         train: makes those of the training data.
         validation: makes those of the validation data.
         seed: decides the order.
-        wrap: what is made of the training data; None for the loaders themselves.
+        wraps: what is made of the training and of the validation data.
     """
 
-    def __init__(self, train: Load, validation: Load, seed: int, wrap: Wrap | None) -> None:
+    def __init__(self, train: Load, validation: Load, seed: int, wraps: Wraps) -> None:
         super().__init__()
-        self._train, self._validation, self._seed, self._wrap = train, validation, seed, wrap
+        self._train, self._validation, self._seed, self._wraps = train, validation, seed, wraps
         self._made = 0
 
     def train_dataloader(self) -> Any:
         """In another order each time."""
         self._made += 1
-        return training_loaders(self._train, self._wrap, derive_seed(self._seed, self._made))
+        return wrapped_loaders(self._train, self._wraps[0], derive_seed(self._seed, self._made))
 
     def val_dataloader(self) -> Any:
         """In the same order each time."""
-        return self._validation(self._seed)
+        return wrapped_loaders(self._validation, self._wraps[1], self._seed)
 
 
 @final
@@ -83,14 +83,14 @@ class HeldModule:
         """Another process has prepared and set up nothing yet."""
         return HeldModule, (self.module,)
 
-    def view(self, seed: int, wrap: Wrap | None = None) -> LightningDataModule:
+    def view(self, seed: int, wraps: Wraps = (None, None)) -> LightningDataModule:
         """What a Trainer takes in place of the user's.
 
         Args:
             seed: where generators of the loaders begin.
-            wrap: what is made of the training data; None for the loaders themselves.
+            wraps: what is made of the training and of the validation data.
         """
-        return _view(self, seed, wrap)
+        return _view(self, seed, wraps)
 
     def prepare(self) -> None:
         """Calls `prepare_data`, the first time."""
@@ -121,16 +121,16 @@ class HeldModule:
 class _State:
     """What a view knows besides the attributes of the user's data module."""
 
-    def __init__(self, held: HeldModule, seed: int, wrap: Wrap | None) -> None:
-        self.held, self.seed, self.wrap, self.made = held, seed, wrap, 0
+    def __init__(self, held: HeldModule, seed: int, wraps: Wraps) -> None:
+        self.held, self.seed, self.wraps, self.made = held, seed, wraps, 0
 
 
-def _view(held: HeldModule, seed: int, wrap: Wrap | None) -> LightningDataModule:
+def _view(held: HeldModule, seed: int, wraps: Wraps) -> LightningDataModule:
     """An object of a class of its own, below that of the user's data module, which shares all of its attributes."""
     theirs: Any = type(held.module)
     view: Any = object.__new__(_view_class(theirs))
     object.__setattr__(view, "__dict__", held.module.__dict__)
-    object.__setattr__(view, _STATE, _State(held, seed, wrap))
+    object.__setattr__(view, _STATE, _State(held, seed, wraps))
     made: LightningDataModule = view
     return made
 
@@ -163,7 +163,7 @@ class _Method:
 
 def _reduced(view: Any, protocol: int) -> tuple[Any, ...]:
     state: _State = getattr(view, _STATE)
-    return _view, (state.held, state.seed, state.wrap)
+    return _view, (state.held, state.seed, state.wraps)
 
 
 def _theirs(view: Any, name: str) -> Any:
@@ -189,7 +189,7 @@ def _train_dataloader(view: Any) -> Any:
     state.held.make_ready()
     state.made += 1
     loaders = _theirs(view, "train_dataloader")()
-    return training_loaders(functools.partial(each_fresh, loaders), state.wrap, derive_seed(state.seed, state.made))
+    return wrapped_loaders(functools.partial(each_fresh, loaders), state.wraps[0], derive_seed(state.seed, state.made))
 
 
 def _val_dataloader(view: Any) -> Any:
@@ -200,7 +200,12 @@ def _val_dataloader(view: Any) -> Any:
         raise NasValueError(
             explain("an architecture is judged by validation data", got=type(view).__name__, mend=f"give it a {name}")
         )
-    found = each_fresh(_theirs(view, name)(), state.seed)
+    return wrapped_loaders(functools.partial(_validation_loaders, view), state.wraps[1], state.seed)
+
+
+def _validation_loaders(view: Any, seed: int) -> Any:
+    name = "val_dataloader"
+    found = each_fresh(_theirs(view, name)(), seed)
     if any(isinstance(loader, DataLoader) and length_of(loader) == 0 for loader in all_of(found)):
         raise NasValueError(explain("the validation data must not be empty", got=type(view).__name__, where=name))
     return found

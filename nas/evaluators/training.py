@@ -114,6 +114,7 @@ class TrainingEvaluator(Evaluator):
         seed: int = 0,
         fold: int = 0,
         train: Wrap | None = None,
+        validation: Wrap | None = None,
         family: Family | None = None,
         **hyperparameters: Answer,
     ) -> LightningDataModule:
@@ -127,12 +128,15 @@ class TrainingEvaluator(Evaluator):
             fold: of the cross-validation.
             train: makes what `train_dataloader()` returns, called as `train(load)`, where `load(seed)` makes the
                 training loaders, fresh, in an order of that seed; None for the loaders themselves.
+            validation: the same for `val_dataloader()`.
             family: of the module that is trained; what the user has given decides if omitted.
             **hyperparameters: answers of the searched ones.
         """
         size = self._settings.fill(hyperparameters).get("batch_size")
         size = BATCH_SIZE if size is None else size
-        return self._data.module(family or self.family(), seed=seed, batch_size=size, fold=fold, wrap=train)
+        return self._data.module(
+            family or self.family(), seed=seed, batch_size=size, fold=fold, wraps=(train, validation)
+        )
 
     @property
     @final

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import Any, Literal, Unpack, final
 
 from nas.checks import check_bool, check_int, check_pair
+from nas.example_inputs import Inputs
 from nas.oneshot.relaxed import (
     CostPenalty,
     CurvatureStop,
@@ -86,7 +87,7 @@ class DARTS(SupernetStrategy):
         super().__init__(**rest)
         self._steps = replace(steps, unrolled=unrolled)
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """Mixtures by the softmax."""
         return _relaxed(space, seed, example, SoftmaxMixer(), self._steps)
 
@@ -118,7 +119,7 @@ class GumbelDARTS(SupernetStrategy):
         pair = check_pair("temperature", temperature, above=0, where="GumbelDARTS")
         self._temperature, self._hard = pair, check_bool("hard", hard, where="GumbelDARTS")
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """Mixtures by the Gumbel softmax."""
         start, end = self._temperature
         return _relaxed(
@@ -152,7 +153,7 @@ class PCDARTS(SupernetStrategy):
         super().__init__(**rest)
         self._partial_channels = check_int("partial_channels", partial_channels, least=1, where="PCDARTS")
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """Mixtures on a part of the channels."""
         return _relaxed(
             space, seed, example, SoftmaxMixer(), self._steps, edges="softmax", partial_channels=self._partial_channels
@@ -182,7 +183,7 @@ class ProxylessNAS(SupernetStrategy):
         self._steps, rest = split_settings(settings, learning_rate=6e-3, weight_decay=0.0, betas=(0.0, 0.999))
         super().__init__(**rest)
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """Mixtures of which one candidate passes."""
         return _relaxed(space, seed, example, TwoPathMixer(seed=seed), self._steps)
 
@@ -190,7 +191,7 @@ class ProxylessNAS(SupernetStrategy):
 def _relaxed(
     space: ModelSpace,
     seed: int,
-    example: tuple[Any, ...],
+    example: Inputs,
     mixer: Mixer,
     steps: ArchitectureSteps,
     *,

@@ -12,6 +12,7 @@ from torch.optim import Adam
 
 from nas.checks import check_int, check_number
 from nas.domains import Sample, sample_key
+from nas.example_inputs import Inputs
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
@@ -76,7 +77,7 @@ class ENAS(SupernetStrategy):
             penalty=penalty,
         )
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """Paths by a controller."""
         supernet = PathSupernet(space, seed=seed, example_input=example)
         return PathLearner(supernet, self._controller(space, seed))

@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack, final
 from nas.checks import check_int, check_word
 from nas.domains import Answer, Sample, sample_key
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
+from nas.example_inputs import Inputs
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
@@ -75,7 +76,7 @@ class RandomOneShot(SupernetStrategy):
         self._population = check_int("population", population, least=2, where="RandomOneShot")
         self._search, self._penalty = search, penalty
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """Random paths."""
         chooser = _RandomPaths(
             space,

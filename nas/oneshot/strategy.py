@@ -6,17 +6,18 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypedDict, Unpack, final, get_args, get_type_hints
 
+from pytorch_lightning import Trainer
 from torch import nn
 
 from nas.checks import check_int
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.evaluators import TrainingEvaluator
+from nas.example_inputs import Inputs
 from nas.oneshot.ranking import Judged, Ranking
-from nas.oneshot.training import Learner, Logged, Training, measure, recalibrate, train_step
+from nas.oneshot.training import Learner, Training
 from nas.oneshot.trust import TrustReport, trust_report
 from nas.protocols import Evaluator, ExperimentArguments, Job, OneShotStrategy, OneShotTask, Task, Trial
-from nas.random_state import seeded
 from nas.space import ModelSpace
 
 
@@ -61,7 +62,7 @@ class SupernetStrategy(OneShotStrategy):
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._settings.items())})"
 
     @abstractmethod
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """The algorithm's learner.
 
         Args:
@@ -149,23 +150,14 @@ class SupernetStrategy(OneShotStrategy):
         """The architecture of a sample with its own copy of the shared weights, its batch statistics taken afresh."""
         training = self._trained
         model = training.learner.extract(sample)
-        inner = training.evaluator.module(model)
-        Logged().attach(inner)
-        inner.to(training.device)
-        with seeded(training.task.seed):
-            batches = training.batches("train", self._settings.get("recalibration", 20))
-            recalibrate(model, batches, lambda batch: train_step(inner, batch, 0))
+        training.judging.inside(training.evaluator.module(model), self._recalibration(model))
         return model.cpu()
 
     @final
     def measure(self, model: nn.Module) -> dict[str, float]:
         """The evaluator's metrics of a model, on all the validation data."""
         training = self._trained
-        inner = training.evaluator.module(model)
-        logged = Logged()
-        logged.attach(inner)
-        inner.to(training.device)
-        return measure(inner, logged, training.batches("validation", None))
+        return training.judging.measure(training.evaluator.module(model))
 
     @final
     def report(self, trials: list[Trial], *, k: int, **options: Any) -> TrustReport:
@@ -192,31 +184,33 @@ class SupernetStrategy(OneShotStrategy):
         return self._training
 
     def _judge(self, sample: Sample) -> float:
-        training = self._trained
-        value = self._metrics(sample, None)[training.module.metric]
-        return value if training.task.direction == "maximize" else -value
+        return self._trained.steering.value(self._metrics(sample, None))
 
     def _evaluate(self, job: Job) -> dict[str, float]:
         """The metrics of a trial's sample, the one that counts first."""
         found = self._metrics(job.sample, job.model)
         if self._trained.learner.has_weights and self._trained.evaluator.keeps_weights:
             job.keep_weights()
-        first = self._trained.module.metric
+        first = self._trained.metric
         return {first: found[first]} | found
 
-    def _metrics(self, sample: Sample, model: nn.Module | None) -> dict[str, float]:
+    def _metrics(self, sample: Sample, model: nn.Module | None, batches: int | None = None) -> dict[str, float]:
         """The metrics of a sample by the shared weights; `model` is given them, where they can be taken along."""
         training = self._trained
         if not training.learner.has_weights:
-            return training.measure(sample)
-        inherited = self.inherit(sample)
+            return training.measure(sample, batches)
+        inherited = training.learner.extract(sample)
         if model is None:
             model = inherited
         else:
             model.load_state_dict(inherited.state_dict())
-        found = self.measure(model)
+        inner = training.evaluator.module(model)
+        found = training.judging.measure(inner, before=self._recalibration(model), batches=batches)
         model.cpu()
         return found
+
+    def _recalibration(self, model: nn.Module) -> Callable[[Trainer], None]:
+        return self._trained.judging.recalibration(model, self._settings.get("recalibration", 20))
 
 
 def _arguments(kind: type) -> list[str]:

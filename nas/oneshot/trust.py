@@ -146,7 +146,7 @@ def trust_report(
     best = trials[0].sample if trials else samples[0]
     skips = SkipConnections(task.space)
     return TrustReport(
-        metric=training.module.metric,
+        metric=training.metric,
         compared=compared,
         kendall=kendall(pairs),
         interval=_bootstrap(pairs),
@@ -259,4 +259,4 @@ def _train_alone(training: Training, sample: Sample, number: int, evaluator: Eva
     job = Job(number=number, sample=dict(sample), seed=seed, build=build, directory=folder)
     with evaluating(job), seeded(seed):
         metrics = as_metrics((task.evaluator if evaluator is None else evaluator).evaluate(job))
-    return metrics[training.module.metric]
+    return metrics[training.metric]

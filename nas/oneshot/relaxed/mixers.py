@@ -27,8 +27,8 @@ class Moment:
     step: int
     """Training steps since the beginning of the search."""
     epoch: int
-    epochs: int
-    """How many the search has."""
+    epochs: int | None
+    """How many the search has; None where something else ends it."""
 
     def seed(self, seed: int, phase: Phase) -> int:
         """A seed of its own for this phase of this step, the same on every device and after a restart."""
@@ -86,6 +86,15 @@ class GumbelMixer(Mixer):
 
     def rule(self, moment: Moment, phase: Phase) -> Rule:
         """Softmax of the logits plus noise, over the temperature."""
+        if moment.epochs is None:
+            raise NasValueError(
+                explain(
+                    "the temperature falls over a known number of epochs",
+                    got="max_epochs=-1",
+                    where="GumbelMixer",
+                    mend="give epochs, or max_epochs of the Trainer",
+                )
+            )
         temperature = self.temperature(moment.epoch, moment.epochs)
         generators: dict[torch.device, torch.Generator] = {}
 

@@ -3,11 +3,10 @@
 from nas.oneshot.training.architecture_steps import ArchitectureSteps, ExtraLoss, MakeOptimizer
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.learner import Judge, Learner, Search
-from nas.oneshot.training.measures import Logged, measure, recalibrate, train_step
 from nas.oneshot.training.path_learner import Chooser, Distillation, PathLearner, soft_cross_entropy
 from nas.oneshot.training.random_streams import RandomStream
 from nas.oneshot.training.relaxed_learner import RelaxedLearner, frozen
-from nas.oneshot.training.search_module import SearchModule
+from nas.oneshot.training.steering import Steering
 from nas.oneshot.training.training import Training
 
 __all__ = [
@@ -17,18 +16,14 @@ __all__ = [
     "ExtraLoss",
     "Judge",
     "Learner",
-    "Logged",
     "MakeOptimizer",
     "PathLearner",
     "RandomStream",
     "RelaxedLearner",
     "Search",
-    "SearchModule",
+    "Steering",
     "Training",
     "frozen",
     "gather",
-    "measure",
-    "recalibrate",
     "soft_cross_entropy",
-    "train_step",
 ]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
-from nas._compat.lightning_internals import epoch_results
-from nas.errors import ExperimentError, explain
+from nas._compat.lightning_loops import all_states as lightning_states
+from nas._compat.lightning_loops import epoch_results, settle
+from nas._compat.torchmetrics_internals import put_back, seen_by
+from nas.errors import ExperimentError, NasTypeError, explain
 from nas.oneshot.training.distributed import gather
+from nas.oneshot.training.measures import metrics_of_module
 from nas.oneshot.training.random_streams import all_states, restore_states, seed_all
+from nas.oneshot.training.steering import Steering
 from nas.random_state import derive_seed
 
-if TYPE_CHECKING:
-    from nas.oneshot.training.search_module import SearchModule
-
-_VERSION = 1
+VERSION = 2
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 
 
@@ -47,6 +50,21 @@ def read_checkpoint(directory: Path) -> dict[str, Any] | None:
     Raises:
         ExperimentError: there are checkpoints, but none can be read.
     """
+    found = _newest(directory)
+    return None if found is None else found[1]
+
+
+def checkpoint_path(directory: Path) -> Path | None:
+    """Where the newest checkpoint that is whole lies; None where there is none.
+
+    Raises:
+        ExperimentError: there are checkpoints, but none can be read.
+    """
+    found = _newest(directory)
+    return None if found is None else found[0]
+
+
+def _newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     problems = []
     for name in (LAST, BEFORE):
         path = directory / name
@@ -54,8 +72,8 @@ def read_checkpoint(directory: Path) -> dict[str, Any] | None:
             continue
         try:
             found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if found.get("version") == _VERSION:
-                return found
+            if found.get("version") == VERSION:
+                return path, found
             problems.append(f"{name}: of another version")
         except Exception as error:  # a torn file fails with nearly anything
             problems.append(f"{name}: {type(error).__name__} {''.join(str(error).splitlines()[:1])}".rstrip())
@@ -70,77 +88,108 @@ def read_checkpoint(directory: Path) -> dict[str, Any] | None:
     return None
 
 
+class TimeUp(Exception):  # noqa: N818 - it is no error
+    """The time of the run is up; where the search stands is written."""
+
+
 @final
 class Checkpoints(Callback):
-    """Writes a checkpoint every so many steps, at the end of each epoch, and restores one at the start.
+    """Writes checkpoints at the beginning of a step: every so many, of each epoch's first, and when the time is up.
+
+    A checkpoint is that of Lightning, so that Lightning restores it, and what Lightning does not know: the state of the
+    learner, the random generators, and what was logged so far in the epoch.
 
     Args:
+        steering: of the search.
         directory: where to.
         every: training steps.
-        found: a checkpoint to go on from.
-        seed: of the random numbers of training, where there is none.
+        seed: of the random numbers of training.
+        limits: of the training, as they were asked for.
+        deadline: by `time.monotonic()`; None for none.
     """
 
-    def __init__(self, directory: Path, every: int, found: Mapping[str, Any] | None, seed: int) -> None:
-        self._directory, self._every, self._found, self._seed = directory, every, found, seed
+    def __init__(
+        self,
+        steering: Steering,
+        directory: Path,
+        *,
+        every: int,
+        seed: int,
+        limits: list[Any],
+        deadline: float | None,
+    ) -> None:
+        self._steering, self._directory, self._every, self._seed = steering, directory, every, seed
+        self._limits, self._deadline = limits, deadline
+        self._found: dict[str, Any] | None = None
+        self._random: dict[str, Any] | None = None
+        """The states before the batch of a step that begins with a checkpoint was loaded."""
+        self._to_restore: dict[str, Any] | None = None
+        self._first = True
+        self._settle: Callable[[], None] | None = None
+        self._time_is_up = False
         self._sums: Mapping[str, Any] = {}
 
+    # Going on.
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The learner's state; Lightning restores the module, the optimizers of the weights and its own counters."""
+        found = self._found = checkpoint["nas"]
+        steering = self._steering
+        steering.learner.load_state_dict(found["learner"])
+        steering.done, steering.position, steering.resumed = found["done"], found["position"], found["inside"]
+        self._sums = found["sums"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The learner's optimizers: on the device of their parameters by now."""
+        for optimizer, state in zip(
+            self._steering.learner.optimizers(), (self._found or {}).get("learner_optimizers", []), strict=False
+        ):
+            optimizer.load_state_dict(state)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restores the optimizers, schedulers and random states; the parameters have been restored before."""
+        """The random states, the counters, and what metrics have seen."""
         found, self._found = self._found, None
         if found is None:
             seed_all(derive_seed(self._seed, trainer.global_rank))
             return
-        for optimizer, state in zip(trainer.optimizers, found["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        search: SearchModule = pl_module  # type: ignore[assignment]  # the only module that has this callback
-        for schedule, state in zip(search.optimization.schedules, found["schedulers"], strict=True):
-            schedule.scheduler.load_state_dict(state)
-        trainer.precision_plugin.load_state_dict(found["precision"])
-        for callback in _callbacks(trainer):
-            if callback.state_key in found["callbacks"]:
-                callback.load_state_dict(found["callbacks"][callback.state_key])
-        self._sums = found["sums"]
-        restore_states(found["random"][trainer.global_rank % len(found["random"])])
+        self._settle = settle(trainer, inside_epoch=found["inside"])
+        random = found["random"][trainer.global_rank % len(found["random"])]
+        restore_states(random)
+        if found["inside"]:
+            self._to_restore = random
+            for metric, seen in zip(metrics_of_module(pl_module), found["metrics"], strict=False):
+                put_back(metric, seen)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Writes one, now and then; at the end of an epoch the search has more to do first."""
-        search: SearchModule = pl_module  # type: ignore[assignment]
-        self._restore_sums(trainer)
-        if search.done % self._every == 0 and not trainer.is_last_batch:
-            self.write(trainer, search, epoch=trainer.current_epoch)
+    # Writing.
 
-    def write(self, trainer: Trainer, search: SearchModule, *, epoch: int) -> None:
-        """Writes a checkpoint now; every device must come here, the first one writes.
+    def before_batch(self) -> None:
+        """Before the batch of a step is loaded: nothing that is random in loading it has happened yet."""
+        if self._to_restore is not None:
+            restore_states(self._to_restore)
+            self._to_restore = None
+            return
+        steering, trainer = self._steering, self._steering.trainer
+        if trainer is None or trainer.sanity_checking:
+            return
+        if self._deadline is not None and not self._first:
+            self._time_is_up = bool(trainer.strategy.broadcast(time.monotonic() > self._deadline))
+        due = steering.position == 0 or steering.done % self._every == 0 or self._time_is_up
+        if due and not (self._first and steering.done):
+            self._random = all_states()
 
-        Args:
-            trainer: that trains.
-            search: what is trained.
-            epoch: to go on with.
-        """
-        self._restore_sums(trainer)
-        random = gather(all_states())
-        if trainer.is_global_zero:
-            state = {
-                "version": _VERSION,
-                "epoch": epoch,
-                "position": search.position,
-                "done": search.done,
-                "module": search.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
-                "schedulers": [plain(schedule.scheduler.state_dict()) for schedule in search.optimization.schedules],
-                "precision": trainer.precision_plugin.state_dict(),
-                "callbacks": {c.state_key: state for c in _callbacks(trainer) if (state := plain(c.state_dict()))},
-                "random": random,
-                "sums": _sums(trainer) if search.position else {},
-            }
-            write_checkpoint(state, self._directory)
-        trainer.strategy.barrier("nas.checkpoint")
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Writes a checkpoint, where one is due."""
+        if self._first and self._settle is not None:
+            self._settle()
+        self._first = False
+        random, self._random = self._random, None
+        if random is not None:
+            self._write(trainer, random, inside=True)
+        if self._time_is_up:
+            raise TimeUp
 
-    def _restore_sums(self, trainer: Trainer) -> None:
-        """Lightning knows a metric when it has been logged, so after the first step."""
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """The means of the epoch go on: Lightning knows a metric when it has been logged, so after the first step."""
         for key, metric in epoch_results(trainer).items():
             if key in self._sums:
                 value, size = self._sums[key]
@@ -148,10 +197,75 @@ class Checkpoints(Callback):
                 metric.cumulated_batch_size = metric.cumulated_batch_size + size.to(metric.cumulated_batch_size)
         self._sums = {}
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last one: the training has ended by itself."""
+        self._write(trainer, all_states(), inside=False)
 
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    found: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a trainer has them
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What a supernet has besides its weights; in the checkpoints of others too."""
+        steering = self._steering
+        checkpoint["nas"] = {
+            "done": steering.done,
+            "position": steering.position,
+            "stopped": steering.learner.stopped,
+            "learner": steering.learner.state_dict(),
+            "learner_optimizers": [optimizer.state_dict() for optimizer in steering.learner.optimizers()],
+        }
+
+    def _write(self, trainer: Trainer, random: dict[str, Any], *, inside: bool) -> None:
+        """Every device must come here, the first one writes."""
+        gathered = gather(random)
+        state = lightning_states(trainer)
+        state["nas"] |= {
+            "inside": inside,
+            "limits": self._limits,
+            "random": gathered,
+            "sums": _sums(trainer) if inside and self._steering.position else {},
+            "metrics": [seen_by(metric) for metric in metrics_of_module(trainer.lightning_module)] if inside else [],
+        }
+        state["lr_schedulers"] = [plain(schedule) for schedule in state["lr_schedulers"]]
+        if trainer.is_global_zero:
+            write_checkpoint({"version": VERSION} | _readable(state), self._directory)
+        trainer.strategy.barrier("nas.checkpoint")
+
+
+def _readable(state: dict[str, Any]) -> dict[str, Any]:
+    """What of a checkpoint can be read without running code; what a module was made of is made again, not read.
+
+    Raises:
+        NasTypeError: something that the user's module, data or callbacks keep cannot be read.
+    """
+    made_again = (LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
+    found = {name: value for name, value in state.items() if name not in made_again or _can_be_read(value)}
+    parts: dict[str, Any] = {name: value for name, value in found.items() if name != "callbacks"}
+    parts |= {f"callbacks, {name}": value for name, value in found.get("callbacks", {}).items()}
+    for name, value in parts.items():
+        if not _can_be_read(value):
+            raise NasTypeError(
+                explain(
+                    "what a search keeps in its checkpoints must be readable without running code",
+                    got=type(value).__name__ if not isinstance(value, Mapping) else _unreadable(value),
+                    where=name,
+                    mend="keep tensors, numbers, texts, lists and dicts of them in on_save_checkpoint and state_dict",
+                )
+            )
     return found
+
+
+def _unreadable(mapping: Mapping[Any, Any]) -> str:
+    return ", ".join(f"{name}: {type(value).__name__}" for name, value in mapping.items() if not _can_be_read(value))
+
+
+def _can_be_read(value: Any) -> bool:
+    if _is_plain(value):
+        return True
+    file = io.BytesIO()
+    try:
+        torch.save(value, file)
+        torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    except Exception:  # pickling and reading fail in many ways
+        return False
+    return True
 
 
 def _sums(trainer: Trainer) -> dict[str, list[torch.Tensor]]:

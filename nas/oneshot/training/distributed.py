@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, final
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 import torch.distributed
@@ -12,7 +12,6 @@ from torch import nn
 
 from nas._compat.lightning_internals import PlainProcesses, start_method
 from nas.errors import NasValueError, explain
-from nas.oneshot.training.batches import Batches
 
 
 def choose_strategy(given: Any) -> DDPStrategy:
@@ -78,30 +77,3 @@ def gather(value: Any) -> list[Any]:
     found: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(found, value)
     return found
-
-
-@final
-class Share:
-    """Every n-th batch, for one of n devices.
-
-    Args:
-        batches: of all devices, in the same order on each.
-        rank: of the device.
-        devices: how many there are.
-    """
-
-    def __init__(self, batches: Batches, rank: int, devices: int) -> None:
-        self._batches, self._rank, self._devices = batches, rank, devices
-
-    def __len__(self) -> int:
-        """As many on every device."""
-        return len(self._batches) // self._devices
-
-    def __iter__(self) -> Iterator[Any]:
-        """Those of this device."""
-        group = []
-        for batch in self._batches:
-            group.append(batch)
-            if len(group) == self._devices:
-                yield group[self._rank]
-                group = []

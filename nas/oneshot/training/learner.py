@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nas.domains import Sample
+from nas.example_inputs import Inputs
+from nas.oneshot.training.measures import IndexedBatch
 
 Judge: TypeAlias = Callable[[Sample], float]
 """What a subnet with the shared weights is worth in validation; more is better."""
@@ -39,35 +41,31 @@ class Search(Protocol):
         """The number of this epoch, from 0 on."""
 
     @property
-    def epochs(self) -> int:
-        """How many the search has."""
-
-    def training_loss(self, batch: Any) -> Tensor:
-        """The evaluator's training loss of a batch, under whatever the model is at the moment; it is logged."""
+    def epochs(self) -> int | None:
+        """How many the search has; None where something else ends it."""
 
     def loss(self, batch: Any) -> Tensor:
-        """The same, for what is no step of the weights: nothing of it is logged."""
+        """The evaluator's training loss of a batch, under whatever the model is at the moment; nothing of it is logged.
 
-    def metrics(self, batches: Iterable[Any], *, batch_statistics: nn.Module | None = None) -> dict[str, float]:
+        A training step that returns None has a loss of 0, which needs no gradient.
+        """
+
+    def metrics(
+        self, batches: Iterable[IndexedBatch], *, batch_statistics: nn.Module | None = None
+    ) -> dict[str, float]:
         """The evaluator's validation metrics over some batches."""
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The metric that subnets are ranked by; more is better."""
 
-    def validation_batches(self, seed: int) -> Iterator[Any]:
-        """Batches of validation data without end, on the device, in an order of the seed."""
-
-    def zero_weights(self) -> None:
-        """Forgets the gradients of the weights."""
-
-    def step_weights(self) -> None:
-        """Clips, and steps the evaluator's optimizers."""
+    def validation_batches(self, seed: int) -> Iterator[IndexedBatch]:
+        """Endless batches of validation data, on the device, in an order of the seed; each with its loader's number."""
 
     def step_architecture(self, optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
         """Steps one of the learner's optimizers, the gradients of all devices averaged."""
 
-    def backward_into(self, loss: Tensor, inputs: list[nn.Parameter] | None = None) -> None:
-        """Adds the gradients of a loss to those of the inputs, all weights where omitted, in the search's precision."""
+    def backward_into(self, loss: Tensor, inputs: list[nn.Parameter]) -> None:
+        """Adds the gradients of a loss to those of the inputs, in the search's precision."""
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss as mixed precision wants it before its gradients are taken by hand."""
@@ -93,8 +91,10 @@ class Learner(nn.Module, ABC):
         """Of the architecture."""
 
     @abstractmethod
-    def step(self, search: Search, train: Any, validation: Any) -> Mapping[str, Tensor]:
-        """One step of the search.
+    def prepare(self, search: Search, train: Any, validation: Any) -> Mapping[str, Tensor]:
+        """Before a training step: makes the model what the step is to train, and lets the architecture learn.
+
+        The evaluator's own training step, its optimizers and hooks follow, as Lightning calls them.
 
         Args:
             search: has the losses and the optimizers.
@@ -106,9 +106,21 @@ class Learner(nn.Module, ABC):
         """
 
     @property
+    def parts(self) -> int:
+        """How many losses a step of the weights has: that of the evaluator's training step, and `other_losses`."""
+        return 1
+
+    def other_losses(self, search: Search, train: Any) -> Iterator[Tensor]:
+        """What else the weights learn from in the same step, after the gradients of the first loss were taken."""
+        return iter(())
+
+    def finish(self, search: Search) -> None:
+        """After a training step."""
+
+    @property
     @abstractmethod
     def needs_validation(self) -> bool:
-        """Whether `step` is to be given batches of validation data."""
+        """Whether `prepare` is to be given batches of validation data."""
 
     @abstractmethod
     def show(self, search: Search) -> None:
@@ -153,5 +165,5 @@ class Learner(nn.Module, ABC):
         """The architecture of a sample with its own copy of the weights."""
 
     @abstractmethod
-    def check(self, example: tuple[Any, ...]) -> None:
+    def check(self, example: Inputs) -> None:
         """Raises a NasError where the supernet does not compute what its architectures would."""

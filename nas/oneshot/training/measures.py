@@ -1,11 +1,11 @@
-"""What a LightningModule logs, caught: its metrics on some batches, without a Trainer's loop."""
+"""What a module logs outside of Lightning's loops, metrics over some batches, and batch statistics taken afresh."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, TypeAlias, TypeVar, final
 
 import torch
 from pytorch_lightning import LightningModule
@@ -13,62 +13,71 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from nas._compat.torch_internals import BatchNorm
+from nas._compat.torchmetrics_internals import put_back, seen_by
 from nas.protocols import as_number
+
+T = TypeVar("T")
+IndexedBatch: TypeAlias = tuple[Any, int]
+"""A batch, and the number of the loader that it comes from."""
 
 
 @final
-class Logged:
-    """Where the evaluator's module logs to: the module that is trained, or what measures at the moment.
+class Caught:
+    """What a module has logged while nobody else listened: name -> values with their batch sizes."""
 
-    Args:
-        outer: the module that Lightning trains; None where there is none.
-
-    Attributes:
-        names: what has reached the Trainer.
-    """
-
-    def __init__(self, outer: LightningModule | None = None) -> None:
-        # A list, so that a module which holds this does not become a child of itself.
-        self._outer = [outer]
-        self._caught: dict[str, list[tuple[Any, int]]] | None = None
+    def __init__(self) -> None:
+        self.values: dict[str, list[tuple[Any, int]]] = {}
         self.batch_size = 1
-        self.names: set[str] = set()
 
-    def attach(self, inner: LightningModule) -> None:
-        """The module logs here from now on: `log` refuses to work in a module that is not the Trainer's own."""
-        inner.__dict__["log"] = self._log
-        inner.__dict__["log_dict"] = self._log_dict
+    def log(self, name: str, value: Any, *_: Any, **options: Any) -> None:
+        """As `LightningModule.log`."""
+        self.values.setdefault(name, []).append((value, options.get("batch_size") or self.batch_size))
 
-    @contextmanager
-    def catching(self) -> Iterator[dict[str, list[tuple[Any, int]]]]:
-        """Inside the block nothing reaches the Trainer; yields name -> values with their batch sizes."""
-        before, self._caught = self._caught, {}
-        try:
-            yield self._caught
-        finally:
-            self._caught = before
-
-    def _log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        if self._caught is not None:
-            self._caught.setdefault(name, []).append((value, options.get("batch_size") or self.batch_size))
-        elif self._outer[0] is not None:
-            self.names.add(name)
-            self._outer[0].log(name, value, *args, **options)
-
-    def _log_dict(self, dictionary: Mapping[str, Any], *args: Any, **options: Any) -> None:
+    def log_dict(self, dictionary: Mapping[str, Any], *_: Any, **options: Any) -> None:
+        """As `LightningModule.log_dict`."""
         for name, value in dictionary.items():
-            self._log(name, value, *args, **options)
+            self.log(name, value, **options)
+
+
+@contextmanager
+def catching(inner: LightningModule) -> Iterator[Caught]:
+    """Inside the block nothing that the module logs reaches its Trainer; yields what it logs."""
+    caught, places = Caught(), inner.__dict__
+    names = ("log", "log_dict")
+    before: dict[str, Any] = {name: places[name] for name in names if name in places}
+    places["log"], places["log_dict"] = caught.log, caught.log_dict
+    try:
+        yield caught
+    finally:
+        for name in names:
+            del places[name]
+        places.update(before)
+
+
+def metrics_of_module(inner: nn.Module) -> list[Metric]:
+    """The torchmetrics objects in it, each once."""
+    return [module for module in inner.modules() if isinstance(module, Metric)]
+
+
+@contextmanager
+def untouched(metrics: Iterable[Metric]) -> Iterator[None]:
+    """What these have seen before the block is what they have seen after it."""
+    seen = [(metric, seen_by(metric)) for metric in metrics]
+    try:
+        yield
+    finally:
+        for metric, before in seen:
+            put_back(metric, before)
 
 
 def measure(
-    inner: LightningModule, logged: Logged, batches: Iterable[Any], *, batch_statistics: nn.Module | None = None
+    inner: LightningModule, batches: Iterable[IndexedBatch], *, batch_statistics: nn.Module | None = None
 ) -> dict[str, float]:
     """The metrics that a module logs in validation, over some batches, in eval mode and without gradients.
 
     Args:
-        inner: logs to `logged`.
-        logged: catches.
-        batches: on the module's device.
+        inner: its validation hooks are called as in a validation.
+        batches: on the module's device, each with the number of its loader.
         batch_statistics: a part of it that is left in training mode, for the statistics of each batch.
     """
     takes = len(inspect.signature(inner.validation_step).parameters)
@@ -77,16 +86,20 @@ def measure(
     if batch_statistics is not None:
         batch_statistics.train()
     try:
-        with logged.catching() as caught, torch.no_grad():
+        with catching(inner) as caught, torch.no_grad():
+            inner.on_validation_start()
             inner.on_validation_epoch_start()
-            for index, batch in enumerate(batches):
-                logged.batch_size = size_of(batch)
-                inner.validation_step(*(batch, index, 0)[:takes])
+            for index, (batch, loader) in enumerate(batches):
+                caught.batch_size = size_of(batch)
+                inner.on_validation_batch_start(batch, index, loader)
+                outputs = inner.validation_step(*(batch, index, loader)[:takes])
+                inner.on_validation_batch_end(outputs, batch, index, loader)
             inner.on_validation_epoch_end()
+            inner.on_validation_end()
     finally:
         for module, training in modes:
             module.training = training
-    return {name: _mean(values, name) for name, values in caught.items()}
+    return {name: _mean(values, name) for name, values in caught.values.items()}
 
 
 def _mean(values: list[tuple[Any, int]], name: str) -> float:
@@ -107,11 +120,22 @@ def size_of(batch: Any) -> int:
     return next((size for part in parts if (size := size_of(part))), 1)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch on a device: tensors in lists, tuples and dicts are moved."""
-    from lightning_fabric.utilities.apply_func import move_data_to_device
+def without_lone(batches: Iterable[T], inputs: Callable[[T], Any] = lambda batch: batch) -> Iterator[T]:
+    """The batches of more than one sample; all of them where there are no such.
 
-    return move_data_to_device(batch, device)
+    Args:
+        batches: any number.
+        inputs: the tensors of one.
+    """
+    lone, larger = [], False
+    for batch in batches:
+        if size_of(inputs(batch)) > 1:
+            larger = True
+            yield batch
+        elif not larger:
+            lone.append(batch)
+    if not larger:
+        yield from lone
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object]) -> None:

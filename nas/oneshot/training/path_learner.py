@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from nas.domains import Sample
+from nas.example_inputs import Inputs
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.training.learner import Judge, Learner, Search
 
@@ -31,7 +33,7 @@ class Chooser(ABC):
 
     @abstractmethod
     def learn(self, search: Search, reward: Callable[[Sample, Any], float]) -> None:
-        """After an epoch; `reward(sample, batch)` is what a path is worth on a batch of validation data."""
+        """After an epoch; `reward(sample, batch)` is what a path is worth on a batch of `search.validation_batches`."""
 
     @abstractmethod
     def rank(self, k: int, judge: Judge) -> list[Sample]:
@@ -65,6 +67,8 @@ class PathLearner(Learner):
         self._supernet = (supernet,)
         self._chooser, self._distillation = chooser, distillation
         self._said: list[Tensor] = []
+        self._paths: list[Sample] = []
+        self._listening: RemovableHandle | None = None
 
     @property
     def supernet(self) -> PathSupernet:
@@ -98,39 +102,38 @@ class PathLearner(Learner):
         """The chooser's."""
         self._chooser.load(state)
 
-    def step(self, search: Search, train: Any, validation: Any) -> dict[str, Tensor]:
-        """One step of the weights, the gradients of all its paths added."""
-        paths = self._chooser.paths(search.done)
-        search.zero_weights()
-        first: Tensor | None = None
-        teacher: Tensor | None = None
-        for sample in paths:
-            self.supernet.select(sample)
-            judge = search.training_loss if first is None else search.loss
-            if self._distillation is None:
-                loss = judge(train)
-            else:
-                loss, said = self._loss_and_output(judge, train)
-                if teacher is None:
-                    teacher = said.detach()
-                else:
-                    loss = self._distillation(said, teacher)
-            if loss.requires_grad:  # a path of skip connections alone has no weights
-                search.backward_into(loss / len(paths))
-            first = loss.detach() if first is None else first
-        search.step_weights()
-        self.supernet.prepare([sample for step in (1, 2) for sample in self._chooser.paths(search.done + step)])
-        assert first is not None, "a chooser chooses at least one path"
-        return {"train_loss": first}
+    def prepare(self, search: Search, train: Any, validation: Any) -> dict[str, Tensor]:
+        """The first of the step's paths is what the evaluator's step trains."""
+        self._paths = self._chooser.paths(search.done)
+        self.supernet.select(self._paths[0])
+        self._said.clear()
+        if self._distillation is not None:
+            self._listening = self.supernet.register_forward_hook(self._hear)
+        return {}
 
-    def _loss_and_output(self, judge: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
-        handle = self.supernet.register_forward_hook(lambda module, inputs, output: self._said.append(output))
-        try:
-            loss = judge(batch)
-        finally:
-            handle.remove()
-        said, self._said = self._said[-1], []
-        return loss, said
+    @property
+    def parts(self) -> int:
+        """One for each path."""
+        return len(self._paths)
+
+    def other_losses(self, search: Search, train: Any) -> Iterator[Tensor]:
+        """Those of the other paths, which may learn from the first."""
+        teacher = self._said[-1].detach() if self._distillation is not None else None
+        for sample in self._paths[1:]:
+            self.supernet.select(sample)
+            loss = search.loss(train)
+            yield loss if teacher is None or self._distillation is None else self._distillation(self._said[-1], teacher)
+
+    def finish(self, search: Search) -> None:
+        """Begins to build what the next steps train."""
+        if self._listening is not None:
+            self._listening.remove()
+            self._listening = None
+        self._said.clear()
+        self.supernet.prepare([sample for step in (0, 1) for sample in self._chooser.paths(search.done + step)])
+
+    def _hear(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._said = [output]
 
     def show(self, search: Search) -> None:
         """The chooser's favourite."""
@@ -172,7 +175,7 @@ class PathLearner(Learner):
         """The architecture of a sample with its own copy of the weights."""
         return self.supernet.extract(sample)
 
-    def check(self, example: tuple[Any, ...]) -> None:
+    def check(self, example: Inputs) -> None:
         """Compares paths with the architectures that they stand for."""
         space = self.supernet.space
         self.supernet.check(example, [space.default(), *(space.sample(seed) for seed in range(3))])

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from nas.domains import Sample
 from nas.errors import NasTypeError, explain
+from nas.example_inputs import Inputs
 from nas.oneshot.relaxed import (
     Architecture,
     Mixer,
@@ -46,7 +47,7 @@ class RelaxedLearner(Learner):
         supernet: RelaxedSupernet,
         mixer: Mixer,
         steps: ArchitectureSteps,
-        example: tuple[Any, ...] | None = None,
+        example: Inputs | None = None,
     ) -> None:
         super().__init__()
         # In a tuple: the weights are the evaluator's module's, not the learner's.
@@ -94,20 +95,15 @@ class RelaxedLearner(Learner):
         """Goes on from there."""
         self._history = dict(copy.deepcopy(dict(state)))
 
-    def step(self, search: Search, train: Any, validation: Any) -> dict[str, Tensor]:
-        """A step of the architecture, after the warm-up, and one of the weights."""
+    def prepare(self, search: Search, train: Any, validation: Any) -> dict[str, Tensor]:
+        """A step of the architecture, after the warm-up; then the mixture that the weights are trained in."""
         losses = {}
         self._validation = validation
         if search.current_epoch >= self._steps.warmup_epochs:
             losses["architecture_loss"] = self._step_architecture(search, train, validation)
         with torch.no_grad():
             self.architecture.mix(self._mixer.rule(_moment(search), "weights"))
-        search.zero_weights()
-        loss = search.training_loss(train)
-        if loss.requires_grad:  # a path of skip connections alone has no weights
-            search.backward_into(loss, inputs=[p for p in search.weights if p.requires_grad])
-        search.step_weights()
-        return losses | {"train_loss": loss.detach()}
+        return losses
 
     def _step_architecture(self, search: Search, train: Any, validation: Any) -> Tensor:
         parameters = list(self.architecture.parameters())
@@ -212,7 +208,7 @@ class RelaxedLearner(Learner):
         """The architecture of a sample with its own copy of the weights."""
         return self.supernet.extract(sample)
 
-    def check(self, example: tuple[Any, ...]) -> None:
+    def check(self, example: Inputs) -> None:
         """Compares the supernet with some of its architectures."""
         self.supernet.check(example)
 

@@ -33,8 +33,8 @@ def searched(folder: Path, strategy: DARTS) -> Tensor:
     )
     search = Experiment(network, evaluator, strategy, name="search", directory=folder)
     search.run(1, progress="silent")
-    state = torch.load(search.path / "supernet" / "last.ckpt", weights_only=True)["module"]
-    found: Tensor = state["learner.architecture.logits.[op]"]
+    state = torch.load(search.path / "supernet" / "last.ckpt", weights_only=True)["nas"]["learner"]
+    found: Tensor = state["architecture.logits.[op]"]
     return found
 
 

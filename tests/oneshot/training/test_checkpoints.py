@@ -17,7 +17,7 @@ from nas.testing import differences
 
 
 def state(number: int) -> dict[str, Any]:
-    return {"version": 1, "number": number, "tensor": torch.arange(100.0) + number}
+    return {"version": 2, "number": number, "tensor": torch.arange(100.0) + number}
 
 
 def test_the_last_whole_one_counts(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ class Bad:
 
 def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"version": 1, "bad": Bad()}, tmp_path / LAST)
+    torch.save({"version": 2, "bad": Bad()}, tmp_path / LAST)
     with pytest.raises(ExperimentError):
         read_checkpoint(tmp_path)
     (tmp_path / LAST).write_bytes(pickle.dumps(Bad()))
@@ -78,7 +78,7 @@ def test_random_states_travel_in_checkpoints(tmp_path: Path) -> None:
     before = all_states()
     try:
         draw()
-        write_checkpoint({"version": 1, "random": all_states()}, tmp_path)
+        write_checkpoint({"version": 2, "random": all_states()}, tmp_path)
         expected = [draw() for _ in range(3)]
         found = read_checkpoint(tmp_path)
         assert found is not None

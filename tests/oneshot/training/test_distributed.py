@@ -14,6 +14,7 @@ from nas import Experiment, LayerChoice, NasValueError, ValueChoice
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, ENAS, CurvatureStop, RandomOneShot
 from nas.oneshot.training.distributed import choose_strategy
+from nas.oneshot.training.steering import Steering
 from nas.testing import differences, ended_well, fork
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*epoch will be drop:UserWarning")]
@@ -26,6 +27,11 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(6, width), nn.Linear(width, 8), LayerChoice(kinds, label="kind"), nn.Linear(8, 3))
 
 
+def learner_of(trainer: Any) -> Any:
+    (steering,) = (callback for callback in trainer.callbacks if isinstance(callback, Steering))
+    return steering.learner
+
+
 class Witness(Callback):
     """Writes down what each process has trained, step by step, and how it ends."""
 
@@ -33,11 +39,17 @@ class Witness(Callback):
         self.folder, self.steps = folder, list[Any]()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        supernet = module.learner.supernet
-        self.steps.append([getattr(supernet, "sample", None), batch["train"][0].sum().item()])
+        supernet = learner_of(trainer).supernet
+        self.steps.append([getattr(supernet, "sample", None), batch[0].sum().item()])
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        state = {"steps": self.steps, "state": module.state_dict(), "stopped": module.learner.stopped}
+        learner = learner_of(trainer)
+        state = {
+            "steps": self.steps,
+            "state": module.state_dict(),
+            "learner": learner.state_dict(),
+            "stopped": learner.stopped,
+        }
         torch.save(state, self.folder / f"{trainer.global_rank}.pt")
 
 
@@ -83,7 +95,8 @@ def search_of_two(folder: Path, strategy: Any, launch: str) -> dict[str, Any]:
 
 
 def weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state["state"].items() if "model" in name or "logits" in name}
+    learned = {name: tensor for name, tensor in state["learner"].items() if "logits" in name}
+    return learned | {name: tensor for name, tensor in state["state"].items() if "model" in name}
 
 
 SHORT: Any = {"epochs": 2, "candidates": 3, "recalibration": 2}
@@ -103,7 +116,7 @@ def test_two_processes_train_as_one_with_the_joint_batch(make: Any, launch: str,
     one = search(tmp_path / "one", make(), "auto")
     ranks, (alone,) = two["ranks"], one["ranks"]
     assert len(ranks[0]["steps"]) == len(alone["steps"]) == 18
-    assert differences(ranks[0]["state"]["learner._extra_state"], ranks[1]["state"]["learner._extra_state"]) == []
+    assert differences(ranks[0]["learner"]["_extra_state"], ranks[1]["learner"]["_extra_state"]) == []
     assert differences(weights(ranks[0]), weights(ranks[1])) == []
     for first, second, joint in zip(ranks[0]["steps"], ranks[1]["steps"], alone["steps"], strict=True):
         assert first[0] == second[0] == joint[0], "all train the same path"
@@ -119,7 +132,7 @@ def test_controllers_agree(tmp_path: Path) -> None:
     found = search_of_two(tmp_path / "two", strategy, "ddp_fork")
     ranks = found["ranks"]
     assert differences(weights(ranks[0]), weights(ranks[1])) == []
-    assert differences(ranks[0]["state"]["learner._extra_state"], ranks[1]["state"]["learner._extra_state"]) == []
+    assert differences(ranks[0]["learner"]["_extra_state"], ranks[1]["learner"]["_extra_state"]) == []
     assert [step[0] for step in ranks[0]["steps"]] == [step[0] for step in ranks[1]["steps"]]
     assert found["metrics"]["accuracy"] > 0
 

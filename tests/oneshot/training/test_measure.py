@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from nas.oneshot.training.measures import Logged, measure, recalibrate, size_of
+from nas.oneshot.training.measures import measure, metrics_of_module, recalibrate, size_of, untouched
 
 
 class Module(LightningModule):
@@ -31,9 +31,7 @@ def batches() -> list[list[Tensor]]:
 
 
 def measured(module: Module, **given: Any) -> dict[str, float]:
-    logged = Logged()
-    logged.attach(module)
-    return measure(module, logged, batches(), **given)
+    return measure(module, ((batch, 0) for batch in batches()), **given)
 
 
 def test_means_are_over_samples_and_modes_come_back() -> None:
@@ -58,6 +56,19 @@ def test_statistics_of_the_batch() -> None:
     assert abs(found["mean"]) < 1e-5
     assert normal[0, 0].isfinite()
     assert module.model[0].num_batches_tracked == 2
+
+
+def test_what_metrics_have_seen_is_put_back() -> None:
+    module = Module()
+    inputs, labels = batches()[0]
+    module.accuracy.update(inputs, labels)
+    before = module.accuracy.compute()
+    with untouched(metrics_of_module(module)):
+        module.accuracy.update(-inputs, labels)
+        assert module.accuracy.compute() != before
+    assert module.accuracy.compute() == before
+    module.accuracy.update(inputs, labels)
+    assert module.accuracy.update_count == 2
 
 
 def test_sizes() -> None:

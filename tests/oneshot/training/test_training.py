@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from nas import Experiment, LayerChoice, ModelSpace, NasValueError, ValueChoice
 from nas.evaluators import Classification, LightningEvaluator
 from nas.oneshot import DARTS, ENAS, CostPenalty, CurvatureStop, GumbelDARTS, RandomOneShot, RelaxedLearner
-from nas.oneshot.training.search_module import SearchModule
+from nas.oneshot.training import Search
 from nas.profile import profile
 from nas.testing import differences
 
@@ -102,9 +102,9 @@ class Curves(Callback):
         self.seen.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def lightning(plan: str = "plain", **given: Any) -> LightningEvaluator:
+def lightning(plan: str = "plain", factory: Any = Logging, **given: Any) -> LightningEvaluator:
     arguments: dict[str, Any] = {"accelerator": "cpu", "logger": False, "batch_size": 8, "metric": "val_acc"}
-    return LightningEvaluator(Logging, *data(), plan=plan, **(arguments | given))
+    return LightningEvaluator(factory, *data(), plan=plan, **(arguments | given))
 
 
 @pytest.mark.parametrize("make", [DARTS, RandomOneShot, ENAS], ids=lambda make: make.__name__)
@@ -130,7 +130,7 @@ RATES = {
 def test_schedulers_are_stepped_as_they_ask(plan: str, tmp_path: Path) -> None:
     searched = experiment(tmp_path / "whole", DARTS(**SHORT), lightning(plan))
     searched.run(progress="silent")
-    rates = [group["lr"] for group in checkpoint(searched)["optimizers"][0]["param_groups"]]
+    rates = [group["lr"] for group in checkpoint(searched)["optimizer_states"][0]["param_groups"]]
     assert rates == pytest.approx(RATES[plan])
     broken = experiment(tmp_path / "broken", DARTS(**SHORT), lightning(plan))
     for _ in range(2):
@@ -145,7 +145,9 @@ def test_mixed_precision(make: Any, tmp_path: Path) -> None:
     mixed = experiment(tmp_path / "mixed", make(**SHORT), precision="bf16-mixed")
     for searched in (plain, mixed):
         searched.run(progress="silent")
-    one, other = ({n: t for n, t in checkpoint(s)["module"].items() if n.endswith("weight")} for s in (plain, mixed))
+    one, other = (
+        {n: t for n, t in checkpoint(s)["state_dict"].items() if n.endswith("weight")} for s in (plain, mixed)
+    )
     assert one.keys() == other.keys()
     assert all(t.dtype == torch.float32 for t in other.values())
     assert differences(one, other) != []
@@ -161,36 +163,43 @@ def test_losses_may_be_scaled(make: Any, tmp_path: Path) -> None:
         plugin.scaler = scaler
         searched = experiment(tmp_path / name, make(**SHORT), plugins=[plugin], gradient_clip_val=0.05)
         searched.run(progress="silent")
-        states.append({n: t for n, t in checkpoint(searched)["module"].items() if isinstance(t, Tensor)})
+        states.append({n: t for n, t in checkpoint(searched)["state_dict"].items() if isinstance(t, Tensor)})
     for name, tensor in states[0].items():
         assert torch.allclose(tensor, states[1][name], rtol=1e-2, atol=1e-4), name
 
 
-@pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_gradients_are_clipped_as_by_hand(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[tuple[list[Tensor], list[Tensor]]] = []
-    given = SearchModule.step_weights
+class Clipped(Logging):
+    """Keeps what it is told between the gradients of a step and its end."""
 
-    def step(self: SearchModule) -> None:
-        (optimizer,) = self.optimization.optimizers
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        expected = copy.deepcopy(parameters)
-        for copied, parameter in zip(expected, parameters, strict=True):
+    steps: list[tuple[list[Tensor], list[Tensor]]] = []  # noqa: RUF012 - of all objects
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.parameters_before = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        expected = copy.deepcopy(self.parameters_before)
+        for copied, parameter in zip(expected, self.parameters_before, strict=True):
             assert parameter.grad is not None
             copied.grad = parameter.grad.clone()
-        if algorithm == "norm":
-            torch.nn.utils.clip_grad_norm_(expected, 0.05)
-        else:
+        if self.trainer.gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(expected, 0.05)
+        else:
+            torch.nn.utils.clip_grad_norm_(expected, 0.05)
         torch.optim.SGD(expected, lr=0.1).step()
-        given(self)
-        steps.append(([p.detach().clone() for p in parameters], expected))
+        self.expected = expected
 
-    monkeypatch.setattr(SearchModule, "step_weights", step)
-    strategy = RandomOneShot(**SHORT)
-    experiment(tmp_path, strategy, gradient_clip_val=0.05, gradient_clip_algorithm=algorithm).run(progress="silent")
-    assert len(steps) == 10
-    for found, expected in steps:
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps.append(([p.detach().clone() for p in self.parameters_before], self.expected))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_as_by_hand(algorithm: str, tmp_path: Path) -> None:
+    Clipped.steps.clear()
+    evaluator = lightning(factory=Clipped, gradient_clip_val=0.05, gradient_clip_algorithm=algorithm)
+    experiment(tmp_path, RandomOneShot(**SHORT), evaluator).run(progress="silent")
+    assert len(Clipped.steps) == 10
+    for found, expected in Clipped.steps:
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
@@ -198,7 +207,7 @@ def test_limits_of_an_epoch(tmp_path: Path) -> None:
     for limit, steps in ((2, 4), (0.5, 4), (1.0, 10)):
         searched = experiment(tmp_path / str(limit), DARTS(**SHORT), limit_train_batches=limit)
         searched.run(progress="silent")
-        assert checkpoint(searched)["done"] == steps, limit
+        assert checkpoint(searched)["nas"]["done"] == steps, limit
 
 
 def test_curves_are_written(tmp_path: Path) -> None:
@@ -237,7 +246,7 @@ def test_growing_curvature_ends_the_search(tmp_path: Path, monkeypatch: pytest.M
     curvatures = iter([1.0, 1.0, 5.0])
     kept: list[dict[str, Tensor]] = []
 
-    def curvature(self: RelaxedLearner, search: SearchModule, batch: Any) -> float:
+    def curvature(self: RelaxedLearner, search: Search, batch: Any) -> float:
         kept.append(copy.deepcopy(self.architecture.state_dict()))
         return next(curvatures)
 
@@ -247,7 +256,8 @@ def test_growing_curvature_ends_the_search(tmp_path: Path, monkeypatch: pytest.M
     searched.run(progress="silent")
     state = checkpoint(searched)
     assert state["epoch"] == 3
-    architecture = {n.removeprefix("learner.architecture."): t for n, t in state["module"].items() if "logits" in n}
+    learned = state["nas"]["learner"]
+    architecture = {n.removeprefix("architecture."): t for n, t in learned.items() if "logits" in n}
     assert differences(architecture, dict(kept[1])) == []
     assert len(searched.trials) == 2
     searched.run(progress="silent")
@@ -275,7 +285,9 @@ def test_paths_without_weights_are_trained_too(tmp_path: Path) -> None:
         assert searched.best_trial.sample == {"kind": "none"}
 
 
-@pytest.mark.parametrize("given", [{"max_steps": 5}, {"max_time": "00:01:00:00"}, {"accumulate_grad_batches": 2}])
+@pytest.mark.parametrize(
+    "given", [{"overfit_batches": 2}, {"barebones": True}, {"sync_batchnorm": True}, {"limit_val_batches": 0}]
+)
 def test_arguments_that_make_no_sense_are_refused(given: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(NasValueError, match=next(iter(given))):
         experiment(tmp_path, DARTS(**SHORT), **given).run(progress="silent")

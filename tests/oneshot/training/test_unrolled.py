@@ -1,10 +1,12 @@
 """What the algorithms compute by calculus, against finite differences and the full matrices."""
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -22,7 +24,7 @@ from nas.oneshot import (
     softmax,
 )
 from nas.oneshot.training.relaxed_learner import unrolled_loss
-from nas.oneshot.training.search_module import SearchModule
+from nas.oneshot.training.steering import Steering
 from nas.profile import profile
 from nas.testing import differences
 
@@ -40,13 +42,15 @@ def network() -> nn.Module:
     )
 
 
-def searched() -> tuple[SearchModule, RelaxedLearner, list[list[Tensor]]]:
+def searched() -> tuple[Steering, RelaxedLearner, list[list[Tensor]]]:
     """A search in float64 and three batches."""
     supernet = RelaxedSupernet(ModelSpace(network), seed=3)
     learner = RelaxedLearner(supernet, SoftmaxMixer(), ArchitectureSteps())
     data = TensorDataset(torch.zeros(2, 3), torch.zeros(2, 2))
     inner = Regression(data, data, max_epochs=1).module(learner.model)
-    search = SearchModule(inner, learner, clip=(None, None), metric="loss", direction="minimize").double()
+    inner.double()
+    learner.double()
+    search = Steering(inner, learner, metric="loss", direction="minimize", seed=0)
     with torch.no_grad():
         for parameter in learner.architecture.parameters():
             parameter.copy_(torch.linspace(-0.3, 0.5, len(parameter)))
@@ -78,7 +82,7 @@ def test_the_second_order_gradient_is_that_of_a_step_of_the_optimizer(momentum: 
     optimizer = torch.optim.SGD(
         [p for p in search.inner.parameters() if p.requires_grad], lr=0.2, momentum=momentum, weight_decay=0.01
     )
-    search.optimization.optimizers = [optimizer]
+    search.trainer = SimpleNamespace(optimizers=[optimizer], precision_plugin=Precision())
     learner.architecture.mix(softmax)
     search.loss(before).backward()
     optimizer.step()  # so that there is momentum
@@ -108,11 +112,12 @@ def test_the_second_order_gradient_is_that_of_a_step_of_the_optimizer(momentum: 
 
 def test_neither_weights_nor_batch_statistics_are_touched() -> None:
     search, learner, (_, train, validation) = searched()
-    search.optimization.optimizers = [torch.optim.SGD(search.inner.parameters(), lr=0.2)]
-    state = copy.deepcopy(search.state_dict())
+    optimizers = [torch.optim.SGD(search.inner.parameters(), lr=0.2)]
+    search.trainer = SimpleNamespace(optimizers=optimizers, precision_plugin=Precision())
+    state = copy.deepcopy([search.inner.state_dict(), learner.state_dict()])
     learner.architecture.mix(softmax)
     unrolled_loss(search, train, validation).backward(inputs=list(learner.architecture.parameters()))
-    assert differences(search.state_dict(), state) == []
+    assert differences([search.inner.state_dict(), learner.state_dict()], state) == []
     assert all(p.grad is None for p in search.inner.parameters())
 
 

@@ -1,0 +1,198 @@
+"""Judging subnets by Lightning's own validation: with the module's hooks, its data, and a Trainer that it can ask."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, TypeVar, final
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import nn
+
+from nas._compat.lightning_families import family_of
+from nas._compat.lightning_loops import ready_batches
+from nas.evaluators import TrainingEvaluator, interruptible, silenced
+from nas.example_inputs import Inputs, tensors_of
+from nas.oneshot.training.calls import network_calls
+from nas.oneshot.training.measures import recalibrate, without_lone
+from nas.random_state import seeded
+
+T = TypeVar("T")
+_KEPT_BYTES = 2**30
+"""What is kept on the device of validation and training data, each."""
+
+
+@final
+class Judging:
+    """Validates modules one after the other, on the device of the search.
+
+    The batches of validation data are loaded once, and then kept on the device, as long as they are not too many.
+
+    Args:
+        evaluator: has the module, the data and the arguments of the Trainer.
+        seed: of the order of the data.
+    """
+
+    def __init__(self, evaluator: TrainingEvaluator, seed: int) -> None:
+        self._evaluator, self._seed = evaluator, seed
+        self._kept: _Kept | None = None
+        self._calls: list[Inputs] = []
+
+    def measure(
+        self,
+        inner: LightningModule,
+        *,
+        before: Callable[[Trainer], object] | None = None,
+        batches: int | None = None,
+        gradients: bool = False,
+    ) -> dict[str, float]:
+        """The metrics of one validation.
+
+        Args:
+            inner: the module.
+            before: is called before the first batch, with the Trainer that validates.
+            batches: of validation data, at most, of each loader; what the Trainer's arguments say where None.
+            gradients: whether `before` takes gradients.
+        """
+        given = self._evaluator.trainer_arguments()
+        family = family_of(inner)
+        no_logger: Any = family.get("loggers.logger.DummyLogger")
+        changed = _QUIET | {"logger": given.get("logger") is not False and no_logger()}
+        if gradients:
+            changed["inference_mode"] = False
+        if batches is not None:
+            limit = given.get("limit_val_batches")
+            changed["limit_val_batches"] = min(batches, limit) if isinstance(limit, int) else batches
+        kept = self._kept if self._kept is not None and self._kept.enough_for(batches) else None
+        keeping = _Kept(batches) if kept is None else None
+        follow = _Follow(before, keeping)
+        setup = inner.setup
+        with silenced(), seeded(self._seed), interruptible(follow):
+            trainer = self._evaluator.trainer(changed=changed, callbacks=[follow], family=family)
+            loaders = None if kept is None else kept.loaders
+            wrap = None if loaders is None else lambda _: loaders
+            data = self._evaluator.data(seed=self._seed, validation=wrap, family=family)
+            # The module is judged as in the validation of a fit: what it sets up for that must be there.
+            inner.__dict__["setup"] = lambda stage: setup("fit")
+            try:
+                with nullcontext() if kept is None else ready_batches(trainer, inner):
+                    trainer.validate(inner, datamodule=data, verbose=False)
+            finally:
+                del inner.__dict__["setup"]
+        if keeping is not None and keeping.whole:
+            self._kept = keeping
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def inside(self, inner: LightningModule, function: Callable[[Trainer], T], *, gradients: bool = False) -> T:
+        """What a function finds while the module has a Trainer and is on its device."""
+        found: list[T] = []
+        self.measure(inner, before=lambda trainer: found.append(function(trainer)), batches=1, gradients=gradients)
+        return found[0]
+
+    def recalibration(self, model: nn.Module, number: int) -> Callable[[Trainer], None]:
+        """Takes the batch statistics of a model afresh, by what networks are called with in some steps of training.
+
+        Args:
+            model: is on the Trainer's device when the function is called.
+            number: of batches.
+        """
+        if number and len(self._calls) < number:
+            self._calls = network_calls(self._evaluator, copy.deepcopy(model), seed=self._seed, number=number)
+            if sum(t.nbytes for t in tensors_of(self._calls)) > _KEPT_BYTES:
+                self._calls = [call.on("cpu") for call in self._calls]
+        calls = self._calls[:number]
+
+        def take(trainer: Trainer) -> None:
+            device = trainer.strategy.root_device
+
+            def run(call: Inputs) -> None:
+                here = call.on(device)
+                model(*here.args, **here.kwargs)
+
+            with trainer.precision_plugin.train_step_context(), seeded(self._seed):
+                recalibrate(model, without_lone(calls, lambda call: call.args or tuple(call.kwargs.values())), run)
+
+        return take
+
+
+_QUIET: dict[str, Any] = {
+    "devices": 1,
+    "strategy": "auto",
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "profiler": None,
+}
+
+
+@final
+class _Kept:
+    """Batches of validation data as a validation was given them, by loader."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._batches: list[list[Any]] = []
+        self._bytes = 0
+        self.whole = True
+        """Whether none was left out for its size."""
+
+    def add(self, batch: Any, loader: int) -> None:
+        """Keeps one."""
+        self._bytes += sum(tensor.nbytes for tensor in tensors_of(batch))
+        if self._bytes > _KEPT_BYTES:
+            self.whole = False
+            self._batches.clear()
+        if self.whole:
+            while len(self._batches) <= loader:
+                self._batches.append([])
+            self._batches[loader].append(copy.deepcopy(batch))
+
+    def enough_for(self, batches: int | None) -> bool:
+        """Whether so many are there."""
+        return self._limit is None or (batches is not None and batches <= self._limit)
+
+    @property
+    def loaders(self) -> list[Any]:
+        """One for each of the user's."""
+        return [_KeptLoader(batches) for batches in self._batches]
+
+
+@final
+class _KeptLoader:
+    """Copies of batches, so that no step changes them for the next."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(copy.deepcopy, self._batches)
+
+
+@final
+class _Follow(Callback):
+    """Calls something before the first batch of a validation, keeps the batches, and keeps what ended it."""
+
+    def __init__(self, before: Callable[[Trainer], object] | None, keeping: _Kept | None) -> None:
+        self._before, self._keeping = before, keeping
+        self.exception: BaseException | None = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Calls it."""
+        if self._before is not None:
+            with nullcontext() if torch.is_inference_mode_enabled() else torch.enable_grad():
+                self._before(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keeps a batch."""
+        if self._keeping is not None:
+            self._keeping.add(batch, dataloader_idx)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning turns an interrupt into an exit."""
+        self.exception = exception
