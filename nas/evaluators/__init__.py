@@ -9,6 +9,7 @@ from nas.evaluators.tabular import Run, SimulatedBudget, SimulatedEvaluator, Tab
 from nas.late import late
 
 if TYPE_CHECKING:
+    from nas.evaluators.data_modules import fresh
     from nas.evaluators.lightning import LightningEvaluator
     from nas.evaluators.supervised import Classification, Regression
     from nas.evaluators.supervised_module import SupervisedModule

@@ -8,6 +8,7 @@ import itertools
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from pytorch_lightning import LightningModule
@@ -96,6 +97,7 @@ def network_calls(
             end_quietly(family)
 
         configure = inner.configure_optimizers
+        inner.__dict__["optimizer_step"] = partial(family.LightningModule.optimizer_step, inner)
         inner.__dict__["training_step"] = training_step
         inner.__dict__["configure_optimizers"] = lambda: configure() if any(True for _ in inner.parameters()) else None
         trainer.fit(inner, datamodule=evaluator.data(seed=seed, family=family))

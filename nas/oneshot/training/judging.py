@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from nas._compat.lightning_families import family_of
+from nas._compat.lightning_families import Family, family_of
 from nas._compat.lightning_loops import ready_batches
 from nas.evaluators import TrainingEvaluator, interruptible, silenced
 from nas.example_inputs import Inputs, tensors_of
@@ -39,6 +39,7 @@ class Judging:
         self._evaluator, self._seed = evaluator, seed
         self._kept: _Kept | None = None
         self._calls: list[Inputs] = []
+        self._trainers: dict[tuple[str, bool], tuple[Trainer, _Follow, int | float]] = {}
 
     def measure(
         self,
@@ -56,34 +57,43 @@ class Judging:
             batches: of validation data, at most, of each loader; what the Trainer's arguments say where None.
             gradients: whether `before` takes gradients.
         """
-        given = self._evaluator.trainer_arguments()
-        family = family_of(inner)
-        no_logger: Any = family.get("loggers.logger.DummyLogger")
-        changed = _QUIET | {"logger": given.get("logger") is not False and no_logger()}
-        if gradients:
-            changed["inference_mode"] = False
-        if batches is not None:
-            limit = given.get("limit_val_batches")
-            changed["limit_val_batches"] = min(batches, limit) if isinstance(limit, int) else batches
         kept = self._kept if self._kept is not None and self._kept.enough_for(batches) else None
         keeping = _Kept(batches) if kept is None else None
-        follow = _Follow(before, keeping)
-        setup = inner.setup
-        with silenced(), seeded(self._seed), interruptible(follow):
-            trainer = self._evaluator.trainer(changed=changed, callbacks=[follow], family=family)
+        family, setup = family_of(inner), inner.setup
+        with silenced(), seeded(self._seed):
+            trainer, follow = self._trainer(family, batches, gradients)
+            follow.begin(before, keeping)
             loaders = None if kept is None else kept.loaders
             wrap = None if loaders is None else lambda _: loaders
             data = self._evaluator.data(seed=self._seed, validation=wrap, family=family)
             # The module is judged as in the validation of a fit: what it sets up for that must be there.
             inner.__dict__["setup"] = lambda stage: setup("fit")
             try:
-                with nullcontext() if kept is None else ready_batches(trainer, inner):
+                with interruptible(follow), nullcontext() if kept is None else ready_batches(trainer, inner):
                     trainer.validate(inner, datamodule=data, verbose=False)
             finally:
                 del inner.__dict__["setup"]
+                follow.begin(None, None)
         if keeping is not None and keeping.whole:
             self._kept = keeping
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def _trainer(self, family: Family, batches: int | None, gradients: bool) -> tuple[Trainer, _Follow]:
+        """One for all candidates: it takes longer to make than a small network to be judged."""
+        key = family.name, gradients
+        if key not in self._trainers:
+            given = self._evaluator.trainer_arguments()
+            no_logger: Any = family.get("loggers.logger.DummyLogger")
+            changed = _QUIET | {"logger": given.get("logger") is not False and no_logger()}
+            if gradients:
+                changed["inference_mode"] = False
+            follow = _Follow()
+            made = self._evaluator.trainer(changed=changed, callbacks=[follow], family=family)
+            self._trainers[key] = made, follow, made.limit_val_batches
+        trainer, follow, limit = self._trainers[key]
+        few = batches is not None
+        trainer.limit_val_batches = min(batches or 0, limit) if few and isinstance(limit, int) else batches or limit
+        return trainer, follow
 
     def inside(self, inner: LightningModule, function: Callable[[Trainer], T], *, gradients: bool = False) -> T:
         """What a function finds while the module has a Trainer and is on its device."""
@@ -176,9 +186,13 @@ class _KeptLoader:
 class _Follow(Callback):
     """Calls something before the first batch of a validation, keeps the batches, and keeps what ended it."""
 
-    def __init__(self, before: Callable[[Trainer], object] | None, keeping: _Kept | None) -> None:
-        self._before, self._keeping = before, keeping
+    def __init__(self) -> None:
         self.exception: BaseException | None = None
+        self.begin(None, None)
+
+    def begin(self, before: Callable[[Trainer], object] | None, keeping: _Kept | None) -> None:
+        """What is to be done in the next validation."""
+        self._before, self._keeping = before, keeping
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Calls it."""
