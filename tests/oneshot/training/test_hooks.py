@@ -1,4 +1,4 @@
-"""What the training code of users does under `Trainer.fit` it does in one-shot search: hooks, callbacks, the Trainer."""
+"""What the training code of users does under `Trainer.fit` it does in one-shot search: hooks, callbacks, loaders."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from nas import Experiment, LayerChoice, NasTypeError, NasValueError, ValueChoice
-from nas.evaluators import Classification, LightningEvaluator
+from nas import Experiment, LayerChoice, ModelSpace, NasTypeError, NasValueError, ValueChoice
+from nas.evaluators import Classification, LightningEvaluator, silenced
 from nas.oneshot import DARTS, ENAS, GumbelDARTS, ProxylessNAS, RandomOneShot
 from nas.strategies import Random
 
@@ -85,7 +85,9 @@ class Data(LightningDataModule):
         return DataLoader(pairs(24, 1), 8)
 
 
-def searched(folder: Path, made: Any, factory: Any = Module, data: Any = None, run: Any = None, **given: Any) -> Experiment:
+def searched(
+    folder: Path, made: Any, factory: Any = Module, data: Any = None, run: Any = None, **given: Any
+) -> Experiment:
     arguments = QUIET | {"metric": "val_acc"} | given
     evaluator = LightningEvaluator(factory, Data() if data is None else data, **arguments)
     experiment = Experiment(network, evaluator, made, name="search", directory=folder, seed=3, resume=True)
@@ -111,7 +113,7 @@ MODULE_HOOKS = [
 ]
 DATA_HOOKS = [name for name in hooks_of(DataHooks, CheckpointHooks) if hasattr(LightningDataModule, name)]
 DATA_HOOKS += ["state_dict", "load_state_dict", "on_exception"]
-CALLBACK_HOOKS = [name for name in hooks_of(Callback)]
+CALLBACK_HOOKS = hooks_of(Callback)
 
 
 def counting(kind: Any, hooks: list[str], counts: Counter[str], only: Callable[[Any], bool] = lambda _: True) -> Any:
@@ -139,13 +141,17 @@ class Complete(Module):
 
 def test_every_hook_is_known() -> None:
     """A hook that a new Lightning has is in these lists by itself; these are the ones that there are today."""
-    assert {"setup", "configure_model", "prepare_data", "on_after_backward", "transfer_batch_to_device"} <= set(MODULE_HOOKS)
+    assert {"setup", "configure_model", "prepare_data", "on_after_backward", "transfer_batch_to_device"} <= set(
+        MODULE_HOOKS
+    )
     assert {"on_save_checkpoint", "on_fit_end", "teardown", "on_validation_model_zero_grad"} <= set(MODULE_HOOKS)
     assert {"setup", "teardown", "on_train_batch_start", "state_dict"} <= set(CALLBACK_HOOKS)
     assert {"setup", "teardown", "on_before_batch_transfer", "val_dataloader"} <= set(DATA_HOOKS)
 
 
-def counts_of(run: Callable[[Any, Any, Any], Any], only: Callable[[Any], bool] = lambda _: True) -> dict[str, Counter[str]]:
+def counts_of(
+    run: Callable[[Any, Any, Any], Any], only: Callable[[Any], bool] = lambda _: True
+) -> dict[str, Counter[str]]:
     """How often each hook of module, data and callback is called in a run."""
     found: dict[str, Counter[str]] = {"module": Counter(), "data": Counter(), "callback": Counter()}
     module = counting(Complete, MODULE_HOOKS, found["module"], only)
@@ -171,6 +177,372 @@ def test_every_hook_that_a_trial_calls_is_called(algorithm: str, tmp_path: Path)
         missing = {name for name, count in counts.items() if count and not supernet[part][name]}
         assert not missing, part
     steps = trial["module"]["training_step"]
-    for name in ("on_after_backward", "on_before_zero_grad", "optimizer_step", "on_train_batch_end", "lr_scheduler_step"):
+    for name in (
+        "on_after_backward",
+        "on_before_zero_grad",
+        "optimizer_step",
+        "on_train_batch_end",
+        "lr_scheduler_step",
+    ):
         assert supernet["module"][name] == trial["module"][name], name
     assert supernet["module"]["optimizer_step"] == steps
+
+
+# The Trainer, as a module sees it.
+
+
+class Asking(Module):
+    """Asks its Trainer, its data and its optimizers, and leaves out a batch."""
+
+    seen: list[tuple[Any, ...]] = []  # noqa: RUF012 - of all objects
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        assert self.trainer.training
+        assert not isinstance(self.optimizers(), list)
+        assert not isinstance(self.lr_schedulers(), list)
+        rate = self.optimizers().param_groups[0]["lr"]
+        length = len(self.trainer.train_dataloader.dataset)
+        steps = self.trainer.estimated_stepping_batches
+        classes = self.trainer.datamodule.classes
+        here = (self.current_epoch, batch_idx, self.global_step, steps, round(rate, 6), classes, length)
+        self.seen.append(here)
+        return None if batch_idx == 2 else loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        assert self.trainer.validating or self.trainer.sanity_checking
+        assert self.trainer.datamodule.classes == 3
+        super().validation_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        return [optimizer], [{"scheduler": schedule, "interval": "step", "strict": False}]
+
+
+class Classes(Data):
+    classes = 3
+
+
+def distinct(seen: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return list(dict.fromkeys(seen))
+
+
+@every
+def test_a_module_asks_its_trainer_as_under_fit(algorithm: str, tmp_path: Path) -> None:
+    Asking.seen.clear()
+    module = Asking(ModelSpace(network).build({"width": 8, "kind": "linear"}))
+    with silenced():
+        trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False)
+        trainer.fit(module, datamodule=Classes())
+    plain = distinct(Asking.seen)
+    assert len(plain) == 10
+    Asking.seen.clear()
+    found = searched(tmp_path / "whole", strategy(algorithm), Asking, Classes())
+    assert len(found.trials) == 2
+    assert [here for here in distinct(Asking.seen) if here[3] == plain[0][3]] == plain
+    Asking.seen.clear()
+    for _ in range(12):
+        searched(tmp_path / "broken", strategy(algorithm), Asking, Classes(), {"timeout": 1e-3})
+    assert [here for here in distinct(Asking.seen) if here[3] == plain[0][3]] == plain, "interrupted at every step"
+
+
+class Bytes(Data):
+    """Images as bytes, which a hook of transfer divides."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(pairs(40)[:][0] * 255, pairs(40)[:][1]), 8, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(pairs(24)[:][0] * 255, pairs(24)[:][1]), 8)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] / 255, batch[1]
+
+
+class Sizes(Module):
+    seen: set[bool] = set()  # noqa: RUF012 - of all objects
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        model.register_forward_pre_hook(lambda module, inputs: self.seen.add(float(inputs[0].abs().mean()) > 10))
+
+
+@every
+def test_data_passes_the_hooks_of_transfer(algorithm: str, tmp_path: Path) -> None:
+    Sizes.seen.clear()
+    experiment = searched(tmp_path, strategy(algorithm), Sizes, Bytes())
+    experiment.one_shot_report(k=2)
+    assert Sizes.seen == {False}, "the network never sees bytes"
+
+
+class SetUp(Module):
+    """What its steps need is made in hooks that only a fit calls."""
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.weight = torch.ones(3)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return cross_entropy(self.model(batch[0]), batch[1], self.weight)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        assert self.weight.sum() == 3
+        super().validation_step(batch, batch_idx)
+
+
+@some
+def test_what_is_set_up_for_a_fit_is_there_when_subnets_are_judged(algorithm: str, tmp_path: Path) -> None:
+    assert len(searched(tmp_path, strategy(algorithm), SetUp).trials) == 2
+
+
+# Callbacks and arguments of the Trainer.
+
+
+def test_checkpoints_of_the_user_are_written(tmp_path: Path) -> None:
+    kept = ModelCheckpoint(tmp_path / "kept", monitor="val_acc", mode="max", save_last=True, filename="{epoch}")
+    searched(tmp_path, strategy("RandomOneShot"), callbacks=[kept])
+    assert {path.name for path in (tmp_path / "kept").iterdir()} >= {"last.ckpt"}
+    state = torch.load(tmp_path / "kept" / "last.ckpt", weights_only=False)
+    assert any(name.startswith("model.") for name in state["state_dict"])
+
+
+class Halved(Callback):
+    """A moving average by hand: it swaps weights in for validation, and leaves the average in the end."""
+
+    def __init__(self) -> None:
+        self.average: list[Tensor] = []
+        self.swapped = False
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+        now = [p.detach().clone() for p in module.model.parameters()]
+        self.average = [0.5 * a + 0.5 * b for a, b in zip(self.average or now, now, strict=True)]
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        for parameter, average in zip(module.model.parameters(), self.average, strict=True):
+            parameter.data.copy_(average)
+
+
+@some
+def test_averages_of_weights_have_their_effect(algorithm: str, tmp_path: Path) -> None:
+    weights = []
+    for name, callbacks in (("plain", []), ("averaged", [Halved()])):
+        experiment = searched(tmp_path / name, strategy(algorithm), callbacks=callbacks)
+        state = torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True)["state_dict"]
+        weights.append(torch.cat([t.flatten() for t in state.values()]))
+    assert (weights[0] - weights[1]).abs().max() > 1e-4
+
+
+def test_stochastic_weight_averaging_of_lightning(tmp_path: Path) -> None:
+    found = []
+    for name, callbacks in (("plain", []), ("swa", [StochasticWeightAveraging(0.05, swa_epoch_start=1)])):
+        experiment = searched(tmp_path / name, strategy("RandomOneShot"), callbacks=callbacks, max_epochs=3)
+        found.append(torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True)["state_dict"])
+        assert len(experiment.trials) == 2
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+class Epochs(Callback):
+    seen: list[int] = []  # noqa: RUF012 - of all objects
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        self.seen.append(trainer.current_epoch)
+
+
+def early() -> EarlyStopping:
+    """Nothing is ever good enough for it."""
+    return EarlyStopping("val_acc", mode="max", patience=1, min_delta=float("9"))
+
+
+ENDS: dict[str, dict[str, Any]] = {
+    "early stopping": {"callbacks": [early()]},
+    "early stopping alone": {
+        "callbacks": [early()],
+        "max_epochs": -1,
+    },
+    "timer": {"callbacks": [Timer({"seconds": 1}, interval="step")], "max_epochs": -1},
+    "max_time": {"max_time": {"seconds": 1}, "max_epochs": -1},
+    "max_time alone": {"max_time": {"seconds": 1}, "max_epochs": None},
+    "max_steps": {"max_steps": 7, "max_epochs": -1},
+    "min_epochs": {"callbacks": [early()], "min_epochs": 4},
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@some
+def test_what_ends_a_training_ends_that_of_the_supernet_and_subnets_are_ranked(
+    end: str, algorithm: str, tmp_path: Path
+) -> None:
+    Epochs.seen.clear()
+    given = {"max_epochs": 50} | ENDS[end]
+    given["callbacks"] = [*given.get("callbacks", []), Epochs()]
+    experiment = searched(tmp_path, strategy(algorithm), **given)
+    assert len(experiment.trials) == 2
+    assert 1 <= len(Epochs.seen) < 50 or end in ("timer", "max_time", "max_time alone")
+    if end.startswith("early"):
+        assert Epochs.seen == [0, 1]
+    if end == "min_epochs":
+        assert len(Epochs.seen) == 4
+    if end == "max_steps":
+        assert torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True)["global_step"] == 7
+    before = list(Epochs.seen)
+    searched(tmp_path, strategy(algorithm), **given)
+    assert Epochs.seen == before, "it has ended for good"
+
+
+def test_a_schedule_of_mixtures_needs_a_number_of_epochs(tmp_path: Path) -> None:
+    with pytest.raises(NasValueError, match="known number of epochs"):
+        searched(tmp_path, strategy("Gumbel"), max_epochs=-1, max_time={"seconds": 5})
+
+
+@some
+def test_a_fast_run_for_development(algorithm: str, tmp_path: Path) -> None:
+    assert len(searched(tmp_path, strategy(algorithm), fast_dev_run=True).trials) == 2
+
+
+@some
+def test_the_bar_of_the_user_is_shown(algorithm: str, tmp_path: Path, capsys: Any) -> None:
+    searched(tmp_path, strategy(algorithm), enable_progress_bar=True)
+    assert "Epoch 1" in capsys.readouterr().out
+
+
+def test_steps_may_be_accumulated(tmp_path: Path) -> None:
+    states = []
+    for name, size, given in (("whole", 8, {}), ("halves", 4, {"accumulate_grad_batches": 2})):
+        evaluator = Classification(pairs(40), pairs(24), batch_size=size, optimizer="SGD", **QUIET, **given)
+        made = RandomOneShot(sampling="sandwich", middle=1, evaluations=3, distillation=None, **SHORT)
+        experiment = Experiment(network, evaluator, made, name=name, directory=tmp_path, seed=3)
+        experiment.run(progress="silent")
+        states.append(torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True))
+    assert states[0]["global_step"] == states[1]["global_step"] == 10
+    assert states[1]["nas"]["done"] == 20
+
+
+def test_rates_are_monitored(tmp_path: Path) -> None:
+    from pytorch_lightning.loggers import CSVLogger
+
+    monitor = LearningRateMonitor("step")
+    given = {"callbacks": [monitor], "logger": CSVLogger(tmp_path / "curves"), "log_every_n_steps": 1}
+    searched(tmp_path, strategy("DARTS"), **given)
+    (table,) = (tmp_path / "curves").rglob("metrics.csv")
+    assert "lr-SGD" in table.read_text()
+
+
+# Loaders.
+
+
+class Several(Data):
+    def val_dataloader(self) -> Any:
+        return [DataLoader(pairs(24, 1), 8), DataLoader(pairs(16, 2), 8)]
+
+
+class Judges(Module):
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        super().validation_step(batch, batch_idx)
+
+
+@every
+def test_several_loaders_of_validation_data(algorithm: str, tmp_path: Path) -> None:
+    experiment = searched(tmp_path, strategy(algorithm), Judges, Several())
+    metrics = experiment.best_trial.metrics
+    each = [metrics[f"val_acc/dataloader_idx_{i}"] for i in (0, 1)]
+    assert metrics["val_acc"] == pytest.approx(sum(each) / 2)
+    assert experiment.best_trial.value == metrics["val_acc"]
+
+
+class Named(Data):
+    def train_dataloader(self) -> Any:
+        return {"one": DataLoader(pairs(40), 8, shuffle=True), "other": DataLoader(pairs(24, 5), 8, shuffle=True)}
+
+
+class Joint(Module):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return sum(super(Joint, self).training_step(part, batch_idx) for part in batch.values())
+
+
+class NamedBoth(Named):
+    def val_dataloader(self) -> Any:
+        return {"one": DataLoader(pairs(24, 1), 8), "other": DataLoader(pairs(16, 2), 8)}
+
+
+class JointJudges(Joint, Judges):
+    pass
+
+
+def test_a_dict_of_training_loaders(tmp_path: Path) -> None:
+    assert len(searched(tmp_path / "paths", strategy("RandomOneShot"), Joint, Named()).trials) == 2
+    assert len(searched(tmp_path / "both", strategy("DARTS"), JointJudges, NamedBoth()).trials) == 2
+    with pytest.raises(NasValueError, match="loaders 'one', 'other' of training data, one loader of validation data"):
+        searched(tmp_path / "darts", strategy("DARTS"), Joint, Named())
+
+
+# What is refused.
+
+
+class ByHand(Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.automatic_optimization = False
+
+
+class Newton(Module):
+    def configure_optimizers(self) -> Any:
+        return torch.optim.LBFGS(self.model.parameters())
+
+
+class NoValidation(LightningModule):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    training_step = Module.training_step
+    configure_optimizers = Module.configure_optimizers
+
+
+@pytest.mark.parametrize(
+    ("factory", "words", "error"),
+    [
+        (ByHand, "automatic_optimization=False", NasValueError),
+        (Newton, "LBFGS", NasValueError),
+        (NoValidation, "validation_step", NasTypeError),
+    ],
+)
+@some
+def test_what_cannot_be_honoured_is_refused_by_name(
+    factory: Any, words: str, error: Any, algorithm: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words):
+        searched(tmp_path, strategy(algorithm), factory)
+    assert not list(tmp_path.rglob("last.ckpt"))
+
+
+class Keeps(Module):
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["mine"] = {"network": self.model}
+
+
+class Counts(Module):
+    """Keeps a number of its own in checkpoints."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.batches = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batches += 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["batches"] = self.batches
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.batches = checkpoint["batches"]
+
+
+def test_what_a_module_keeps_in_checkpoints_is_kept_or_refused(tmp_path: Path) -> None:
+    with pytest.raises(NasTypeError, match="readable without running code; received.*network"):
+        searched(tmp_path / "refused", strategy("RandomOneShot"), Keeps)
+    for _ in range(12):
+        experiment = searched(tmp_path / "kept", strategy("RandomOneShot"), Counts, run={"timeout": 1e-3})
+    state = torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True)
+    assert state["batches"] == state["nas"]["done"] == 10
