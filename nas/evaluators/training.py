@@ -29,7 +29,7 @@ from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.data_modules import Wrap
 from nas.evaluators.judged_weights import judged_weights
 from nas.evaluators.settings import Settings
-from nas.evaluators.trial_callback import TrialCallback, metric_of, relayed, silenced
+from nas.evaluators.trial_callback import TrialCallback, logged, metric_of, relayed, silenced
 from nas.protocols import Evaluator, Job, forget_weights
 from nas.random_state import seeded
 from nas.space import ModelSpace
@@ -242,7 +242,7 @@ class TrainingEvaluator(Evaluator):
             finally:
                 data.trainer = None  # A data module outlives the trial, which should not live on in it.
             first = metric_of(trainer, self.metric)
-            found = {self.metric: first} | {name: float(value) for name, value in trainer.callback_metrics.items()}
+            found = {self.metric: first} | logged(trainer)
         if current is not job:
             current.release()
         return found
