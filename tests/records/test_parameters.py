@@ -29,7 +29,9 @@ import nas.strategies
 from nas import Categorical, Evaluator, Experiment, ExperimentError, ModelSpace, Strategy, ValueChoice
 from nas.evaluators import Classification, FunctionalEvaluator, LightningEvaluator, Surrogate, Tabular
 from nas.oneshot import DARTS, ENAS, CostPenalty, CurvatureStop, RandomOneShot, Speed
+from nas.records.ledger import Ledger
 from nas.records.parameters import changed_parameters, parameters
+from nas.records.storage import open_storage
 from nas.strategies import TPE, Chain, GridSearch, OptunaStrategy, Random, RegularizedEvolution
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -495,19 +497,12 @@ def test_other_numbers_in_the_data_are_said(resumed: Callable[..., Experiment]) 
         )
 
 
-def test_experiments_of_before_arguments_were_remembered_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nas.search import experiment as module
-
-    describe = module.describe_experiment
-
-    def older(*args: Any, **keywords: Any) -> dict[str, Any]:
-        header = describe(*args, **keywords)
-        del header["parameters"]
-        return header | {"code": header["code"] | {"setting Random.distinct": "True"}}
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "describe_experiment", older)
-        Experiment(Net, SCORE, Random(), name="old", directory=tmp_path).run(1, progress="silent")
+def test_experiments_of_before_arguments_were_remembered_go_on(tmp_path: Path) -> None:
+    Experiment(Net, SCORE, Random(), name="old", directory=tmp_path).run(1, progress="silent")
+    ledger = Ledger.find(open_storage(None, tmp_path / "old"), "old")
+    assert ledger is not None
+    header = {key: value for key, value in ledger.header.items() if key != "parameters"}
+    ledger.write_header(header | {"code": {"setting Random.distinct": "True", "score": ledger.header["code"]["score"]}})
     resumed = Experiment(Net, SCORE, Random(), name="old", directory=tmp_path, resume=True)
     assert len(resumed.trials) == 1
     with pytest.raises(ExperimentError, match="Random.distinct: True -> False"):
