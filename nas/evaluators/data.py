@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, final
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
@@ -11,12 +11,13 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from nas._compat.lightning_families import Family, family_of, is_data_module
+from nas._compat.lightning_families import Family, family_of, is_combined, is_data_module
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.evaluators.data_modules import HeldModule, Wraps, fresh, length_of, loaders_module
+from nas.evaluators.data_modules import HeldModule, Wraps, all_of, fresh, length_of, loaders_module, mapped
 from nas.random_state import seeded
 
-Part: TypeAlias = "Dataset[Any] | DataLoader[Any]"
+Part: TypeAlias = "Dataset[Any] | DataLoader[Any] | list[Any] | dict[str, Any]"
+"""A dataset or a loader; or several of them, in a list or a dict, which Lightning combines."""
 Source: TypeAlias = "Part | LightningDataModule | Callable[[], object]"
 """Training data, a data module, or a function that loads: a data module, or a pair (training, validation)."""
 
@@ -95,8 +96,8 @@ class Data:
         assert validation is not None
         return loaders_module(
             family,
-            functools.partial(_loader, train, batch_size=batch_size, shuffle=True),
-            functools.partial(_loader, validation, batch_size=batch_size, shuffle=False),
+            functools.partial(_loaders, train, batch_size=batch_size, shuffle=True),
+            functools.partial(_loaders, validation, batch_size=batch_size, shuffle=False),
             seed=seed,
             wraps=wraps,
         )
@@ -116,13 +117,14 @@ class Data:
                         mend="give validation=..., or folds=5 for cross-validation on the training data",
                     )
                 )
-            if not _is_data(part):
-                raise NasTypeError(explain(f"{name} must be {_KINDS}", got=part))
-            if length_of(part) == 0:
-                raise NasValueError(
-                    explain(f"the {name} data must not be empty", got=f"{type(part).__name__} of length 0")
-                )
-        if isinstance(train, DataLoader):
+            for member in members(part):
+                if not _is_data(member):
+                    raise NasTypeError(explain(f"{name} must be {_KINDS}", got=member))
+                if length_of(member) == 0:
+                    raise NasValueError(
+                        explain(f"the {name} data must not be empty", got=f"{type(member).__name__} of length 0")
+                    )
+        if any(isinstance(member, DataLoader) for member in members(train)):
             self._refuse_extras("a DataLoader has", None)
         if self._folds is not None:
             self._check_folds(train, validation)
@@ -145,7 +147,7 @@ class Data:
                 explain("cross-validation takes its validation data from train", got=validation, mend="leave one out")
             )
         length = length_of(train)
-        if isinstance(train, IterableDataset) or length is None or length < self._folds:
+        if isinstance(train, IterableDataset) or members(train) != [train] or length is None or length < self._folds:
             raise NasValueError(
                 explain(f"{self._folds} folds need a dataset of at least that length", got=train, where="folds")
             )
@@ -176,7 +178,36 @@ def _is_data(part: object) -> bool:
     )
 
 
-def _loader(part: Part, seed: int, *, batch_size: int, shuffle: bool) -> Any:
+def members(part: Any) -> list[Any]:
+    """The datasets and loaders in a list, a dict or what Lightning combines; else the part itself: a list of pairs."""
+    return _several(part) or [part]
+
+
+def _several(part: Any) -> list[Any] | None:
+    if isinstance(part, Dataset | DataLoader):
+        return [part]
+    if is_combined(part):
+        children: Iterable[Any] = all_of(part)
+    elif isinstance(part, list | tuple | dict):
+        children = part.values() if isinstance(part, dict) else part
+    else:
+        return None
+    found: list[Any] = []
+    for child in children:
+        inner = _several(child)
+        if inner is None:  # The first sample of a list of them says that it is one dataset.
+            return None
+        found += inner
+    return found
+
+
+def _loaders(part: Any, seed: int, *, batch_size: int, shuffle: bool) -> Any:
+    """Loaders of all datasets, fresh copies of all loaders, in the form that they were given in."""
+    make = functools.partial(_loader, batch_size=batch_size, shuffle=shuffle)
+    return mapped(make, part, seed) if members(part) != [part] else make(part, seed)
+
+
+def _loader(part: Any, seed: int, *, batch_size: int, shuffle: bool) -> Any:
     if isinstance(part, DataLoader):
         return fresh(part, seed)
     ordered = not shuffle or isinstance(part, IterableDataset)

@@ -222,13 +222,18 @@ _METHODS: dict[str, Callable[..., Any]] = {
 
 def each_fresh(loaders: Any, seed: int) -> Any:
     """Fresh copies of a loader, or of each one in lists, dicts and what Lightning combines; see `fresh`."""
+    return mapped(fresh, loaders, seed)
+
+
+def mapped(make: Callable[[Any, int], Any], loaders: Any, seed: int) -> Any:
+    """What is made of each one in lists, dicts and what Lightning combines, with seeds of their own, in that form."""
     if is_combined(loaders):
         made = copy.copy(loaders)
-        made.flattened = each_fresh(loaders.flattened, seed)
+        made.flattened = mapped(make, loaders.flattened, seed)
         return made
     leaves, form = tree_flatten(loaders)
     # Two loaders of the same data should not come in the same order.
-    return tree_unflatten([fresh(one, derive_seed(seed, i) if i else seed) for i, one in enumerate(leaves)], form)
+    return tree_unflatten([make(one, derive_seed(seed, i) if i else seed) for i, one in enumerate(leaves)], form)
 
 
 def all_of(loaders: Any) -> list[Any]:

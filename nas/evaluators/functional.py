@@ -8,7 +8,7 @@ from typing import Any, final
 
 from nas.domains import Domain
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.evaluators.settings import Settings
+from nas.evaluators.settings import Settings, defaults_of
 from nas.protocols import Evaluator, Job
 from nas.space import ModelSpace
 
@@ -42,6 +42,10 @@ class FunctionalEvaluator(Evaluator):
         self.function = function
         self._settings = Settings(hyperparameters)
         _check_arguments(function, hyperparameters)
+
+    def omitted(self) -> Mapping[str, Any]:
+        """The defaults of the function's own parameters."""
+        return defaults_of(self.function)
 
     @property
     def hyperparameters(self) -> Mapping[str, Domain | ModelSpace]:

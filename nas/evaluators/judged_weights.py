@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 from nas._compat.lightning_families import family_of
 from nas._compat.torch_internals import inside_compiled, is_compiled
-from nas.protocols import copy_weights, write_weights
+from nas.protocols import copy_weights, forget_weights, write_weights
 
 _WHOLE = ("SingleDeviceStrategy", "DDPStrategy")
 """Strategies under which a device has the whole model."""
@@ -104,6 +105,15 @@ def judged_weights(model: nn.Module, module: LightningModule, folder: Path | Non
     inner = inside_compiled(model)
     names = [name for name, part in module.named_modules() if part is inner]
     return [JudgedWeights(names[0], folder)] if names and folder is not None else []
+
+
+def clear(directory: Path | None) -> None:
+    """Removes what the same trial left when it was killed."""
+    if directory is not None and directory.exists():
+        forget_weights(directory)
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        for path in directory.glob("events.out.tfevents.*"):
+            path.unlink()
 
 
 def _is_compiled(model: nn.Module, module: LightningModule) -> bool:

@@ -14,7 +14,7 @@ from nas.checks import check_word
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.evaluators.data import Part, Source
-from nas.evaluators.settings import Settings
+from nas.evaluators.settings import Settings, defaults_of
 from nas.evaluators.training import TRAINER_ARGUMENTS, TrainingEvaluator, check_trainer_arguments
 from nas.protocols import Direction, usual_direction
 
@@ -92,6 +92,11 @@ class LightningEvaluator(TrainingEvaluator):
         values = arguments if batch_size is None else {"batch_size": batch_size, **arguments}
         theirs = [factory] if isinstance(factory, type) else []
         super().__init__(train, validation, Settings(values), executions=executions, folds=folds, theirs=theirs)
+
+    def omitted(self) -> Mapping[str, Any]:
+        """The defaults of the factory's parameters too, save those that are the Trainer's as well."""
+        factory = {name: value for name, value in defaults_of(self._factory).items() if name not in TRAINER_ARGUMENTS}
+        return {**super().omitted(), **factory}
 
     @property
     def metric(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
 
 from nas.domains import Answer, Categorical, Domain
@@ -80,3 +81,12 @@ class Settings:
             mine = {label: answer for label, answer in answers.items() if label in space.search_space.domains}
             found[name] = space.build(space.complete(mine))
         return found
+
+
+def defaults_of(function: Callable[..., object]) -> dict[str, Any]:
+    """What parameters of a function are that are left out; nothing where it does not say."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # Some built-in functions have no signature to look at.
+        return {}
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}

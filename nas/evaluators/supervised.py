@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
@@ -16,10 +16,9 @@ from nas.checks import check_number
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Part, Source
+from nas.evaluators.measures import Accuracy, Criterion, MetricLike, squared_error
 from nas.evaluators.settings import Settings
 from nas.evaluators.supervised_module import (
-    Criterion,
-    MetricLike,
     Supervised,
     SupervisedModule,
     bound_optimizer,
@@ -104,6 +103,10 @@ class SupervisedEvaluator(TrainingEvaluator):
 class Classification(SupervisedEvaluator):
     """Trains a classifier and measures its accuracy.
 
+    The accuracy is that of classes, of two classes by one score, of one-hot or soft targets by the highest share, and
+    of targets with any number of labels by each label (a score above 0 says that it applies). What the criterion
+    ignores (`ignore_index`) does not count.
+
     Any argument but the data, the metrics and the numbers of runs may be a domain (`Categorical`, `Integer`, `Real`);
     it joins the sample under its keyword. For objects (criterion, optimizer, scheduler) a dict name -> object stands
     for the choice among the names.
@@ -173,7 +176,7 @@ class Classification(SupervisedEvaluator):
                 "scheduler": scheduler,
                 "auxiliary_weight": auxiliary_weight,
             },
-            metrics={"accuracy": accuracy} if metrics is None else metrics,
+            metrics={"accuracy": Accuracy()} if metrics is None else metrics,
             executions=executions,
             folds=folds,
             trainer=trainer,
@@ -239,19 +242,6 @@ class Regression(SupervisedEvaluator):
     def match_shapes(self) -> bool:
         """Yes: (batch, 1) less (batch,) would be (batch, batch)."""
         return True
-
-
-def accuracy(scores: Tensor, target: Tensor) -> Tensor:
-    """The share of right answers: scores (batch, classes, ...), or (batch,) or (batch, 1) for one of two classes."""
-    if scores.ndim == 1 or (scores.shape[1] == 1 and scores.numel() == target.numel()):
-        return ((scores > 0).reshape(target.shape) == (target > 0.5)).float().mean()
-    labels = target.argmax(1) if target.shape == scores.shape else target
-    return (scores.argmax(1) == labels).float().mean()
-
-
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """The mean of the squared differences."""
-    return nn.functional.mse_loss(prediction.float(), target.float())
 
 
 def _made(criterion: Any) -> Criterion:

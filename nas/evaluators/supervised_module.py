@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
-import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,42 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from nas.errors import NasTypeError, NasValueError, explain
-
-Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(prediction, target) -> the mean loss of a batch; a loss module of torch, say."""
-MetricLike: TypeAlias = Metric | Callable[[Tensor, Tensor], Tensor]
-"""A torchmetrics Metric, or a function (prediction, target) -> a mean, or one number for each sample."""
-
-
-@final
-class MeanOf(Metric):
-    """The mean of a function over all samples of an epoch, on all devices.
-
-    Args:
-        function: (prediction, target) -> one number for each sample, or the mean over those it was given.
-    """
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Adds a batch."""
-        values = torch.as_tensor(self.function(prediction, target))
-        # Not in place: Lightning validates in inference mode, a loop of one's own may not.
-        self.total = self.total + values.float().mean() * len(target)
-        self.count = self.count + len(target)
-
-    def compute(self) -> Tensor:
-        """The mean."""
-        return self.total / self.count
-
+from nas.evaluators.measures import Accuracy, Criterion, MeanOf, MetricLike, ignored_by
 
 if TYPE_CHECKING:
     _Base: TypeAlias = LightningModule
@@ -81,8 +45,13 @@ class Supervised(_Base):
         self.model = model
         self.criterion: Criterion = copy.deepcopy(criterion)
         self.metric_names = (*metrics, "loss")
-        functions = (*metrics.values(), self.criterion)
-        self.metrics = nn.ModuleList(copy.deepcopy(m) if isinstance(m, Metric) else MeanOf(m) for m in functions)
+        ignored = ignored_by(criterion)
+        loss = MeanOf(self.criterion, ignored)
+        made = [copy.deepcopy(m) if isinstance(m, Metric) else MeanOf(m) for m in metrics.values()]
+        self.metrics = nn.ModuleList([*made, loss])
+        for metric in made:
+            if isinstance(metric, Accuracy):
+                metric.ignored = ignored
         self._optimizer, self._scheduler, self._match_shapes = optimizer, scheduler, match_shapes
         self._auxiliary_weight = auxiliary_weight
 
@@ -149,6 +118,14 @@ class Supervised(_Base):
                 )
             )
         *inputs, target = batch
+        if all(isinstance(part, list | tuple | Mapping) for part in batch):
+            raise NasTypeError(
+                explain(
+                    "a batch must be (inputs..., target), and this is one of several loaders together",
+                    got=[type(part).__name__ for part in batch],
+                    mend="train on one loader, or write a LightningModule for LightningEvaluator",
+                )
+            )
         said = self(*inputs)
         predictions = [part for part in said if part is not None] if isinstance(said, tuple) else [said]
         return [self._matched(prediction, target) for prediction in predictions], target

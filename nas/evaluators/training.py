@@ -6,7 +6,6 @@ import copy
 import inspect
 import os
 import pickle
-import shutil
 import signal
 import statistics
 import threading
@@ -27,15 +26,16 @@ from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.data_modules import Wrap
-from nas.evaluators.judged_weights import judged_weights
-from nas.evaluators.settings import Settings
-from nas.evaluators.trial_callback import TrialCallback, metric_of, relayed, silenced
-from nas.protocols import Evaluator, Job, forget_weights
+from nas.evaluators.judged_weights import clear, judged_weights
+from nas.evaluators.settings import Settings, defaults_of
+from nas.evaluators.trial_callback import TrialCallback, logged, metric_of, relayed, silenced
+from nas.protocols import Evaluator, Job
 from nas.random_state import seeded
 from nas.space import ModelSpace
 
 TRAINER_ARGUMENTS = frozenset(inspect.signature(Trainer).parameters)
 BATCH_SIZE = 32
+_SHOWING = ("ProgressBar", "ModelSummary", "LearningRateMonitor", "DeviceStatsMonitor")
 
 
 class TrainingEvaluator(Evaluator):
@@ -74,6 +74,31 @@ class TrainingEvaluator(Evaluator):
         self._data = Data(train, validation, batch_size=given is not None, folds=folds)
         self._theirs = [*theirs, *_parts(settings.fixed)]
         family_of(train, *self._theirs)
+
+    may_change = frozenset(
+        {
+            *("accelerator", "devices", "num_nodes", "strategy", "logger", "log_every_n_steps", "default_root_dir"),
+            *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "num_sanity_val_steps"),
+            *("profiler", "benchmark", "detect_anomaly", "model_registry", "enable_autolog_hparams"),
+        }
+    )
+    """Where, how fast and with how many words models are trained."""
+
+    def omitted(self) -> Mapping[str, Any]:
+        """The Trainer's arguments that are others here where they are left out, and the size of batches."""
+        return {**_defaults(dict(self._settings.fixed), None), "batch_size": BATCH_SIZE}
+
+    def decisive(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All but where and how fast, callbacks that only show something, and what the Trainer does anyhow."""
+        usual = {name: value for name, value in defaults_of(Trainer).items() if name not in self.omitted()}
+        changed = {name: value for name, value in arguments.items() if name not in usual or usual[name] != value}
+        found = super().decisive(changed)
+        given = found.pop("callbacks", None)
+        callbacks = given if isinstance(given, list | tuple) else [given]
+        family = family_of(*callbacks)
+        shown = tuple(family.get(f"callbacks.{name}") for name in _SHOWING)
+        kept = [callback for callback in callbacks if callback is not None and not isinstance(callback, shown)]
+        return {**found, **({"callbacks": kept} if kept else {})}
 
     @property
     @abstractmethod
@@ -185,7 +210,9 @@ class TrainingEvaluator(Evaluator):
             given = copy.deepcopy(given) | dict(changed or {})  # what a Trainer has used remembers it
             theirs = given.pop("callbacks", None) or []
             own = theirs if isinstance(theirs, list | tuple) else [theirs]
-            defaults = _defaults(given, directory, family)
+            defaults = _defaults(given, directory)
+            if given.get("logger") in (None, True):
+                given["logger"] = _logger(directory, family)
             if any(isinstance(callback, family.get("callbacks.Checkpoint")) for callback in own):
                 defaults["enable_checkpointing"] = True
             members = [family.as_callback(callback) for callback in callbacks]
@@ -234,7 +261,7 @@ class TrainingEvaluator(Evaluator):
             directory = current.directory
             if directory is not None and total > 1:
                 directory = directory / f"run-{number}"
-            _clear(directory)
+            clear(directory)
             kept = judged_weights(model, module, directory if self.keeps_weights else None)
             trainer = self.trainer(directory=directory, callbacks=[follow, *kept], family=family, **answers)
             try:
@@ -242,7 +269,7 @@ class TrainingEvaluator(Evaluator):
             finally:
                 data.trainer = None  # A data module outlives the trial, which should not live on in it.
             first = metric_of(trainer, self.metric)
-            found = {self.metric: first} | {name: float(value) for name, value in trainer.callback_metrics.items()}
+            found = {self.metric: first} | logged(trainer)
         if current is not job:
             current.release()
         return found
@@ -270,8 +297,8 @@ def check_trainer_arguments(arguments: Mapping[str, object], evaluator: str, *, 
         )
 
 
-def _defaults(given: dict[str, Any], directory: Path | None, family: Family) -> dict[str, Any]:
-    """The Trainer's arguments where the user does not say; settles `strategy` and `logger` in what is given."""
+def _defaults(given: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+    """The Trainer's arguments where the user does not say; settles `strategy` in what is given."""
     found: dict[str, Any] = {
         "devices": 1,
         "enable_progress_bar": False,
@@ -280,7 +307,7 @@ def _defaults(given: dict[str, Any], directory: Path | None, family: Family) -> 
         "enable_checkpointing": directory is not None and not given.get("fast_dev_run"),
         "default_root_dir": directory,
     }
-    if not given.keys() & {"max_epochs", "max_steps", "max_time"}:
+    if "max_epochs" not in given and given.get("max_steps", -1) == -1 and given.get("max_time") is None:
         found["max_epochs"] = 10
     if given.get("devices", 1) not in (1, "1", [0]):
         found["strategy"] = "ddp_spawn"
@@ -288,8 +315,6 @@ def _defaults(given: dict[str, Any], directory: Path | None, family: Family) -> 
     if isinstance(strategy, str) and (strategy == "ddp" or strategy.startswith("ddp_find_")):
         # Plain "ddp" starts the script anew for each device; in a search that would be a second search.
         given["strategy"] = strategy.replace("ddp", "ddp_spawn", 1)
-    if given.get("logger") in (None, True):
-        given["logger"] = _logger(directory, family)
     return found
 
 
@@ -305,15 +330,6 @@ def _logger(directory: Path | None, family: Family) -> Any:
     if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
         return family.get("loggers.CSVLogger")(directory, name="", version="")
     return family.get("loggers.TensorBoardLogger")(directory, name="", version="", default_hp_metric=False)
-
-
-def _clear(directory: Path | None) -> None:
-    """Removes what the same trial left when it was killed."""
-    if directory is not None and directory.exists():
-        forget_weights(directory)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-        for path in directory.glob("events.out.tfevents.*"):
-            path.unlink()
 
 
 def _train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -76,9 +77,12 @@ class TrialCallback(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reports; the sanity check before the first epoch only says whether the metric is there."""
-        value = metric_of(trainer, self.metric)
         if trainer.sanity_checking:
+            # Of several loaders Lightning does not say what the sanity check has logged.
+            if len(trainer.num_sanity_val_batches) == 1:
+                metric_of(trainer, self.metric)
             return
+        value = metric_of(trainer, self.metric)
         if not math.isfinite(value):
             raise NasValueError(
                 explain(f"the metric {self.metric!r} must be finite", got=value, where=f"epoch {trainer.current_epoch}")
@@ -113,11 +117,26 @@ class TrialCallback(Callback):
             )
 
     def _record(self, trainer: Trainer) -> None:
-        reached = {f"hp/{name}": float(value) for name, value in trainer.callback_metrics.items()}
+        reached = {f"hp/{name}": value for name, value in logged(trainer).items()}
         board: type = family_of(trainer).get("loggers.TensorBoardLogger")
         for logger in trainer.loggers:
             if isinstance(logger, board) and reached:
                 logger.log_hyperparams(self.sample, reached)
+
+
+def logged(trainer: Trainer) -> dict[str, float]:
+    """What has been logged, by name.
+
+    Of several validation loaders Lightning logs `NAME/dataloader_idx_0`, `NAME/dataloader_idx_1`, ...; their mean is
+    there too, as NAME.
+    """
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    several: dict[str, list[float]] = {}
+    for name, value in found.items():
+        plain, separator, _ = name.rpartition("/dataloader_idx_")
+        if separator:
+            several.setdefault(plain, []).append(value)
+    return {name: statistics.fmean(values) for name, values in several.items()} | found
 
 
 def metric_of(trainer: Trainer, name: str) -> float:
@@ -126,7 +145,7 @@ def metric_of(trainer: Trainer, name: str) -> float:
     Raises:
         NasValueError: there is none of this name.
     """
-    found = trainer.callback_metrics
+    found = logged(trainer)
     if name not in found:
         raise NasValueError(
             explain(
@@ -134,7 +153,7 @@ def metric_of(trainer: Trainer, name: str) -> float:
                 mend="log it in validation_step by self.log(name, value), and let the Trainer validate",
             )
         )
-    return float(found[name])
+    return found[name]
 
 
 def silence() -> None:

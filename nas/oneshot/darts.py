@@ -55,8 +55,19 @@ def split_settings(settings: ArchitectureSettings, **defaults: Any) -> tuple[Arc
     return ArchitectureSteps(**own), rest
 
 
+class DifferentiableStrategy(SupernetStrategy):
+    """What strategies have in common whose architecture parameters are optimised in steps."""
+
+    _steps: ArchitectureSteps
+
+    @final
+    def omitted(self) -> dict[str, Any]:
+        """The settings of the steps that are left out too."""
+        return {**super().omitted(), **{field.name: getattr(self._steps, field.name) for field in fields(self._steps)}}
+
+
 @final
-class DARTS(SupernetStrategy):
+class DARTS(DifferentiableStrategy):
     """Differentiable architecture search (Liu et al. 2019, arXiv 1806.09055).
 
     Every choice is a mixture weighted by the softmax of architecture parameters. In each step these take a step on a
@@ -93,7 +104,7 @@ class DARTS(SupernetStrategy):
 
 
 @final
-class GumbelDARTS(SupernetStrategy):
+class GumbelDARTS(DifferentiableStrategy):
     """DARTS whose mixtures are drawn, by the Gumbel softmax (SNAS, arXiv 1812.09926); or one candidate each (GDAS).
 
     Args:
@@ -128,7 +139,7 @@ class GumbelDARTS(SupernetStrategy):
 
 
 @final
-class PCDARTS(SupernetStrategy):
+class PCDARTS(DifferentiableStrategy):
     """DARTS on a part of the channels, with normalised edges (Xu et al. 2020, arXiv 1907.05737).
 
     For cells: each operation sees 1/K of the channels, the others pass by; the edges of a node have weights of their
@@ -161,7 +172,7 @@ class PCDARTS(SupernetStrategy):
 
 
 @final
-class ProxylessNAS(SupernetStrategy):
+class ProxylessNAS(DifferentiableStrategy):
     """Binarised paths (Cai et al. 2019, arXiv 1812.00332): as much memory as one architecture, and no proxy.
 
     The weights are trained on paths drawn from the architecture's probabilities; the architecture by the gradient of

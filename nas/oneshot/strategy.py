@@ -57,6 +57,18 @@ class SupernetStrategy(OneShotStrategy):
         self._ranking: Ranking | None = None
         self._training: Training | None = None
 
+    may_change = frozenset({"epochs", "candidates", "checkpoint_every"})
+
+    def omitted(self) -> dict[str, Any]:
+        """What the settings are that are left out."""
+        return {"recalibration": 20}
+
+    @property
+    @final
+    def evaluator_may_change(self) -> frozenset[str]:
+        """How long the supernet is trained: a search is gone on with for more epochs."""
+        return frozenset({"max_epochs", "max_steps", "max_time"})
+
     @final
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._settings.items())})"

@@ -14,6 +14,7 @@ from nas.protocols.evaluation import (
 )
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
+from nas.protocols.remembered import Remembers, arguments_of
 from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
 from nas.protocols.strategy import OneShotStrategy, Strategy, Task, check_single
 from nas.protocols.trained_weights import (
@@ -39,6 +40,7 @@ __all__ = [
     "OneShotStrategy",
     "OneShotTask",
     "Patience",
+    "Remembers",
     "SharedTraining",
     "Strategy",
     "SuccessiveHalving",
@@ -46,6 +48,7 @@ __all__ = [
     "Trial",
     "TrialState",
     "TrialTimeout",
+    "arguments_of",
     "as_metrics",
     "as_number",
     "check_single",

@@ -22,6 +22,7 @@ from nas.checks import check_int
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
 from nas.protocols.objectives import Direction
+from nas.protocols.remembered import Remembers
 from nas.protocols.trained_weights import copy_weights, write_weights
 from nas.random_state import derive_seed
 from nas.space import ModelSpace
@@ -31,7 +32,7 @@ class TrialTimeout(NasError):  # noqa: N818 - names the situation
     """Raised inside an evaluator when the trial has run longer than `max_trial_time`."""
 
 
-class Evaluator(ABC):
+class Evaluator(Remembers, ABC):
     """Says what a sample is worth.
 
     Example:

@@ -102,6 +102,11 @@ class SharedTraining(ABC):
         """Whether the order in which the samples are proposed is their ranking, whatever the trials' values are."""
         return True
 
+    @property
+    def evaluator_may_change(self) -> frozenset[str]:
+        """Arguments of the evaluator under others of which a training may be gone on with: how long it takes, say."""
+        return frozenset()
+
     @abstractmethod
     def refuse(self, arguments: ExperimentArguments) -> None:
         """Raises a NasError where an argument of the experiment cannot serve, before anything is written or trained."""

@@ -10,6 +10,7 @@ from typing import final
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.protocols.objectives import Direction, losses
+from nas.protocols.remembered import Remembers
 from nas.protocols.shared_training import SharedTraining
 from nas.protocols.trial import Trial
 from nas.space import SearchSpace
@@ -38,7 +39,7 @@ class Task:
         return () if trial.values is None else losses(trial.values, self.directions)
 
 
-class Strategy(ABC):
+class Strategy(Remembers, ABC):
     """Proposes samples and learns from trials.
 
     A strategy holds no durable state: `start` forgets everything, and after a restart the experiment tells it all

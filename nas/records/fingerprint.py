@@ -12,9 +12,12 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType
 from typing import Any, final
+
+from nas.protocols import Remembers, arguments_of
 
 VERSION = "Python"
 """The entry that says which Python the digests are of: another one compiles the same code to something else."""
@@ -62,6 +65,10 @@ def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
     return lines
 
 
+_MOST = 32
+"""Entries of a table that are looked at; a benchmark has hundreds of thousands."""
+
+
 @final
 class _Reader:
     def __init__(self) -> None:
@@ -89,9 +96,24 @@ class _Reader:
             self._read_function(thing)
         elif isinstance(thing, type):
             self._read_class(thing)
+        elif isinstance(thing, Remembers):
+            self._read_class(type(thing))
+            for value in arguments_of(thing).values():
+                self._read_parts(value)
         elif not inspect.ismodule(thing) and not inspect.isbuiltin(thing):
             self._read_class(type(thing))
             self._read_settings(thing)
+
+    def _read_parts(self, value: object) -> None:
+        """The code of an argument, or of what is in a list or dict of them; its settings are not a matter of code."""
+        if isinstance(value, Mapping | list | tuple):
+            parts = value.values() if isinstance(value, Mapping) else value
+            for part in islice(parts, _MOST):
+                self._read_parts(part)
+        elif isinstance(value, FunctionType | type | functools.partial | MethodType | Remembers):
+            self.read(value)
+        elif not inspect.ismodule(value) and not inspect.isbuiltin(value):
+            self._read_class(type(value))
 
     def _read_function(self, function: FunctionType) -> None:
         inner = inspect.unwrap(function)
@@ -188,6 +210,11 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+
+
+def is_users_class(cls: type) -> bool:
+    """Whether a class is neither installed nor of this package."""
+    return _is_users(_file_of(cls))
 
 
 def _file_of(cls: type) -> str:

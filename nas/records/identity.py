@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, Objectives, Strategy
-from nas.records.fingerprint import changed_code, fingerprint
+from nas.records.fingerprint import VERSION, changed_code, fingerprint
+from nas.records.parameters import DATA, changed_parameters, of_data, parameters
 from nas.space import ModelSpace
 
 
@@ -28,6 +30,10 @@ def describe_experiment(
         "seed": seed,
         "repeats": repeats,
         "code": fingerprint(space.program.source, *space.mutators, evaluator, strategy),
+        "parameters": {
+            "strategy": parameters(strategy),
+            "evaluator": parameters(evaluator, free=frozenset() if shared is None else shared.evaluator_may_change),
+        },
         **({"ranked": True} if shared is not None and shared.ranks else {}),
     }
 
@@ -54,15 +60,14 @@ def refuse_differences(
     changes: list[str] = []
     for key in dict.fromkeys([*now, *(["constraint"] if "constraint" in ledger else [])]):
         # As text, for the order counts too: that of the objectives is the order of `Trial.values`.
-        if key not in ("space", "code") and json.dumps(ledger.get(key)) != json.dumps(now.get(key)):
+        if key not in ("space", "code", "parameters") and json.dumps(ledger.get(key)) != json.dumps(now.get(key)):
             line = f"{key}: {ledger.get(key)!r} then, {now.get(key)!r} now"
             (fixed if key in _FIXED else changes).append(line)
     then, new = ledger.get("space", {}), now["space"]
     for label in dict.fromkeys([*then, *new]):
         if then.get(label) != new.get(label):
             changes.append(f"label {label!r}: {then.get(label, 'absent')} then, {new.get(label, 'absent')} now")
-    if "code" in ledger:
-        changes += changed_code(ledger["code"], now["code"])
+    changes += _changed_making(ledger, now)
     if fixed or (changes and not accept):
         lines = "\n".join(f"  - {line}" for line in (*fixed, *changes))
         way = "" if fixed else ", or go on all the same by accept_changes=True (nas resume --accept-changes)"
@@ -73,6 +78,27 @@ def refuse_differences(
             )
         )
     return changes
+
+
+def _changed_making(ledger: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs in the code, and in the arguments of strategy and evaluator."""
+    code, known = ledger.get("code"), ledger.get("parameters")
+    if known is None:
+        # Written before arguments were remembered: some were among the code, and less code was followed.
+        then = {name: digest for name, digest in (code or {}).items() if not name.startswith("setting ")}
+        return changed_code(then, {name: digest for name, digest in now["code"].items() if name in then})
+    lines = [] if code is None else changed_code(code, now["code"])
+    for part, then in known.items():
+        if part == "strategy" and ledger.get("strategy") != now.get("strategy"):
+            continue  # It is another one, and that is said.
+        # Where code has changed that is said already, and digests of another Python's code tell nothing.
+        digests = not lines and (code or {}).get(VERSION) == now["code"].get(VERSION)
+        for line in changed_parameters(then, now["parameters"][part], digests=digests):
+            if of_data(line):
+                warnings.warn(f"the search is gone on with on other data: {line.removesuffix(DATA)}", stacklevel=2)
+            else:
+                lines.append(line)
+    return lines
 
 
 def amend(ledger: Mapping[str, Any], now: Mapping[str, Any], changes: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from nas import Job
-from nas.evaluators import LightningEvaluator
+from nas.evaluators import Classification, LightningEvaluator
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says of torch, and of small data
 
@@ -268,6 +268,113 @@ def test_several_training_loaders_keep_their_form_and_have_orders_of_their_own()
         inner = made.iterables if isinstance(made, CombinedLoader) else made
         assert inner["a"] is not dicts["a"]
         assert _order(inner["a"]) != _order(inner["b"][0])
+
+
+class Validates(Fit):
+    """Logs the mean of the inputs, which differs from loader to loader."""
+
+    add_index = True
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:  # type: ignore[override]
+        name = "val_acc" if self.add_index else f"val_acc_{dataloader_idx}"
+        self.log(name, batch[0].mean(), add_dataloader_idx=self.add_index)
+
+
+class Apart(Validates):
+    add_index = False
+
+
+HALVES = [TensorDataset(torch.zeros(8, 1), torch.zeros(8, 1)), TensorDataset(torch.ones(4, 1), torch.ones(4, 1))]
+
+
+class TwoValidations(LightningDataModule):
+    def train_dataloader(self) -> Any:
+        return DataLoader(DATA, 8)
+
+    def val_dataloader(self) -> Any:
+        return [DataLoader(half, 4) for half in HALVES]
+
+
+@pytest.mark.parametrize(
+    ("metric", "module", "value"),
+    [
+        ("val_acc", Validates, 0.5),
+        ("val_acc/dataloader_idx_0", Validates, 0.0),
+        ("val_acc/dataloader_idx_1", Validates, 1.0),
+        ("val_acc_1", Apart, 1.0),
+    ],
+)
+def test_several_validation_loaders_have_a_metric_each_and_a_mean(
+    metric: str, module: type[LightningModule], value: float
+) -> None:
+    for data in (
+        [TwoValidations()],
+        [DataLoader(DATA, 8), [DataLoader(half, 4) for half in HALVES]],
+        [DATA, {"a": HALVES[0], "b": HALVES[1]}],
+    ):
+        evaluator = LightningEvaluator(module, *data, metric=metric, max_epochs=2)
+        assert evaluator.direction == "maximize"
+        trial = job()
+        found = evaluator.evaluate(trial)
+        assert (next(iter(found)), found[metric], trial.reports) == (metric, value, {0: value, 1: value})
+        if module is Validates:
+            assert {f"val_acc{end}" for end in ("", "/dataloader_idx_0", "/dataloader_idx_1")} <= found.keys()
+
+
+def test_classification_pools_several_validation_loaders() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 2), torch.tensor([0, 1])
+    parts = [TensorDataset(torch.zeros(len(some), 1), some) for some in labels]
+
+    class Zero(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.tensor([5.0, 0.0]))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.bias.expand(len(inputs), 2)
+
+    for validation in (parts, {"a": parts[0], "b": parts[1]}, [DataLoader(part, 4) for part in parts]):
+        evaluator = Classification(parts[0], validation, learning_rate=0.0, max_epochs=1)
+        found = evaluator.evaluate(Job(number=0, sample={}, build=lambda sample, seed: (Zero(), sample)))
+        assert found["accuracy"] == pytest.approx(7 / 10)
+
+
+class Combines(Fit):
+    seen: list[str]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        Combines.seen.append("+".join(str(None if part is None else len(part[0])) for part in batch.values()))
+        return sum(Fit.training_step(self, part, batch_idx) for part in batch.values())  # type: ignore[return-value]
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val_loss", Fit.training_step(self, batch, batch_idx))
+
+
+def test_training_loaders_are_combined_as_lightning_does() -> None:
+    def both() -> Any:
+        return {"a": DataLoader(DATA, 8), "b": DataLoader(DATA, 12)}
+
+    ways: list[Any] = [(Several(both()),), (both(), DATA), (lambda: (both(), DATA),)]
+    for way in ways:
+        Combines.seen = []
+        LightningEvaluator(Combines, *way, metric="val_loss", max_epochs=1).evaluate(job())
+        assert Combines.seen == ["8+12", "8+12", "8+12"]
+
+
+def test_several_training_loaders_for_classification_are_answered_in_words() -> None:
+    parts = [TensorDataset(torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64))] * 2
+    with pytest.raises(TypeError, match="one of several loaders together"):
+        Classification(parts, parts[0], max_epochs=1).evaluate(job())
+    with pytest.raises(ValueError, match="folds need a dataset"):
+        Classification(parts, folds=2)
+    with pytest.raises(ValueError, match="must not be empty"):
+        Classification(parts, [parts[0], TensorDataset(torch.zeros(0, 1), torch.zeros(0))])
+
+
+def test_a_list_of_samples_is_one_dataset() -> None:
+    pairs = [(torch.zeros(1), torch.zeros(1))] * 4
+    evaluator = LightningEvaluator(Fit, pairs, pairs, metric="val_loss", max_epochs=1, batch_size=2)
+    assert len(evaluator.data().train_dataloader()) == 2
 
 
 SCRIPT = """

@@ -1,0 +1,91 @@
+"""What strategies and evaluators were made with: their arguments, remembered by their base classes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, ClassVar, final
+
+
+@final
+class _Given:
+    """The arguments of a constructor; a copy or a pickle of what they have made need not carry them along."""
+
+    def __init__(self, args: tuple[Any, ...] = (), keywords: Mapping[str, Any] | None = None) -> None:
+        self.args, self.keywords = args, keywords or {}
+
+    def __reduce__(self) -> tuple[type[_Given], tuple[()]]:
+        return _Given, ()
+
+    def __deepcopy__(self, memo: object) -> _Given:
+        return self
+
+
+class Remembers:
+    """Remembers the arguments of its construction, for whoever asks later whether it is made as it was before.
+
+    Any class below it does so by itself; what is set by hand later is not looked at.
+    """
+
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that decide no result: a search may be gone on with under others."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]  # it is called the same way
+
+    def omitted(self) -> Mapping[str, Any]:
+        """What arguments are that were left out or None, where the signature does not say: those of `**keywords`."""
+        return {}
+
+    def decisive(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the arguments that decide results: all but those that `may_change`."""
+        return {name: value for name, value in arguments.items() if name not in self.may_change}
+
+
+def arguments_of(thing: Remembers) -> dict[str, Any]:
+    """The arguments by name: positional ones too, and those that were left out by their defaults.
+
+    Example:
+        >>> class Wide(Remembers):
+        ...     def __init__(self, width, *, depth=3, **others):
+        ...         pass
+        ...     def omitted(self):
+        ...         return {"rate": 0.1}
+        >>> arguments_of(Wide(4, size=2))
+        {'width': 4, 'depth': 3, 'rate': 0.1, 'size': 2}
+    """
+    given: _Given | None = vars(thing).get(_KEPT_AS)
+    made: Any = thing
+    if given is None and is_dataclass(made):
+        found = {field.name: getattr(made, field.name) for field in fields(made) if field.init}
+        return {**thing.omitted(), **found}
+    given = given or _Given()
+    signature = inspect.signature(type(thing))
+    bound = signature.bind_partial(*given.args, **given.keywords)
+    bound.apply_defaults()
+    named: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            others = value
+        else:
+            named[name] = value
+    omitted = thing.omitted()
+    return {**named, **omitted, **{name: v for name, v in {**named, **others}.items() if v is not None}}
+
+
+_KEPT_AS = "_remembered_arguments"
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def remember(self: Any, *args: Any, **keywords: Any) -> None:
+        if _KEPT_AS not in vars(self):  # else a class below has remembered its own
+            object.__setattr__(self, _KEPT_AS, _Given(args, keywords))
+        init(self, *args, **keywords)
+
+    return remember
