@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nas.evaluators.supervised import Classification, Regression
     from nas.evaluators.supervised_module import SupervisedModule
     from nas.evaluators.training import TrainingEvaluator, interruptible
-    from nas.evaluators.trial_callback import silenced
+    from nas.evaluators.trial_callback import logged, silenced
 
 _LATE = {
     "Classification": "nas.evaluators.supervised",
@@ -24,6 +24,7 @@ _LATE = {
     "TrainingEvaluator": "nas.evaluators.training",
     "fresh": "nas.evaluators.data_modules",
     "interruptible": "nas.evaluators.training",
+    "logged": "nas.evaluators.trial_callback",
     "silenced": "nas.evaluators.trial_callback",
 }
 
@@ -41,6 +42,7 @@ __all__ = [
     "TrainingEvaluator",
     "fresh",
     "interruptible",
+    "logged",
     "read_nasbench101",
     "read_nasbench201",
     "read_nats_bench",

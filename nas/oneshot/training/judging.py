@@ -13,7 +13,7 @@ from torch import nn
 
 from nas._compat.lightning_families import Family, family_of
 from nas._compat.lightning_loops import ready_batches
-from nas.evaluators import TrainingEvaluator, interruptible, silenced
+from nas.evaluators import TrainingEvaluator, interruptible, logged, silenced
 from nas.example_inputs import Inputs, tensors_of
 from nas.oneshot.training.calls import network_calls
 from nas.oneshot.training.measures import recalibrate, without_lone
@@ -76,7 +76,7 @@ class Judging:
                 follow.begin(None, None)
         if keeping is not None and keeping.whole:
             self._kept = keeping
-        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return logged(trainer)
 
     def _trainer(self, family: Family, batches: int | None, gradients: bool) -> tuple[Trainer, _Follow]:
         """One for all candidates: it takes longer to make than a small network to be judged."""

@@ -13,7 +13,7 @@ from nas._compat.lightning_families import family_of
 from nas._compat.torch_internals import tree_leaves
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
-from nas.evaluators import TrainingEvaluator, interruptible, silenced
+from nas.evaluators import TrainingEvaluator, interruptible, logged, silenced
 from nas.example_inputs import Inputs
 from nas.oneshot.training.batches import Batches, Load
 from nas.oneshot.training.calls import network_calls
@@ -227,7 +227,7 @@ class _Follow(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses a metric that validation does not log; before training, where there is a sanity check."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = logged(trainer)
         if not trainer.sanity_checking or metrics:  # some log nothing in a sanity check
             self._steering.value(metrics)
 

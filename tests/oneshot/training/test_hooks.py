@@ -29,6 +29,8 @@ from nas.evaluators import Classification, LightningEvaluator, silenced
 from nas.oneshot import DARTS, ENAS, GumbelDARTS, ProxylessNAS, RandomOneShot
 from nas.strategies import Random
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`:UserWarning")
+
 SHORT: Any = {"candidates": 2, "recalibration": 2, "checkpoint_every": 3}
 QUIET: Any = {"accelerator": "cpu", "logger": False, "max_epochs": 2}
 ALGORITHMS: dict[str, Callable[..., Any]] = {
