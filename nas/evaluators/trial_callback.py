@@ -78,8 +78,8 @@ class TrialCallback(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reports; the sanity check before the first epoch only says whether the metric is there."""
         if trainer.sanity_checking:
-            # Of several loaders Lightning does not say what the sanity check has logged.
-            if len(trainer.num_sanity_val_batches) == 1:
+            # Some modules log nothing in it; and of several loaders Lightning does not say what was logged.
+            if logged(trainer):
                 metric_of(trainer, self.metric)
             return
         value = metric_of(trainer, self.metric)

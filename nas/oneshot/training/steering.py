@@ -258,7 +258,9 @@ class Steering(Callback):
         self._validation = None
         if self.learner.needs_validation:
             seed = derive_seed(derive_seed(self._seed, self.current_epoch), 1)
-            self._validation = itertools.islice(self._raw_validation(seed), self.position, None)
+            devices, rank = self._fit.world_size, self._fit.global_rank
+            raw = self._raw_validation(seed)
+            self._validation = itertools.islice(raw, self.position * devices + rank, None, devices)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The learner's part of a step: it comes before that of the module."""

@@ -272,14 +272,20 @@ def test_the_curvature_is_measured_and_shown(tmp_path: Path) -> None:
     assert all("curvature" in seen for seen in Curves.seen[1:2])
 
 
-def test_paths_without_weights_are_trained_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scaled", [False, True])
+def test_paths_without_weights_are_trained_too(scaled: bool, tmp_path: Path) -> None:
+    """Nothing has a gradient in a step of such a path, which a scaler of losses must bear."""
+
     def space() -> nn.Module:
         return LayerChoice({"none": nn.Identity, "linear": lambda: nn.Linear(3, 3)}, label="kind")
 
     inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     pairs = TensorDataset(inputs, inputs.argmax(1))
-    for make in (RandomOneShot, lambda **s: GumbelDARTS(hard=True, **s)):
-        evaluator = Classification(pairs, pairs, batch_size=8, accelerator="cpu", logger=False)
+    plugin = MixedPrecision("bf16-mixed", "cpu")
+    plugin.scaler = torch.amp.GradScaler("cpu")
+    for make in (RandomOneShot, lambda **s: GumbelDARTS(hard=True, **s), ENAS):
+        given = {"plugins": [plugin]} if scaled else {}
+        evaluator = Classification(pairs, pairs, batch_size=8, accelerator="cpu", logger=False, **given)
         searched = experiment(tmp_path / str(make), make(**SHORT), evaluator, space=space)
         searched.run(progress="silent")
         assert searched.best_trial.sample == {"kind": "none"}
