@@ -25,7 +25,7 @@ from nas.protocols.trained_weights import (
     weights_of_runs,
     write_weights,
 )
-from nas.protocols.trial import Trial, TrialState
+from nas.protocols.trial import Trial, TrialState, comparable
 
 __all__ = [
     "Direction",
@@ -49,6 +49,7 @@ __all__ = [
     "as_metrics",
     "as_number",
     "check_single",
+    "comparable",
     "copy_weights",
     "crowding",
     "evaluating",
