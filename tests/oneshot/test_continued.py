@@ -119,16 +119,44 @@ def _killed(folder: Path, where: str) -> None:
     searched.run(progress="silent")
 
 
-@pytest.mark.parametrize("where", ["judged.jsonl", pytest.param("trials/4/.sample.json", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["judged.jsonl", "trials/4/.sample.json"])
 def test_a_kill_in_the_second_ranking_changes_nothing(where: str, tmp_path: Path) -> None:
     search(tmp_path / "killed", 1).run(progress="silent")
     command = [sys.executable, __file__, str(tmp_path / "killed"), where]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == -signal.SIGKILL, process.stderr
-    survivor = search(tmp_path / "killed", 8)
+    _assert_as_uninterrupted(tmp_path)
+
+
+@pytest.mark.parametrize("judged", [5 + 2, 5 + 5])
+def test_an_interrupt_in_the_second_ranking_changes_nothing(
+    judged: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two of five are judged; and when all are ranked, in the first trial."""
+    search(tmp_path / "killed", 1).run(progress="silent")
+    broken = search(tmp_path / "killed", 8)
+    kind = type(broken.evaluator.module(nn.Linear(1, 1)))  # type: ignore[attr-defined]  # it is a Classification
+    step, lines = kind.validation_step, broken.path / "supernet/judged.jsonl"
+
+    def interrupt(*arguments: Any) -> Any:
+        if len(lines.read_text().splitlines()) == judged:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "validation_step", interrupt)
+        broken.run(progress="silent")
+    assert broken.ending.startswith("interrupted")
+    assert len(broken.trials) == (3 if judged == 7 else 4)
+    _assert_as_uninterrupted(tmp_path)
+
+
+def _assert_as_uninterrupted(folder: Path) -> None:
+    survivor = search(folder / "killed", 8)
     survivor.run(progress="silent")
-    search(tmp_path / "whole", 1).run(progress="silent")
-    whole = search(tmp_path / "whole", 8)
+    search(folder / "whole", 1).run(progress="silent")
+    whole = search(folder / "whole", 8)
     whole.run(progress="silent")
     for one, other in zip(survivor.trials, whole.trials, strict=True):
         assert (one.sample, one.metrics, one.state) == (other.sample, other.metrics, other.state)

@@ -1,6 +1,7 @@
 """What was judged is not judged again, also after a kill; how far a ranking is, is said now and then."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def test_a_ranking_is_bounded_and_told(
     assert measured[-2:] == [12, 12]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ranking")]
     assert line.startswith(("ranking: 4 of 4 paths, best 0", "ranking: 3 of 3 paths, best 0"))
-    assert "in 0 s" in line or "in 1 s" in line
+    assert re.search(r", in \d+ s$", line)
     assert all(trial.value is not None and trial.value > 0 for trial in searched.trials)
 
 
