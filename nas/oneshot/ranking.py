@@ -74,6 +74,10 @@ class Passes:
         return (self.validation if batches is None else min(batches, self.validation)) + self.recalibration(batches)
 
 
+class TimeUp(Exception):  # noqa: N818 - it is no error
+    """The time of the run is up; what was judged is written."""
+
+
 @final
 class Judged:
     """A judge that remembers, also after a kill: a line for each judgement, a torn last one left out.
@@ -85,6 +89,11 @@ class Judged:
         passes: what a judgement runs.
         most: batches of validation data of a whole judgement; all of them where None.
         progress: is told of each judgement.
+        deadline: of `time.monotonic()`; None for none.
+
+    Raises:
+        TimeUp: from a judgement that is to begin after the deadline; one is made all the same, so that a search of
+            many short runs comes to its end.
     """
 
     def __init__(
@@ -96,9 +105,11 @@ class Judged:
         passes: Passes,
         most: int | None = None,
         progress: RankingProgress | None = None,
+        deadline: float | None = None,
     ) -> None:
         self._path, self._steps, self._judge = path, steps, judge
-        self._passes, self._most, self._progress = passes, most, progress
+        self._passes, self._most, self._progress, self._deadline = passes, most, progress, deadline
+        self._is_first = True
         self._known: dict[tuple[str, int | None], float] = {}
         whole = []
         for line in path.read_text().splitlines() if path.exists() else []:
@@ -133,6 +144,9 @@ class Judged:
         key = sample_key(sample), self._most if batches is None else batches
         new = key not in self._known
         if new:
+            if self._deadline is not None and not self._is_first and time.monotonic() > self._deadline:
+                raise TimeUp
+            self._is_first = False
             value = self._judge(sample, key[1])
             self._known[key] = -math.inf if math.isnan(value) else value
             row = {"steps": self._steps, "sample": key[0], "value": self._known[key]}

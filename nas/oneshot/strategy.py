@@ -14,7 +14,7 @@ from nas.domains import Sample, sample_key
 from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.evaluators import TrainingEvaluator
 from nas.example_inputs import Inputs
-from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress
+from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.oneshot.training import Learner, Training
 from nas.oneshot.trust import TrustReport, trust_report
 from nas.protocols import Evaluator, ExperimentArguments, Job, OneShotStrategy, OneShotTask, Task, Trial
@@ -144,6 +144,7 @@ class SupernetStrategy(OneShotStrategy):
     @final
     def search(self, task: OneShotTask) -> Evaluator | None:
         """Trains the supernet, or goes on, or finds that it is trained; ranks its subnets."""
+        self._ranking = None
         training = self._begin(task)
         if not training.finished:
             training.fit()
@@ -151,19 +152,8 @@ class SupernetStrategy(OneShotStrategy):
                 return None
         wanted = self._settings.get("candidates", 10)
         ranking = Ranking(task.directory / "ranking.json", training.steps, wanted)
-        if ranking.samples is None:
-            self._passes = self._passes_of(training)
-            progress = RankingProgress(task.note, sign=1 if task.direction == "maximize" else -1)
-            judged = Judged(
-                task.directory / "judged.jsonl",
-                training.steps,
-                self._judge,
-                passes=self._passes,
-                most=self._settings.get("judge_batches"),
-                progress=progress,
-            )
-            ranking.write(training.learner.rank(wanted, judged))
-            progress.end()
+        if ranking.samples is None and not self._rank_subnets(task, training, ranking, wanted):
+            return None
         self._ranking = ranking
         return _Subnets(self._evaluate)
 
@@ -196,6 +186,27 @@ class SupernetStrategy(OneShotStrategy):
         return trust_report(self._trained, self._judge, self._judge_untrained, trials, k=k, **options)
 
     # Inside.
+
+    def _rank_subnets(self, task: OneShotTask, training: Training, ranking: Ranking, wanted: int) -> bool:
+        """Ranks the subnets; whether the time sufficed."""
+        self._passes = self._passes_of(training)
+        progress = RankingProgress(task.note, sign=1 if task.direction == "maximize" else -1)
+        judged = Judged(
+            task.directory / "judged.jsonl",
+            training.steps,
+            self._judge,
+            passes=self._passes,
+            most=self._settings.get("judge_batches"),
+            progress=progress,
+            deadline=task.deadline,
+        )
+        try:
+            ranking.write(training.learner.rank(wanted, judged))
+        except TimeUp:
+            return False
+        finally:
+            progress.end()
+        return True
 
     def _begin(self, task: OneShotTask) -> Training:
         if self._training is None or self._training.task.directory != task.directory or not self._training.finished:

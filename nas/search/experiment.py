@@ -350,7 +350,7 @@ class Experiment:
                 if self.strategy.shared_training is not None:
                     judge, total = self._shared_weights.search(shown.note, end), None
                 shown.begin(max_trials if max_trials is not None else total, history.ended)
-                ending = "the time is up, before the supernet is trained"
+                ending = "the time is up, before the supernet is trained and ranked"
                 if judge is not None:
                     ending = self._loop(judge, history, concurrency, max_trial_time).run(max_trials, end, shown)
             except KeyboardInterrupt:

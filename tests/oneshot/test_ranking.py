@@ -2,6 +2,8 @@
 
 import math
 import re
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch.utils.data import TensorDataset
 from nas import Experiment, NasError, Sample, ValueChoice
 from nas.evaluators import Regression
 from nas.oneshot import ENAS, RandomOneShot
-from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress
+from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.strategies import Random
 
 
@@ -78,6 +80,19 @@ def test_a_judgement_is_that_of_its_batches(tmp_path: Path) -> None:
     assert len(asked) == 3, "what three batches say is known"
     assert judged({"a": 0}) == -math.inf, "what diverged is the worst"
     assert Judged(tmp_path / "judged.jsonl", 2, judge, passes=PASSES)({"a": 0}) == -math.inf
+
+
+def test_time_is_up_between_two_judgements(tmp_path: Path) -> None:
+    """One is made in any case, so that many short runs come to an end."""
+    found = list[float]()
+    for expected in (1, 2, 3, 3):
+        judged = Judged(
+            tmp_path / "judged.jsonl", 2, lambda sample, batches: 1.0, passes=PASSES, deadline=time.monotonic() - 1
+        )
+        found = []
+        with nullcontext() if expected == 3 else pytest.raises(TimeUp):
+            found.extend(judged({"a": n}) for n in range(3))
+        assert len(found) == expected
 
 
 def test_passes_are_counted() -> None:
@@ -178,6 +193,30 @@ def test_a_ranking_is_bounded_and_told(
     assert line.startswith(("ranking: 4 of 4 paths, best 0", "ranking: 3 of 3 paths, best 0"))
     assert re.search(r", in \d+ s$", line)
     assert all(trial.value is not None and trial.value > 0 for trial in searched.trials)
+
+
+def test_a_ranking_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = Experiment(network, evaluator(), RandomOneShot(epochs=1, candidates=2), name="short", directory=tmp_path)
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.oneshot.ranking.Judged.__call__", stop)
+        searched.run(progress="silent")
+    judged, endings = searched.path / "supernet/judged.jsonl", []
+    for number in range(1, 4):
+        searched.run(timeout=1e-6, progress="silent")
+        endings.append(searched.ending)
+        assert len(judged.read_text().splitlines()) == number
+        assert searched.trials == []
+    assert set(endings) == {"the time is up, before the supernet is trained and ranked"}
+    searched.run(progress="silent")
+    whole = Experiment(network, evaluator(), RandomOneShot(epochs=1, candidates=2), name="whole", directory=tmp_path)
+    whole.run(progress="silent")
+    assert [(trial.sample, trial.metrics) for trial in searched.trials] == [
+        (trial.sample, trial.metrics) for trial in whole.trials
+    ]
 
 
 def test_judge_batches_is_a_number(tmp_path: Path) -> None:
