@@ -121,19 +121,21 @@ class Catalogue:
         results = self.find(name)
         running = self.is_running(name)
         trials, run = results.trials, results.run
-        finished = sum(trial.state.is_finished for trial in trials)
+        counted = results.counted
+        finished = sum(trial.state.is_finished for trial in counted)
         goal = run.get("max_trials")
         several = len(results.objectives.names) > 1
         best = None if several or not results.top(1) else results.best_trial
-        state = "running" if running else "done" if finished and finished == len(trials) else "interrupted"
+        state = "running" if running else "done" if finished and finished == len(counted) else "interrupted"
         if state == "done" and goal is not None and finished < goal:
             state = "stopped"
         failures = Counter(trial.error_line for trial in trials if trial.state is TrialState.FAILED)
         return {
             "name": name,
             "state": state if trials else "empty",
-            "trials": {str(state): sum(t.state is state for t in trials) for state in TrialState},
+            "trials": {str(state): sum(t.state is state for t in counted) for state in TrialState},
             "finished": finished,
+            "outdated": len(trials) - len(counted),
             "max_trials": goal,
             "best": None if best is None else describe_trial(best),
             "pareto_front": [describe_trial(trial) for trial in results.pareto_front] if several else None,
@@ -168,4 +170,5 @@ def describe_trial(trial: Trial) -> dict[str, Any]:
         "sample": sample,
         "error": trial.error_line or None,
         "same_as": trial.same_as,
+        "supernet_steps": trial.supernet_steps,
     }

@@ -362,10 +362,12 @@ def _trials(found: list[dict[str, Any]]) -> None:
             "" if t["duration"] is None else f"{t['duration']:.2f}",
             sample_text(t["sample"]),
             t["error"] or "",
+            *([] if t["supernet_steps"] is None else [str(t["supernet_steps"])]),
         ]
         for t in found
     ]
-    _table(["trial", "state", "value", "seconds", "sample", "error"], rows)
+    more = ["steps of the supernet"] if any(t["supernet_steps"] is not None for t in found) else []
+    _table(["trial", "state", "value", "seconds", "sample", "error", *more], rows)
 
 
 def _tell(found: dict[str, Any]) -> None:
@@ -377,6 +379,8 @@ def _tell(found: dict[str, Any]) -> None:
     lines = [
         f"{found['name']}: {found['state']}, {_of(found['finished'], found['max_trials'])} trials finished ({counts})"
     ]
+    if found["outdated"]:
+        lines.append(f"{found['outdated']} earlier trials, from before the supernet was trained on, do not count")
     if found["seconds_left"] is not None:
         lines.append(f"time left: about {timedelta(seconds=round(found['seconds_left']))}")
     for title, best in [("best", found["best"]), *(("Pareto front", t) for t in found["pareto_front"] or ())]:

@@ -76,7 +76,7 @@ def write_report(catalogue: Catalogue, name: str, path: Path | None = None, *, t
 
 
 def _complete(results: Results) -> list[Trial]:
-    return [trial for trial in results.trials if trial.state is TrialState.COMPLETE and trial.values]
+    return [trial for trial in results.counted if trial.state is TrialState.COMPLETE and trial.values]
 
 
 def _charts(results: Results) -> list[Chart]:
@@ -85,7 +85,7 @@ def _charts(results: Results) -> list[Chart]:
         return []
     if len(results.objectives.names) > 1:
         return [_front(results, trials)]
-    chart = _history(results.objectives, trials)
+    chart = _history(results.objectives, trials, first=results.counted[0].number if results.ranked else 0)
     if results.ranked:
         best = results.top(1)[0]
         chart.title, chart.line, chart.x_label = "The ranking", "", "rank"
@@ -95,7 +95,8 @@ def _charts(results: Results) -> list[Chart]:
     return [chart]
 
 
-def _history(objectives: Objectives, trials: Sequence[Trial]) -> Chart:
+def _history(objectives: Objectives, trials: Sequence[Trial], *, first: int) -> Chart:
+    """Values by number, counted from the first one on."""
     ((name, direction),) = objectives.describe().items()
     best: list[tuple[int, float]] = []
     for trial in trials:
@@ -111,7 +112,11 @@ def _history(objectives: Objectives, trials: Sequence[Trial]) -> Chart:
     # A few diverged trials would leave no room for all others.
     values = sorted((_value(trial) for trial in trials), key=lambda v: losses([v], objectives.directions))
     low, high = sorted((values[0], values[min(len(values) - 1, (9 * len(values)) // 10)]))
-    across, up = _axes(chart, (0, max(trials[-1].number, 1)), (low, high), whole=True)
+    place, up = _axes(chart, (0, max(trials[-1].number - first, 1)), (low, high), whole=True)
+
+    def across(number: float) -> float:
+        return place(number - first)
+
     last = best[-1][0]
     shown = trials if len(trials) <= _DOTS else [*trials[:: len(trials) // _DOTS + 1]]
     chart.dots = [
@@ -174,7 +179,7 @@ def _title(trial: Trial) -> str:
 
 def _choices(results: Results) -> list[dict[str, Any]]:
     """For each label the shares of its answers, in all complete trials and in the best quarter of them."""
-    trials = results.objectives.rank(results.trials)
+    trials = results.objectives.rank(results.counted)
     best = trials[: len(trials) // 4]
     if not best:
         return []

@@ -6,7 +6,7 @@ from nas.execution.inline import InlineExecutor
 from nas.execution.log import read_log
 from nas.execution.process import ProcessExecutor
 from nas.execution.ray import RayExecutor
-from nas.execution.trial_run import Assignment, Outcome, Plan, answer_again, execute
+from nas.execution.trial_run import Assignment, Outcome, Plan, answer_again, execute, give_up
 
 __all__ = [
     "Assignment",
@@ -19,5 +19,6 @@ __all__ = [
     "RayExecutor",
     "answer_again",
     "execute",
+    "give_up",
     "read_log",
 ]

@@ -65,6 +65,21 @@ def answer_again(trial: Trial) -> Outcome:
     )
 
 
+def give_up(trial: Trial, error: str) -> Outcome:
+    """The outcome of a trial that nobody evaluates any more: FAILED, for a reason."""
+    return Outcome(
+        state=TrialState.FAILED,
+        sample=trial.sample,
+        values=None,
+        metrics={},
+        repeats=(),
+        intermediate={},
+        duration=0.0,
+        error=error,
+        inputs=[],
+    )
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Plan:

@@ -6,6 +6,7 @@ from nas.late import late
 from nas.oneshot.relaxed import weighted_sum
 
 if TYPE_CHECKING:
+    from nas.oneshot.alarms import Compared
     from nas.oneshot.darts import DARTS, PCDARTS, ArchitectureSettings, GumbelDARTS, ProxylessNAS
     from nas.oneshot.enas import ENAS
     from nas.oneshot.paths import PathSupernet, register_slicer
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         frozen,
         soft_cross_entropy,
     )
-    from nas.oneshot.trust import Compared, TrustReport
+    from nas.oneshot.trust import TrustReport
     from nas.protocols import OneShotStrategy
 
 _LATE = {
@@ -52,7 +53,7 @@ _LATE = {
     "ArchitectureSettings": "nas.oneshot.darts",
     "ArchitectureSteps": "nas.oneshot.training.architecture_steps",
     "Chooser": "nas.oneshot.training.path_learner",
-    "Compared": "nas.oneshot.trust",
+    "Compared": "nas.oneshot.alarms",
     "Concentrations": "nas.oneshot.relaxed.parametrisations",
     "CostPenalty": "nas.oneshot.relaxed.penalty",
     "CurvatureStop": "nas.oneshot.relaxed.curvature",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Unpack, final
+from typing import Any, Unpack, final, get_args
 
 import torch
 from torch.optim import Adam
 
-from nas.checks import check_int, check_number
+from nas.checks import check_int, check_number, check_word
 from nas.domains import Sample, sample_key
 from nas.example_inputs import Inputs
+from nas.oneshot.contest import Thoroughness, make_contest
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
@@ -40,7 +41,10 @@ class ENAS(SupernetStrategy):
         warmup_epochs: epochs at first in which the controller does not learn: its paths are uniform.
         draws: paths that the trained controller draws to be ranked.
         penalty: on what architectures cost, subtracted from the reward.
-        **settings: see `SupernetSettings`: `epochs`, `checkpoint_every`, `candidates`, `recalibration`.
+        judging: "whole" judges each of the draws on all the batches; "halving" all on few of them, and the best on
+            more: a third of the passes, as by `RandomOneShot`.
+        **settings: see `SupernetSettings`: `epochs`, `checkpoint_every`, `candidates`, `recalibration`,
+            `judge_batches`.
 
     Raises:
         NasValueError, NasTypeError: an argument that makes no sense.
@@ -61,10 +65,12 @@ class ENAS(SupernetStrategy):
         warmup_epochs: int = 0,
         draws: int = 50,
         penalty: CostPenalty | None = None,
+        judging: Thoroughness = "whole",
         **settings: Unpack[SupernetSettings],
     ) -> None:
         super().__init__(**settings)
         check_penalty(penalty)
+        check_word("judging", judging, get_args(Thoroughness), where="ENAS")
         self._controller = partial(
             _Controller,
             steps=check_int("controller_steps", controller_steps, least=1, where="ENAS"),
@@ -75,6 +81,7 @@ class ENAS(SupernetStrategy):
             warmup=check_int("warmup_epochs", warmup_epochs, least=0, where="ENAS"),
             draws=check_int("draws", draws, least=1, where="ENAS"),
             penalty=penalty,
+            judging=judging,
         )
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
@@ -100,8 +107,9 @@ class _Controller(Chooser):
         warmup: int,
         draws: int,
         penalty: CostPenalty | None,
+        judging: Thoroughness,
     ) -> None:
-        self._space, self._seed = space, seed
+        self._space, self._seed, self._judging = space, seed, judging
         self._steps, self._samples, self._draws = steps, samples, draws
         self._entropy_weight, self._decay, self._warmup, self._penalty = entropy_weight, decay, warmup, penalty
         self.policy = Policy(space.search_space, seed=seed)
@@ -168,8 +176,10 @@ class _Controller(Chooser):
         for number in range(self._draws):
             sample = self._draw(f"rank/{number}")
             drawn.setdefault(sample_key(sample), sample)
-        worth = {key: judge(sample) - self._cost(sample) for key, sample in drawn.items()}
-        return [drawn[key] for key in sorted(drawn, key=lambda key: -worth[key])][:k]
+        contest = make_contest(self._judging, judge, self._penalty)
+        contest.expect(len(drawn))
+        contest.add(drawn.values())
+        return contest.ranked[:k]
 
     def logged(self) -> dict[str, float]:
         """What the controller is paid, and how sure it is; nothing before it learns."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Unpack, final
+from typing import Any, Literal, Unpack, final, get_args
 
 from nas.checks import check_int, check_word
 from nas.domains import Answer, Sample, sample_key
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.example_inputs import Inputs
+from nas.oneshot.contest import Contest, Thoroughness, Whole, make_contest
 from nas.oneshot.paths import PathSupernet
 from nas.oneshot.relaxed import CostPenalty, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
@@ -38,7 +39,12 @@ class RandomOneShot(SupernetStrategy):
         population: of the evolution; its best fifth are the parents.
         search: a strategy to look for the best path by, in place of the evolution.
         penalty: on what architectures cost, subtracted from what a path is worth.
-        **settings: see `SupernetSettings`: `epochs`, `checkpoint_every`, `candidates`, `recalibration`.
+        judging: "whole" judges each path on all the batches; "halving" all on few of them, and the best on more
+            (Jamieson and Talwalkar 2016, arXiv 1502.07943): a third of the passes, or less. In each generation of the
+            evolution the best of all paths so far move up (as in Li et al. 2018, arXiv 1810.05934), and parents are
+            those that came furthest. With fewer than 4 batches of validation data every path is judged whole.
+        **settings: see `SupernetSettings`: `epochs`, `checkpoint_every`, `candidates`, `recalibration`,
+            `judge_batches`.
 
     Raises:
         NasValueError, NasTypeError: an argument that makes no sense.
@@ -58,6 +64,7 @@ class RandomOneShot(SupernetStrategy):
         population: int = 50,
         search: Strategy | None = None,
         penalty: CostPenalty | None = None,
+        judging: Thoroughness = "whole",
         **settings: Unpack[SupernetSettings],
     ) -> None:
         super().__init__(**settings)
@@ -69,6 +76,17 @@ class RandomOneShot(SupernetStrategy):
                 explain("search looks among the paths of this supernet, so it trains none of its own", got=search)
             )
         check_penalty(penalty)
+        check_word("judging", judging, get_args(Thoroughness), where="RandomOneShot")
+        if search is not None and judging == "halving":
+            raise NasValueError(
+                explain(
+                    "a strategy is told what a path is worth before it proposes the next, so none can wait for others",
+                    got='judging="halving" with search=',
+                    where="RandomOneShot",
+                    mend='judging="whole", with judge_batches= to bound what a path takes',
+                )
+            )
+        self._judging = judging
         self._sandwich = sampling == "sandwich"
         self._middle = check_int("middle", middle, least=0, where="RandomOneShot")
         self._distillation = distillation if self._sandwich else None
@@ -87,13 +105,13 @@ class RandomOneShot(SupernetStrategy):
         return PathLearner(PathSupernet(space, seed=seed, example_input=example), chooser, self._distillation)
 
     def _rank(self, space: ModelSpace, seed: int, k: int, judge: Judge) -> list[Sample]:
-        penalty = self._penalty
-        worth: Judge = judge if penalty is None else lambda sample: judge(sample) - penalty.of_sample(sample)
-        if self._search is None:
-            found = evolve(space, worth, evaluations=self._evaluations, population=self._population, seed=seed)
-        else:
-            found = ask_and_tell(self._search, space, worth, evaluations=self._evaluations, seed=seed)
-        return [sample for sample, _ in sorted(found, key=lambda pair: -pair[1])][:k]
+        if self._search is not None:
+            whole = Whole(judge, self._penalty)
+            ask_and_tell(self._search, space, whole, evaluations=self._evaluations, seed=seed)
+            return whole.ranked[:k]
+        contest = make_contest(self._judging, judge, self._penalty)
+        evolve(space, contest, evaluations=self._evaluations, population=self._population, seed=seed)
+        return contest.ranked[:k]
 
 
 @final
@@ -165,67 +183,65 @@ def extreme(space: ModelSpace, which: Callable[[list[Any]], Any], rng: random.Ra
     return space.sample(rng)
 
 
-def evolve(
-    space: ModelSpace, judge: Judge, *, evaluations: int, population: int, seed: int
-) -> list[tuple[Sample, float]]:
+def evolve(space: ModelSpace, contest: Contest, *, evaluations: int, population: int, seed: int) -> None:
     """The evolution of single path one-shot search (arXiv 1904.00420, algorithm 1).
 
     Args:
         space: of the samples.
-        judge: more is better.
+        contest: judges a generation, and knows all that were judged.
         evaluations: different samples that are judged, at most.
         population: random ones first; then in each generation as many children of the best fifth, half of them
             mutants, half crossed.
         seed: of all draws.
-
-    Returns:
-        All that were judged, with their values.
     """
     rng = random.Random(f"evolve/{seed}")
-    found: dict[str, tuple[Sample, float]] = {}
+    most = _at_most(evaluations, space)
+    contest.expect(most)
+    born: dict[str, Sample] = {}
 
     def add(sample: Sample) -> bool:
         key = sample_key(sample)
-        if key in found or len(found) >= evaluations:
+        if key in contest.found or key in born or len(contest.found) + len(born) >= evaluations:
             return False
-        found[key] = sample, judge(sample)
+        born[key] = sample
         return True
 
     for _ in range(_TRIES * population):
-        if len(found) >= min(population, evaluations, space.size):
+        if len(born) >= min(population, most):
             break
         add(space.sample(rng))
-    while len(found) < min(evaluations, space.size):
-        parents = [s for s, _ in sorted(found.values(), key=lambda pair: -pair[1])[: max(2, population // 5)]]
-        born = 0
+    contest.add(born.values())
+    while len(contest.found) < most:
+        born.clear()
+        parents = contest.ranked[: max(2, population // 5)]
         for number in range(_TRIES * population):
-            if born >= population:
+            if len(born) >= population:
                 break
             if number % 2:
                 child = space.search_space.cross(rng.choice(parents), rng.choice(parents), rng)
             else:
                 child = space.mutate(rng.choice(parents), rng, 0.1)
-            born += space.search_space.allows(child) and add(child)
+            if space.search_space.allows(child):
+                add(child)
         if not born:
             break  # everything near is known
-    return list(found.values())
+        contest.add(born.values())
 
 
-def ask_and_tell(
-    strategy: Strategy, space: ModelSpace, judge: Judge, *, evaluations: int, seed: int
-) -> list[tuple[Sample, float]]:
-    """What a strategy finds among the paths."""
+def ask_and_tell(strategy: Strategy, space: ModelSpace, whole: Whole, *, evaluations: int, seed: int) -> None:
+    """Lets a strategy look among the paths."""
     strategy.start(Task(space=space.search_space, seed=seed, max_trials=evaluations))
-    found: dict[str, tuple[Sample, float]] = {}
+    whole.expect(_at_most(evaluations, space))
     for number in range(evaluations):
         try:
             sample = strategy.ask(number)
         except SearchSpaceExhausted:
             break
         strategy.tell(Trial(number=number, sample=sample))
-        key = sample_key(sample)
-        if key not in found:
-            found[key] = sample, judge(sample)
-        value = found[key][1]
+        value = whole.value(sample)
         strategy.tell(Trial(number=number, sample=sample, state=TrialState.COMPLETE, values=(value,)))
-    return list(found.values())
+
+
+def _at_most(evaluations: int, space: ModelSpace) -> int:
+    """So many different samples can be judged."""
+    return evaluations if space.size > evaluations else int(space.size)

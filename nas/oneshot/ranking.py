@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
 from nas.domains import Sample, dumps_sample, loads_sample, sample_key
-from nas.oneshot.training import Judge
+
+_PACE, _SLOWER, _SLOWEST = 5.0, 1.5, 300.0
+"""Seconds between two lines of progress: the first, by how much each is longer than the one before, and the last."""
 
 
 @final
@@ -17,41 +23,94 @@ class Ranking:
 
     Args:
         path: of the file, which may not be there yet.
-        epochs: of the supernet; what was ranked by another one does not count.
+        steps: of the supernet's training; what was ranked by another one does not count.
+        wanted: how many samples are asked for; where fewer were, they are to be ranked anew.
 
     Attributes:
         samples: best first; None where nothing is ranked yet.
     """
 
-    def __init__(self, path: Path, epochs: int) -> None:
-        self._path, self._epochs = path, epochs
+    def __init__(self, path: Path, steps: int, wanted: int = 0) -> None:
+        self._path, self._steps, self._wanted = path, steps, wanted
         self.samples: list[Sample] | None = None
         if path.exists():
             found = json.loads(path.read_text())
-            if found["epochs"] == epochs:
+            if found.get("steps") == steps and found.get("wanted", wanted) >= wanted:
                 self.samples = [loads_sample(text) for text in found["samples"]]
 
     def write(self, samples: list[Sample]) -> None:
         """Writes the file, whole or not at all."""
         fresh = self._path.with_suffix(".tmp")
-        fresh.write_text(json.dumps({"epochs": self._epochs, "samples": [dumps_sample(sample) for sample in samples]}))
+        found = {"steps": self._steps, "wanted": self._wanted, "samples": [dumps_sample(each) for each in samples]}
+        fresh.write_text(json.dumps(found))
         os.replace(fresh, self._path)
         self.samples = samples
 
 
 @final
+class Passes:
+    """How many batches the judgement of a sample runs.
+
+    Args:
+        validation: counts the batches of validation data of a whole judgement; asked when that is first needed.
+        recalibration: counts those of training data before them, for the batch statistics.
+    """
+
+    def __init__(self, validation: Callable[[], int], recalibration: Callable[[], int]) -> None:
+        self._count_validation, self._count_recalibration = validation, recalibration
+
+    @cached_property
+    def validation(self) -> int:
+        """Of a whole judgement."""
+        return self._count_validation()
+
+    def recalibration(self, batches: int | None) -> int:
+        """How many batches of training data come before so many of validation data: the same share of all of them."""
+        whole = self._count_recalibration()
+        return whole if batches is None else math.ceil(whole * min(batches / self.validation, 1))
+
+    def total(self, batches: int | None = None) -> int:
+        """Of both, for so many of validation data; None for all of them."""
+        return (self.validation if batches is None else min(batches, self.validation)) + self.recalibration(batches)
+
+
+class TimeUp(Exception):  # noqa: N818 - it is no error
+    """The time of the run is up; what was judged is written."""
+
+
+@final
 class Judged:
-    """A judge that remembers, also after a kill: a line for each sample, a torn last one left out.
+    """A judge that remembers, also after a kill: a line for each judgement, a torn last one left out.
 
     Args:
         path: of the file.
-        epochs: of the supernet.
-        judge: is asked once for each sample.
+        steps: of the supernet's training.
+        judge: is asked once for each sample and number of batches of validation data, None for all of them.
+        passes: what a judgement runs.
+        most: batches of validation data of a whole judgement; all of them where None.
+        progress: is told of each judgement.
+        deadline: of `time.monotonic()`; None for none.
+
+    Raises:
+        TimeUp: from a judgement that is to begin after the deadline; one is made all the same, so that a search of
+            many short runs comes to its end.
     """
 
-    def __init__(self, path: Path, epochs: int, judge: Judge) -> None:
-        self._path, self._epochs, self._judge = path, epochs, judge
-        self._known: dict[str, float] = {}
+    def __init__(
+        self,
+        path: Path,
+        steps: int,
+        judge: Callable[[Sample, int | None], float],
+        *,
+        passes: Passes,
+        most: int | None = None,
+        progress: RankingProgress | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self._path, self._steps, self._judge = path, steps, judge
+        self._passes, self._most, self._progress, self._deadline = passes, most, progress, deadline
+        self._is_first = True
+        self._known: dict[tuple[str, int | None], float] = {}
         whole = []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
@@ -59,16 +118,106 @@ class Judged:
             except ValueError:
                 continue
             whole.append(line)
-            if row["epochs"] == epochs:
-                self._known[row["sample"]] = row["value"]
+            if row.get("steps") == steps:
+                self._known[row["sample"], row.get("batches")] = row["value"]
         if path.exists():
             path.write_text("".join(f"{line}\n" for line in whole))
 
-    def __call__(self, sample: Sample) -> float:
-        """What it is worth; more is better."""
-        key = sample_key(sample)
-        if key not in self._known:
-            self._known[key] = value = self._judge(sample)
+    @property
+    def batches(self) -> int:
+        """Of validation data, in a whole judgement."""
+        return self._passes.validation
+
+    def passes(self, batches: int | None = None) -> int:
+        """How many batches a judgement runs, those for the batch statistics among them."""
+        return self._passes.total(batches)
+
+    def expect(self, paths: int, whole: float) -> None:
+        """Says how many samples will be judged, and that it is as much work as so many whole judgements."""
+        if self._progress is not None:
+            self._progress.begin(paths, whole)
+
+    def __call__(self, sample: Sample, batches: int | None = None) -> float:
+        """What it is worth on so many batches of validation data; more is better."""
+        if batches is not None and batches >= self.batches:
+            batches = None
+        key = sample_key(sample), self._most if batches is None else batches
+        new = key not in self._known
+        if new:
+            if self._deadline is not None and not self._is_first and time.monotonic() > self._deadline:
+                raise TimeUp
+            self._is_first = False
+            value = self._judge(sample, key[1])
+            self._known[key] = -math.inf if math.isnan(value) else value
+            row = {"steps": self._steps, "sample": key[0], "value": self._known[key]}
             with self._path.open("a") as file:
-                file.write(json.dumps({"epochs": self._epochs, "sample": key, "value": value}) + "\n")
+                file.write(json.dumps(row if key[1] is None else row | {"batches": key[1]}) + "\n")
+        if self._progress is not None:
+            share = 1.0 if batches is None else self.passes(batches) / self.passes()
+            self._progress.judged(key[0], self._known[key], share, new=new)
         return self._known[key]
+
+
+@final
+class RankingProgress:
+    """Says now and then how far a ranking is: lines ever further apart, so that there are a dozen or two at the most.
+
+    Args:
+        note: shows a line.
+        sign: -1 where less of the metric is better, so that it is shown as it is; else 1.
+        clock: seconds that go by.
+
+    Example:
+        >>> seconds = iter(range(0, 60, 6))
+        >>> progress = RankingProgress(print, clock=lambda: next(seconds))
+        >>> progress.begin(paths=4, whole=4.0)
+        >>> for name in "abc":
+        ...     progress.judged(name, 0.5, 1.0, new=True)
+        ranking: 1 of 4 paths, best 0.5, 18 s left
+        ranking: 3 of 4 paths, best 0.5, 6 s left
+    """
+
+    def __init__(
+        self, note: Callable[[str], None], *, sign: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._note, self._sign, self._clock = note, sign, clock
+        self._paths: int | None = None
+        self._whole = self._done = self._new = 0.0
+        self._seen: set[str] = set()
+        self._best = (0.0, -math.inf)
+        self._begin = self._last = clock()
+        self._pace = _PACE
+
+    def begin(self, paths: int, whole: float) -> None:
+        """So many paths are judged, with as much work as so many whole judgements."""
+        self._paths, self._whole = paths, whole
+
+    def judged(self, key: str, value: float, share: float, *, new: bool) -> None:
+        """A sample was judged by this share of a whole judgement; anew, or it was known."""
+        self._seen.add(key)
+        self._done += share
+        self._new += share if new else 0.0
+        self._best = max(self._best, (share, value))
+        now = self._clock()
+        if new and now - self._last >= self._pace:
+            self._last, self._pace = now, min(self._pace * _SLOWER, _SLOWEST)
+            left = (now - self._begin) / self._new * max(self._whole - self._done, 0.0)
+            self._note(f"{self._line()}, {_span(left)} left" if self._paths is not None else self._line())
+
+    def end(self) -> None:
+        """Says what it came to, where anything was judged."""
+        if self._new:
+            self._note(f"{self._line()}, in {_span(self._clock() - self._begin)}")
+
+    def _line(self) -> str:
+        number = len(self._seen)
+        total = number if self._paths is None else max(self._paths, number)
+        shown = f"{number}" if self._paths is None else f"{number} of {total}"
+        return f"ranking: {shown} path{'' if total == 1 else 's'}, best {self._sign * self._best[1]:.4g}"
+
+
+def _span(seconds: float) -> str:
+    """A time for the eye: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

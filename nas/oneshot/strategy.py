@@ -10,14 +10,15 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from nas.checks import check_int
-from nas.domains import Sample
+from nas.domains import Sample, sample_key
 from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.evaluators import TrainingEvaluator
 from nas.example_inputs import Inputs
-from nas.oneshot.ranking import Judged, Ranking
+from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.oneshot.training import Learner, Training
 from nas.oneshot.trust import TrustReport, trust_report
 from nas.protocols import Evaluator, ExperimentArguments, Job, OneShotStrategy, OneShotTask, Task, Trial
+from nas.random_state import seeded
 from nas.space import ModelSpace
 
 
@@ -32,6 +33,11 @@ class SupernetSettings(TypedDict, total=False):
     """How many of the best subnets become trials; 10 where omitted."""
     recalibration: int
     """Batches of training data for the batch statistics of a subnet; 20 where omitted."""
+    judge_batches: int
+    """Batches of validation data, at most, on which a subnet is judged to be ranked; all of them where omitted.
+
+    Those that become trials are measured on all of them.
+    """
 
 
 class SupernetStrategy(OneShotStrategy):
@@ -56,6 +62,8 @@ class SupernetStrategy(OneShotStrategy):
         self._settings: SupernetSettings = checked
         self._ranking: Ranking | None = None
         self._training: Training | None = None
+        self._passes: Passes | None = None
+        self._tried: dict[int | None, list[Sample]] = {}
 
     may_change = frozenset({"epochs", "candidates", "checkpoint_every"})
 
@@ -87,25 +95,37 @@ class SupernetStrategy(OneShotStrategy):
 
     @final
     def start(self, task: Task) -> None:
-        """Nothing to begin: the supernet is trained in `search`."""
+        """Nothing was tried yet; the supernet is trained in `search`."""
+        self._tried = {}
 
     @final
     def ask(self, number: int) -> Sample:
-        """The subnet of this rank.
+        """The best subnet that this supernet has not judged.
 
         Raises:
             SearchSpaceExhausted: no more were ranked.
         """
         ranked = (None if self._ranking is None else self._ranking.samples) or []
-        if number >= len(ranked):
-            raise SearchSpaceExhausted("every subnet that was ranked is judged")
-        return dict(ranked[number])
+        tried = self._tried.get(self.steps, [])
+        for sample in ranked:
+            # A build may have added to what was proposed.
+            if not any(sample_key(sample) == sample_key({label: t.get(label) for label in sample}) for t in tried):
+                return dict(sample)
+        raise SearchSpaceExhausted("every subnet that was ranked is judged")
 
     @final
     def tell(self, trial: Trial) -> None:
-        """Nothing to learn: what is known is in the supernet."""
+        """Only what was tried is noted: what else is known is in the supernet."""
+        if not trial.state.is_finished:
+            self._tried.setdefault(trial.supernet_steps, []).append(dict(trial.sample))
 
     # As a one-shot strategy.
+
+    @property
+    @final
+    def steps(self) -> int | None:
+        """Training steps of the supernet that was ranked."""
+        return None if self._ranking is None else self._trained.steps
 
     @final
     def refuse(self, arguments: ExperimentArguments) -> None:
@@ -136,15 +156,16 @@ class SupernetStrategy(OneShotStrategy):
     @final
     def search(self, task: OneShotTask) -> Evaluator | None:
         """Trains the supernet, or goes on, or finds that it is trained; ranks its subnets."""
+        self._ranking = None
         training = self._begin(task)
         if not training.finished:
             training.fit()
             if not training.finished:
                 return None
-        ranking = Ranking(task.directory / "ranking.json", training.epochs)
-        if ranking.samples is None:
-            judged = Judged(task.directory / "judged.jsonl", training.epochs, self._judge)
-            ranking.write(training.learner.rank(self._settings.get("candidates", 10), judged))
+        wanted = self._settings.get("candidates", 10)
+        ranking = Ranking(task.directory / "ranking.json", training.steps, wanted)
+        if ranking.samples is None and not self._rank_subnets(task, training, ranking, wanted):
+            return None
         self._ranking = ranking
         return _Subnets(self._evaluate)
 
@@ -174,9 +195,30 @@ class SupernetStrategy(OneShotStrategy):
     @final
     def report(self, trials: list[Trial], *, k: int, **options: Any) -> TrustReport:
         """How far the supernet can be trusted; see `nas.oneshot.trust.trust_report`."""
-        return trust_report(self._trained, self._judge, trials, k=k, **options)
+        return trust_report(self._trained, self._judge, self._judge_untrained, trials, k=k, **options)
 
     # Inside.
+
+    def _rank_subnets(self, task: OneShotTask, training: Training, ranking: Ranking, wanted: int) -> bool:
+        """Ranks the subnets; whether the time sufficed."""
+        self._passes = self._passes_of(training)
+        progress = RankingProgress(task.note, sign=1 if task.direction == "maximize" else -1)
+        judged = Judged(
+            task.directory / "judged.jsonl",
+            training.steps,
+            self._judge,
+            passes=self._passes,
+            most=self._settings.get("judge_batches"),
+            progress=progress,
+            deadline=task.deadline,
+        )
+        try:
+            ranking.write(training.learner.rank(wanted, judged))
+        except TimeUp:
+            return False
+        finally:
+            progress.end()
+        return True
 
     def _begin(self, task: OneShotTask) -> Training:
         if self._training is None or self._training.task.directory != task.directory or not self._training.finished:
@@ -195,8 +237,34 @@ class SupernetStrategy(OneShotStrategy):
             raise ExperimentError(explain("the supernet is not trained yet", mend="experiment.run() first"))
         return self._training
 
-    def _judge(self, sample: Sample) -> float:
-        return self._trained.steering.value(self._metrics(sample, None))
+    def _judge(self, sample: Sample, batches: int | None = None) -> float:
+        """What a subnet is worth on so many batches of validation data; on all of them for None. More is better."""
+        return self._trained.steering.value(self._metrics(sample, None, batches))
+
+    def _judge_untrained(self, sample: Sample, seed: int) -> float:
+        """What the architecture of a sample is worth with fresh weights, judged as subnets are."""
+        training = self._trained
+        with seeded(seed):
+            model = training.task.space.build(sample)
+        inner = training.evaluator.module(model)
+        return training.steering.value(training.judging.measure(inner, before=self._recalibration(model)))
+
+    def _passes_of(self, training: Training) -> Passes:
+        """How many batches the judgement of a sample runs."""
+        judge_batches, recalibration = self._settings.get("judge_batches"), self._settings.get("recalibration", 20)
+
+        def model() -> nn.Module:
+            return training.task.space.build(training.task.space.default())
+
+        def validation() -> int:
+            number = training.judging.validation_batches(training.evaluator.module(model()))
+            return number if judge_batches is None else min(number, judge_batches)
+
+        def before() -> int:
+            has_weights = training.learner.has_weights
+            return training.judging.recalibration_batches(model(), recalibration) if has_weights else 0
+
+        return Passes(validation, before)
 
     def _evaluate(self, job: Job) -> dict[str, float]:
         """The metrics of a trial's sample, the one that counts first."""
@@ -217,12 +285,16 @@ class SupernetStrategy(OneShotStrategy):
         else:
             model.load_state_dict(inherited.state_dict())
         inner = training.evaluator.module(model)
-        found = training.judging.measure(inner, before=self._recalibration(model), batches=batches)
+        found = training.judging.measure(inner, before=self._recalibration(model, batches), batches=batches)
         model.cpu()
         return found
 
-    def _recalibration(self, model: nn.Module) -> Callable[[Trainer], None]:
-        return self._trained.judging.recalibration(model, self._settings.get("recalibration", 20))
+    def _recalibration(self, model: nn.Module, batches: int | None = None) -> Callable[[Trainer], None]:
+        """Takes the batch statistics of a model afresh; as many batches fewer as there are fewer of validation data."""
+        number = self._settings.get("recalibration", 20)
+        if batches is not None and self._passes is not None:
+            number = self._passes.recalibration(batches)
+        return self._trained.judging.recalibration(model, number)
 
 
 def _arguments(kind: type) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -14,8 +15,9 @@ from torch import nn
 
 from nas.checks import check_int, check_word
 from nas.domains import Answer, Sample, as_key, sample_key
+from nas.oneshot.alarms import Compared, Evidence, in_short
 from nas.oneshot.paths import AllPaths, OnePath, answers_from, construct_without_weights
-from nas.protocols import Evaluator, Job, Trial, as_metrics, evaluating
+from nas.protocols import Direction, Evaluator, Job, Trial, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
 from nas.space import Choice, ModelSpace, is_skip
 
@@ -24,20 +26,10 @@ if TYPE_CHECKING:
 
     from nas.oneshot.training import Training
 
-_DOMINATES = 0.5
-_SHOWN = 120
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One architecture, by the shared weights and alone."""
-
-    sample: Sample
-    shared: float
-    """The metric with the shared weights."""
-    alone: float
-    """The metric after it was trained from scratch."""
+_FRESH = 4
+"""Times that each architecture is judged with fresh weights."""
+_ALL_ORDERS = 7
+"""Of so many architectures all orders are looked at, of more some at random."""
 
 
 @final
@@ -57,22 +49,30 @@ class TrustReport:
     """The share that random samples have."""
     curvature: float | None
     """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, for relaxed ones."""
+    chance: float | None = None
+    """The share of all orders that agree as well as the supernet's with that of the architectures alone."""
+    direction: Direction = "maximize"
+    """Of the metric."""
+    choose: Literal["spread", "best"] = "spread"
+    """What was compared besides the best sample: random ones, or the next best."""
+    is_whole_space: bool = False
+    """Whether these are all the architectures that there are."""
 
     @property
     def alarms(self) -> list[str]:
-        """What should make one doubt the result."""
-        found = []
-        if self.interval[1] < 0 or self.kendall <= 0:
-            found.append(
-                f"the supernet's order says nothing about the architectures alone (Kendall {self.kendall:.2f}): take "
-                "several of its best, and retrain them"
-            )
-        if self.skips is not None and self.skips > _DOMINATES:
-            found.append(
-                f"{self.skips:.0%} of the operations of the best sample are skip connections (a random sample has "
-                f"{self.expected_skips or 0:.0%}): it has collapsed; try fewer epochs, stop=CurvatureStop(), or paths"
-            )
-        return found
+        """What should make one doubt the result, each with what to do next; also where nothing can be told."""
+        return Evidence(
+            metric=self.metric,
+            direction=self.direction,
+            compared=self.compared,
+            choose=self.choose,
+            kendall=self.kendall,
+            interval=self.interval,
+            chance=self.chance,
+            is_whole_space=self.is_whole_space,
+            skips=self.skips,
+            expected_skips=self.expected_skips,
+        ).alarms()
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -90,13 +90,13 @@ class TrustReport:
         table = Table(title="Trust report", title_justify="left")
         for name in ("sample", f"{self.metric}, shared weights", f"{self.metric}, alone"):
             table.add_column(name)
+        fresh = max((len(row.untrained) for row in self.compared), default=0)
+        if fresh:
+            table.add_column(f"untrained, best of {fresh}")
+        best = max if self.direction == "maximize" else min
         for row in self.compared:
-            sample = ", ".join(f"{label}={answer}" for label, answer in row.sample.items())
-            table.add_row(
-                Text(sample if len(sample) <= _SHOWN else f"{sample[:_SHOWN]}…"),
-                f"{row.shared:.5g}",
-                f"{row.alone:.5g}",
-            )
+            untrained = [f"{best(row.untrained):.5g}"] if row.untrained else []
+            table.add_row(Text(in_short(row.sample)), f"{row.shared:.5g}", f"{row.alone:.5g}", *untrained)
         low, high = self.interval
         lines = [f"Rank correlation (Kendall): {self.kendall:.2f}, with 95 % confidence from {low:.2f} to {high:.2f}"]
         if self.skips is not None:
@@ -112,6 +112,7 @@ class TrustReport:
 def trust_report(
     training: Training,
     judge: Callable[[Sample], float],
+    judge_untrained: Callable[[Sample, int], float],
     trials: Sequence[Trial],
     *,
     k: int,
@@ -123,6 +124,8 @@ def trust_report(
     Args:
         training: of the supernet.
         judge: the metric of a sample by the shared weights; more is better.
+        judge_untrained: the same with fresh weights of a seed: what a supernet is worth that has learned nothing, for
+            any metric.
         trials: of the experiment: its subnets.
         k: how many architectures.
         evaluator: how they are trained; the experiment's where None.
@@ -137,10 +140,21 @@ def trust_report(
     task = training.task
     sign = 1 if task.direction == "maximize" else -1
     samples = _chosen(training, trials, k, choose)
-    alone = [_train_alone(training, sample, i, evaluator) for i, sample in enumerate(samples)]
+
+    def alone(sample: Sample, number: int) -> float:
+        if any(p.requires_grad for p in task.space.build(sample).parameters()):
+            return _train_alone(training, sample, number, evaluator)
+        return sign * judge_untrained(sample, derive_seed(task.seed, number))  # skip connections, with nothing to train
+
+    trained = [alone(sample, number) for number, sample in enumerate(samples)]
     compared = tuple(
-        Compared(sample=sample, shared=sign * judge(sample), alone=value)
-        for sample, value in zip(samples, alone, strict=True)
+        Compared(
+            sample=sample,
+            shared=sign * judge(sample),
+            alone=value,
+            untrained=tuple(sign * judge_untrained(sample, derive_seed(task.seed, i, draw)) for draw in range(_FRESH)),
+        )
+        for i, (sample, value) in enumerate(zip(samples, trained, strict=True))
     )
     pairs = [(sign * row.shared, sign * row.alone) for row in compared]
     best = trials[0].sample if trials else samples[0]
@@ -153,6 +167,10 @@ def trust_report(
         skips=skips.share(dict(best)),
         expected_skips=_mean([skips.share(task.space.sample(seed)) for seed in range(100)]),
         curvature=training.curvature(),
+        chance=_chance(pairs),
+        direction=task.direction,
+        choose=choose,
+        is_whole_space=task.space.exact and len(compared) == task.space.size,
     )
 
 
@@ -232,6 +250,18 @@ def _bootstrap(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     rng = random.Random(0)
     drawn = sorted(kendall(rng.choices(pairs, k=len(pairs))) for _ in range(1000))
     return drawn[25], drawn[974]
+
+
+def _chance(pairs: list[tuple[float, float]]) -> float:
+    """The share of all orders of the first values that agree with the second ones as well as they do, or better."""
+    first, second = zip(*pairs, strict=True)
+    found = kendall(pairs) - 1e-9
+    if len(pairs) <= _ALL_ORDERS:
+        agree = [kendall(list(zip(order, second, strict=True))) >= found for order in itertools.permutations(first)]
+        return sum(agree) / len(agree)
+    rng = random.Random(0)
+    drawn = [kendall(list(zip(rng.sample(first, len(first)), second, strict=True))) >= found for _ in range(2000)]
+    return (sum(drawn) + 1) / (len(drawn) + 1)
 
 
 def _chosen(training: Training, trials: Sequence[Trial], k: int, choose: str) -> list[Sample]:

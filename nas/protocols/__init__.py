@@ -26,7 +26,7 @@ from nas.protocols.trained_weights import (
     weights_of_runs,
     write_weights,
 )
-from nas.protocols.trial import Trial, TrialState
+from nas.protocols.trial import Trial, TrialState, comparable
 
 __all__ = [
     "Direction",
@@ -52,6 +52,7 @@ __all__ = [
     "as_metrics",
     "as_number",
     "check_single",
+    "comparable",
     "copy_weights",
     "crowding",
     "evaluating",

@@ -107,6 +107,15 @@ class SharedTraining(ABC):
         """Arguments of the evaluator under others of which a training may be gone on with: how long it takes, say."""
         return frozenset()
 
+    @property
+    def steps(self) -> int | None:
+        """Training steps of what `search` has returned a judge of; None where they are not counted.
+
+        The trials are marked with it. Where it has been trained on since, the earlier ones are history: they are kept,
+        and no more compared with those that it judges now.
+        """
+        return None
+
     @abstractmethod
     def refuse(self, arguments: ExperimentArguments) -> None:
         """Raises a NasError where an argument of the experiment cannot serve, before anything is written or trained."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,8 @@ class Trial:
     """What the global random generators of the evaluation were seeded with."""
     same_as: int | None = None
     """The number of the earlier trial of the same sample whose result this one took over, without an evaluation."""
+    supernet_steps: int | None = None
+    """Training steps of the supernet that judged it; None outside one-shot search."""
     directory: Path | None = field(default=None, compare=False, repr=False)
     """Its folder; None outside an experiment."""
 
@@ -92,3 +94,22 @@ class Trial:
         """The last line of the traceback: what went wrong, in short."""
         lines = [line for line in (self.error or "").strip().splitlines() if line and not line.startswith(" ")]
         return lines[-1] if lines else ""
+
+
+def comparable(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that can be compared: all of them; in one-shot search those alone that the newest supernet judged.
+
+    A supernet that is trained on is another judge: what it said before is history.
+
+    Example:
+        >>> early = Trial(number=0, sample={}, state=TrialState.COMPLETE, values=(0.1,), supernet_steps=2)
+        >>> late = Trial(number=1, sample={}, state=TrialState.COMPLETE, values=(0.9,), supernet_steps=20)
+        >>> [trial.number for trial in comparable([early, late])]
+        [1]
+    """
+    trials = list(trials)
+    judged = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    if not judged:
+        return trials
+    newest = max(judged, key=lambda trial: trial.number).supernet_steps
+    return [trial for trial in trials if trial.supernet_steps == newest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any, final
 from nas.domains import Sample, sample_key
 from nas.errors import NasError
 from nas.execution import Outcome
-from nas.protocols import Objectives, Strategy, Task, Trial, TrialState
+from nas.protocols import Objectives, Strategy, Task, Trial, TrialState, comparable
 from nas.records.ledger import Ledger, Record
 from nas.records.trial_folder import folder_of
 from nas.space import SearchSpace
@@ -60,7 +61,8 @@ class History:
         """The leader, for a single objective."""
         self.stops = 0
         """How often somebody has asked for the search to be stopped, ever."""
-        self._complete: dict[str, Trial] = {}
+        self._begun, self._ended = Counter[int | None](), Counter[int | None]()
+        self._complete: dict[tuple[int | None, str], Trial] = {}
         self._known: set[int] = set()
         self._queue: list[Sample] = []
         self._taken = 0
@@ -100,7 +102,9 @@ class History:
                 self._end(outcomes.pop(0))
             if record.place is not None:
                 self._taken = max(self._taken, record.place + 1)
-            self._take(Trial(number=record.trial.number, sample=record.proposed, seed=record.trial.seed))
+            trial = record.trial
+            proposed, steps = record.proposed, trial.supernet_steps
+            self._take(Trial(number=trial.number, sample=proposed, seed=trial.seed, supernet_steps=steps))
         for record in outcomes:
             self._end(record)
 
@@ -111,11 +115,13 @@ class History:
     def _take(self, trial: Trial) -> None:
         if self._path is not None:
             trial = replace(trial, directory=folder_of(self._path, trial.number))
+        self._begun[trial.supernet_steps] += trial.number not in self.trials
         self.trials[trial.number] = trial
         if trial.state.is_finished:
             self.running.discard(trial.number)
             self._known.add(trial.number)
             self.finished += 1
+            self._ended[trial.supernet_steps] += 1
             self._note(trial)
         else:
             self.running.add(trial.number)
@@ -166,16 +172,39 @@ class History:
             self._ledger.write_queue(self._queue)
         return True
 
+    @property
+    def _steps(self) -> int | None:
+        """Of the supernet that judges now."""
+        shared = self._strategy.shared_training
+        return None if shared is None else shared.steps
+
+    @property
+    def begun(self) -> int:
+        """How many trials there are, those left out that a supernet judged which has been trained on since."""
+        return self._begun[self._steps]
+
+    @property
+    def ended(self) -> int:
+        """How many of these have finished."""
+        return self._ended[self._steps]
+
+    def is_outdated(self, trial: Trial) -> bool:
+        """Whether the supernet has been trained on since a trial was begun."""
+        return trial.supernet_steps != self._steps
+
     def known(self, sample: Sample) -> Trial | None:
-        """The first COMPLETE trial of this very sample."""
-        return self._complete.get(sample_key(sample))
+        """The first COMPLETE trial of this very sample, by the same judge."""
+        return self._complete.get((self._steps, sample_key(sample)))
 
     def begin(self, sample: Sample, seed: int, *, queued: bool = False) -> Trial:
         """Writes a new trial down, before it runs; `queued` where its sample is the `upcoming` one."""
         place = self._taken if queued else None
-        number = self._ledger.start(sample, self._space, seed=seed, told=self.finished, place=place)
+        steps = self._steps
+        number = self._ledger.start(
+            sample, self._space, seed=seed, told=self.finished, place=place, supernet_steps=steps
+        )
         self._taken += queued
-        self._take(Trial(number=number, sample=sample, seed=seed))
+        self._take(Trial(number=number, sample=sample, seed=seed, supernet_steps=steps))
         return self.trials[number]
 
     def adopt(self) -> Trial | None:
@@ -203,6 +232,7 @@ class History:
             error=outcome.error,
             seed=self.trials[number].seed,
             same_as=outcome.same_as,
+            supernet_steps=self.trials[number].supernet_steps,
         )
         self._ledger.finish(trial, order=self.finished, inputs=[] if self.inputs else outcome.inputs)
         self.inputs = self.inputs or outcome.inputs
@@ -211,7 +241,7 @@ class History:
 
     def _note(self, trial: Trial) -> None:
         if trial.state is TrialState.COMPLETE:
-            self._complete.setdefault(sample_key(trial.sample), trial)
+            self._complete.setdefault((trial.supernet_steps, sample_key(trial.sample)), trial)
         if len(self._objectives.names) == 1:
             rivals = [rival for rival in (self.best, trial) if rival is not None]
-            self.best = next(iter(self._objectives.rank(rivals)), None)
+            self.best = next(iter(self._objectives.rank(comparable(rivals))), None)

@@ -131,7 +131,14 @@ class Ledger:
         patiently(lambda: self._storage.set_study_user_attr(self._study_id, key, value))
 
     def start(
-        self, sample: Mapping[str, Answer], space: SearchSpace, *, seed: int, told: int, place: int | None
+        self,
+        sample: Mapping[str, Answer],
+        space: SearchSpace,
+        *,
+        seed: int,
+        told: int,
+        place: int | None,
+        supernet_steps: int | None = None,
     ) -> int:
         """Writes a new trial, RUNNING, as this process's own.
 
@@ -141,6 +148,7 @@ class Ledger:
             seed: of the trial.
             told: how many trials had finished by then.
             place: in the queue, where it comes from there.
+            supernet_steps: of the trial.
 
         Returns:
             Its number.
@@ -153,6 +161,7 @@ class Ledger:
             "seed": seed,
             "told": told,
             "place": place,
+            "supernet_steps": supernet_steps,
             "mark": uuid.uuid4().hex if self.sharing.is_shared else None,
         }
         parameters, distributions = to_optuna(sample, space)
@@ -305,4 +314,5 @@ class Record:
             error=result.get("error"),
             seed=asked["seed"],
             same_as=result.get("same_as"),
+            supernet_steps=asked.get("supernet_steps"),
         )

@@ -165,7 +165,7 @@ class Experiment:
     @property
     def pareto_front(self) -> list[Trial]:
         """The COMPLETE trials that no other one beats in every objective."""
-        return self.objectives.pareto_front(self.trials)
+        return self.results.pareto_front
 
     def hypervolume(self, reference: Sequence[float] | Mapping[str, float]) -> float:
         """The volume that the COMPLETE trials dominate, as far as a reference point: the worst that matters.
@@ -173,7 +173,7 @@ class Experiment:
         Args:
             reference: metric -> value, or the values in order.
         """
-        return self.objectives.hypervolume(self.trials, reference)
+        return self.objectives.hypervolume(self.results.counted, reference)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """A row for each trial: its number, state, values, metrics, duration in seconds, and its answers."""
@@ -229,7 +229,7 @@ class Experiment:
             k: how many architectures.
             **options: `evaluator`, how they are trained, and `choose`: "spread" (the best and random ones) or "best".
         """
-        return self._shared_weights.report(self.trials, k, **options)
+        return self._shared_weights.report(self.results.counted, k, **options)
 
     @property
     def _shared_weights(self) -> SharedWeights:
@@ -321,7 +321,8 @@ class Experiment:
         Trials in other processes are let finish first; a second Ctrl-C breaks them off, and they run again next time.
 
         Args:
-            max_trials: of the whole experiment, those of earlier runs counted in; None for no limit.
+            max_trials: of the whole experiment, those of earlier runs counted in (save those that a supernet judged
+                which has been trained on since); None for no limit.
             timeout: seconds after which no new trial starts.
             concurrency: trials at a time, as far as the executor can; where omitted, as many as it has workers.
             max_trial_time: seconds after which a trial is FAILED.
@@ -348,8 +349,8 @@ class Experiment:
                 total = self.space.size if self.space.exact and isinstance(self.space.size, int) else None
                 if self.strategy.shared_training is not None:
                     judge, total = self._shared_weights.search(shown.note, end), None
-                shown.begin(max_trials if max_trials is not None else total, history.finished)
-                ending = "the time is up, before the supernet is trained"
+                shown.begin(max_trials if max_trials is not None else total, history.ended)
+                ending = "the time is up, before the supernet is trained and ranked"
                 if judge is not None:
                     ending = self._loop(judge, history, concurrency, max_trial_time).run(max_trials, end, shown)
             except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from nas.checks import check_int, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain
 from nas.export import to_code
-from nas.protocols import Objectives, Trial, TrialState, load_weights, read_state, save_state
+from nas.protocols import Objectives, Trial, TrialState, comparable, load_weights, read_state, save_state
 from nas.random_state import seeded
 from nas.records import Ledger, folder_of, open_storage
 from nas.search.progress import Progress, count_text
@@ -93,7 +93,12 @@ class Results:
     @property
     def pareto_front(self) -> list[Trial]:
         """The COMPLETE trials that no other one beats in every objective."""
-        return self.objectives.pareto_front(self.trials)
+        return self.objectives.pareto_front(self.counted)
+
+    @property
+    def counted(self) -> list[Trial]:
+        """The trials that are compared: all; of one-shot search those that the newest supernet has judged."""
+        return comparable(self.trials)
 
     def top(self, k: int) -> list[Trial]:
         """The k best COMPLETE trials of different samples, best first (front after front for several objectives)."""
@@ -110,11 +115,14 @@ class Results:
     def _in_order(self) -> list[Trial]:
         """The COMPLETE trials, best first."""
         if not self.ranked:
-            return self.objectives.rank(self.trials)
-        return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
+            return self.objectives.rank(self.counted)
+        return [trial for trial in self.counted if trial.state is TrialState.COMPLETE]
 
     def to_dataframe(self) -> pandas.DataFrame:
         """A row for each trial: number, state, value (one per objective), metrics, seconds, and answers by label.
+
+        Of one-shot search also `supernet_steps`, how long the supernet that judged it was trained: values of different
+        supernets are not to be compared.
 
         Raises:
             MissingDependency: pandas is not installed.
@@ -131,6 +139,8 @@ class Results:
                 row["value"] = values[0]
             row |= {f"metric.{name}": value for name, value in trial.metrics.items()}
             row |= {"duration": trial.duration, "error": trial.error_line or None}
+            if trial.supernet_steps is not None:
+                row["supernet_steps"] = trial.supernet_steps
             rows.append(row | {f"sample.{label}": answer for label, answer in trial.sample.items()})
         return pandas.DataFrame(rows)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
-from nas.execution import Assignment, Executor, Outcome, Plan, answer_again
+from nas.execution import Assignment, Executor, Outcome, Plan, answer_again, give_up
 from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState
 from nas.random_state import derive_seed
 from nas.records import History, Ledger, folder_of, write_outcome, write_sample
@@ -106,9 +106,9 @@ class SearchLoop:
                         trial, ending = self._next(max_trials, under_way)
                 if ending or trial is None:
                     break
-                known = history.known(trial.sample)
-                if known is not None:
-                    shown.finished(self._finish(trial.number, answer_again(known)), history.best)
+                settled = self._settled(trial)
+                if settled is not None:
+                    shown.finished(self._finish(trial.number, settled), history.best)
                     continue
                 write_sample(folder_of(self.path, trial.number), trial.sample)
                 self.executor.submit(self._assign(trial))
@@ -136,7 +136,7 @@ class SearchLoop:
         adopted = self.history.adopt()
         if adopted is not None:
             return adopted, ""
-        if max_trials is None or len(self.history.trials) < max_trials:
+        if max_trials is None or self.history.begun < max_trials:
             try:
                 return self._propose(), ""
             except SearchSpaceExhausted as error:
@@ -144,6 +144,14 @@ class SearchLoop:
         else:
             ending = ALL_DONE
         return None, "" if self.history.running - under_way else ending
+
+    def _settled(self, trial: Trial) -> Outcome | None:
+        """The outcome of a trial that needs no evaluation, or can have none."""
+        if self.history.is_outdated(trial):
+            # Its value would be that of another supernet than the one that ranked it.
+            return give_up(trial, "The supernet was trained on before this trial was judged.\n")
+        known = self.history.known(trial.sample)
+        return None if known is None else answer_again(known)
 
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Writes an outcome down: the folder first, so that what the ledger calls finished has all its files."""

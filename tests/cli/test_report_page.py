@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -75,8 +76,8 @@ def value(model: nn.Module, rate: float) -> float:
     return model[0].in_features - rate
 
 
-def report(*arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["report", *arguments])
+def report(*arguments: str, code: int = 0, command: str = "report") -> str:
+    result = CliRunner().invoke(app, [command, *arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result.output.strip()
 
@@ -166,6 +167,26 @@ def test_one_shot_search_has_a_ranking(tmp_path: Path) -> None:
     (best,) = [text for attributes, text in page.all("circle") if attributes["r"] == "5"]
     assert best.startswith("trial 0: ")
     assert page.rows("The best trials")[0].startswith("0 ")
+    assert "earlier trials" not in " ".join(text for _, text in page.all("p"))
+    longer = RandomOneShot(candidates=3, epochs=2)
+    Experiment(network, evaluator, longer, name="ranked", directory=tmp_path, resume=True, accept_changes=True).run(
+        progress="silent"
+    )
+    page = Page(Path(report("ranked", "-d", str(tmp_path))).read_text(encoding="utf-8"))
+    assert "3 earlier trials, from before the supernet was trained on, do not count" in " ".join(
+        text for _, text in page.all("p")
+    )
+    assert [row[0] for row in page.rows("The best trials")] == ["3", "4", "5"]
+    dots = sorted((float(attributes["cx"] or 0), text) for attributes, text in page.all("circle"))
+    assert [text[:7] for _, text in dots] == ["trial 3", "trial 4", "trial 5"]
+    assert dots[0][0] == 80, "the first rank is 0"
+    shown = report("ranked", "-d", str(tmp_path), command="show")
+    assert "3 trials finished (3 complete)" in shown
+    assert "3 earlier trials" in shown
+    assert "trial 3" in shown
+    best = json.loads(report("ranked", "-d", str(tmp_path), "--json", command="top"))
+    assert [(trial["number"], trial["supernet_steps"]) for trial in best] == [(3, 4), (4, 4), (5, 4)]
+    assert "steps of the supernet" in " ".join(report("ranked", "-d", str(tmp_path), command="trials").split())
 
 
 @pytest.mark.parametrize("trials", [0, 1, 3])

@@ -1,9 +1,22 @@
-"""What was judged is not judged again, also after a kill."""
+"""What was judged is not judged again, also after a kill; how far a ranking is, is said now and then."""
 
+import math
+import re
+import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-from nas import Sample
-from nas.oneshot.ranking import Judged, Ranking
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from nas import Experiment, NasError, Sample, ValueChoice
+from nas.evaluators import Regression
+from nas.oneshot import ENAS, RandomOneShot
+from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
+from nas.strategies import Random
 
 
 def test_a_ranking_is_kept_for_its_supernet(tmp_path: Path) -> None:
@@ -16,24 +29,197 @@ def test_a_ranking_is_kept_for_its_supernet(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["ranking.json"]
 
 
+def test_more_candidates_are_ranked_anew(tmp_path: Path) -> None:
+    path = tmp_path / "ranking.json"
+    Ranking(path, 3, 2).write([{"a": 1}, {"a": 2}])
+    assert Ranking(path, 3, 1).samples == Ranking(path, 3, 2).samples == [{"a": 1}, {"a": 2}]
+    assert Ranking(path, 3, 5).samples is None
+    Ranking(path, 3, 5).write([{"a": 1}, {"a": 2}])  # the space has no more
+    assert Ranking(path, 3, 5).samples == [{"a": 1}, {"a": 2}]
+
+
+PASSES = Passes(lambda: 9, lambda: 4)
+
+
 def test_nothing_is_judged_twice(tmp_path: Path) -> None:
     path, asked = tmp_path / "judged.jsonl", list[Sample]()
 
-    def judge(sample: Sample) -> float:
+    def judge(sample: Sample, batches: int | None) -> float:
         asked.append(sample)
         return 0.1 * sum(int(str(answer)) for answer in sample.values())
 
-    judged = Judged(path, 2, judge)
+    judged = Judged(path, 2, judge, passes=PASSES)
     values = [judged({"a": n, "b": 3}) for n in (1, 2, 1)]
     assert values[0] == values[2]
     assert len(asked) == 2
     with path.open("a") as file:
-        file.write('{"epochs": 2, "sam')  # torn by a kill
-    again = Judged(path, 2, judge)
+        file.write('{"steps": 2, "sam')  # torn by a kill
+    again = Judged(path, 2, judge, passes=PASSES)
     assert [again({"b": 3, "a": n}) for n in (1, 2)] == values[:2], "to the last bit, in any order of labels"
     assert len(asked) == 2
     again({"a": 5, "b": 3})
-    assert Judged(path, 2, judge)({"a": 5, "b": 3}) == again({"a": 5, "b": 3})
+    assert Judged(path, 2, judge, passes=PASSES)({"a": 5, "b": 3}) == again({"a": 5, "b": 3})
     assert len(asked) == 3
-    Judged(path, 9, judge)({"a": 1, "b": 3})
+    Judged(path, 9, judge, passes=PASSES)({"a": 1, "b": 3})
     assert len(asked) == 4, "another supernet"
+
+
+def test_a_judgement_is_that_of_its_batches(tmp_path: Path) -> None:
+    asked = list[int | None]()
+
+    def judge(sample: Sample, batches: int | None) -> float:
+        asked.append(batches)
+        return math.nan if sample["a"] == 0 else 1.0 / (batches or 9)
+
+    judged = Judged(tmp_path / "judged.jsonl", 2, judge, passes=PASSES)
+    values = [judged({"a": 1}, batches) for batches in (None, 1, 3, 9, 10, 1, None)]
+    assert values == [1 / 9, 1, 1 / 3, 1 / 9, 1 / 9, 1, 1 / 9]
+    assert asked == [None, 1, 3], "9 of 9 batches are all of them"
+    bounded = Judged(tmp_path / "judged.jsonl", 2, judge, passes=Passes(lambda: 3, lambda: 4), most=3)
+    assert [bounded({"a": 1}), bounded({"a": 1}, 3), bounded({"a": 1}, 1)] == [1 / 3, 1 / 3, 1]
+    assert len(asked) == 3, "what three batches say is known"
+    assert judged({"a": 0}) == -math.inf, "what diverged is the worst"
+    assert Judged(tmp_path / "judged.jsonl", 2, judge, passes=PASSES)({"a": 0}) == -math.inf
+
+
+def test_time_is_up_between_two_judgements(tmp_path: Path) -> None:
+    """One is made in any case, so that many short runs come to an end."""
+    found = list[float]()
+    for expected in (1, 2, 3, 3):
+        judged = Judged(
+            tmp_path / "judged.jsonl", 2, lambda sample, batches: 1.0, passes=PASSES, deadline=time.monotonic() - 1
+        )
+        found = []
+        with nullcontext() if expected == 3 else pytest.raises(TimeUp):
+            found.extend(judged({"a": n}) for n in range(3))
+        assert len(found) == expected
+
+
+def test_passes_are_counted() -> None:
+    assert [PASSES.total(batches) for batches in (None, 9, 1, 3, 100)] == [13, 13, 1 + 1, 3 + 2, 13]
+    assert PASSES.recalibration(None) == 4
+
+
+def test_progress_is_said_ever_less_often() -> None:
+    lines, seconds = list[str](), [0.0]
+    progress = RankingProgress(lines.append, clock=lambda: seconds[0])
+    progress.begin(200, 200.0)
+    for number in range(200):
+        seconds[0] += 2
+        progress.judged(str(number), number / 200, 1.0, new=True)
+    progress.end()
+    assert lines[0] == "ranking: 3 of 200 paths, best 0.01, 7 min left"
+    assert lines[-1] == "ranking: 200 of 200 paths, best 0.995, in 7 min"
+    assert 6 < len(lines) < 20
+
+
+def test_what_was_known_takes_no_time() -> None:
+    lines, seconds = list[str](), [0.0]
+    progress = RankingProgress(lines.append, sign=-1, clock=lambda: seconds[0])
+    progress.begin(100, 100.0)
+    for number in range(50):
+        progress.judged(str(number), -0.25, 1.0, new=False)
+    assert lines == []
+    for number in range(50, 60):
+        seconds[0] += 1
+        progress.judged(str(number), -0.5, 1.0, new=True)
+    assert lines == ["ranking: 55 of 100 paths, best 0.25, 45 s left"]
+    known = RankingProgress(lines.append)
+    known.judged("a", 1.0, 1.0, new=False)
+    known.end()
+    assert len(lines) == 1
+
+
+def test_the_best_is_that_of_the_most_batches() -> None:
+    lines, seconds = list[str](), [0.0]
+    progress = RankingProgress(lines.append, clock=lambda: seconds[0])
+    for value, share in ((0.9, 0.1), (0.8, 0.1), (0.7, 1.0)):
+        seconds[0] += 60
+        progress.judged(str(value), value, share, new=True)
+    assert lines == ["ranking: 1 path, best 0.9", "ranking: 2 paths, best 0.9", "ranking: 3 paths, best 0.7"]
+
+
+def network() -> nn.Module:
+    width = ValueChoice([2, 4, 8, 16], label="width")
+    return nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Linear(width, ValueChoice([1], label="out")))
+
+
+def evaluator() -> Regression:
+    inputs = torch.randn(96, 4, generator=torch.Generator().manual_seed(0))
+    pairs = TensorDataset(inputs, inputs[:, :1])
+    return Regression(pairs, pairs, batch_size=8, accelerator="cpu", logger=False)
+
+
+STRATEGIES: dict[str, Any] = {
+    "evolution": RandomOneShot,
+    "search": lambda **settings: RandomOneShot(search=Random(), **settings),
+    "halving": lambda **settings: RandomOneShot(judging="halving", **settings),
+    "enas": lambda **settings: ENAS(controller_steps=1, **settings),
+    "enas halving": lambda **settings: ENAS(controller_steps=1, judging="halving", **settings),
+}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many batches each validation had."""
+    kind, found = type(evaluator().module(nn.Linear(1, 1))), list[int]()
+    step: Any = kind.validation_step
+
+    def count(module: Any, batch: Any, *rest: Any) -> Any:
+        number = rest[0] if rest else 0
+        if number == 0:
+            found.append(0)
+        found[-1] += 1
+        return step(module, batch, *rest)
+
+    monkeypatch.setattr(kind, "validation_step", count)
+    return found
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_ranking_is_bounded_and_told(
+    name: str, tmp_path: Path, measured: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `judge_batches`; the trials are measured on all batches all the same."""
+    strategy = STRATEGIES[name](epochs=1, candidates=2, judge_batches=5)
+    searched = Experiment(network, evaluator(), strategy, name="search", directory=tmp_path)
+    searched.run(progress="plain")
+    assert len(searched.trials) == 2
+    assert {12, 5} <= set(measured)
+    judgements = (tmp_path / "search/supernet/judged.jsonl").read_text().splitlines()
+    assert max(measured[-len(judgements) - 2 : -2]) == 5
+    assert measured[-2:] == [12, 12]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ranking")]
+    assert line.startswith(("ranking: 4 of 4 paths, best 0", "ranking: 3 of 3 paths, best 0"))
+    assert re.search(r", in \d+ s$", line)
+    assert all(trial.value is not None and trial.value > 0 for trial in searched.trials)
+
+
+def test_a_ranking_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = Experiment(network, evaluator(), RandomOneShot(epochs=1, candidates=2), name="short", directory=tmp_path)
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.oneshot.ranking.Judged.__call__", stop)
+        searched.run(progress="silent")
+    judged, endings = searched.path / "supernet/judged.jsonl", []
+    for number in range(1, 4):
+        searched.run(timeout=1e-6, progress="silent")
+        endings.append(searched.ending)
+        assert len(judged.read_text().splitlines()) == number
+        assert searched.trials == []
+    assert set(endings) == {"the time is up, before the supernet is trained and ranked"}
+    searched.run(progress="silent")
+    whole = Experiment(network, evaluator(), RandomOneShot(epochs=1, candidates=2), name="whole", directory=tmp_path)
+    whole.run(progress="silent")
+    assert [(trial.sample, trial.metrics) for trial in searched.trials] == [
+        (trial.sample, trial.metrics) for trial in whole.trials
+    ]
+
+
+def test_judge_batches_is_a_number(tmp_path: Path) -> None:
+    for make in (RandomOneShot, ENAS):
+        with pytest.raises(NasError, match="judge_batches must be an int from 1 on; received 0"):
+            make(judge_batches=0)

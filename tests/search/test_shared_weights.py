@@ -61,13 +61,17 @@ class Judged(Evaluator):
 class OneWeight(SharedTraining):
     """One number that all samples share, trained for as long as the time allows; kept in a file."""
 
-    def __init__(self, *, ranks: bool = True) -> None:
+    def __init__(self, *, ranks: bool = True, goal: int = 3, counted: bool = False) -> None:
         self.order: list[Sample] = []
-        self._ranks, self._weight = ranks, 0.0
+        self._ranks, self._goal, self._counted, self._weight = ranks, goal, counted, 0.0
 
     @property
     def ranks(self) -> bool:
         return self._ranks
+
+    @property
+    def steps(self) -> int | None:
+        return round(3 * self._weight) if self._counted else None
 
     def refuse(self, arguments: ExperimentArguments) -> None:
         if arguments.early_stopping is not None:
@@ -77,7 +81,7 @@ class OneWeight(SharedTraining):
         task.directory.mkdir(parents=True, exist_ok=True)
         file = task.directory / "weight.json"
         steps = json.loads(file.read_text()) if file.exists() else 0
-        while steps < 3:
+        while steps < self._goal:
             steps += 1
             file.write_text(json.dumps(steps))
             task.note(f"step {steps}")
@@ -130,6 +134,22 @@ class Own(Strategy):
         pass
 
 
+class Longer(Own):
+    """Counts how long it has trained, and proposes anew when that is longer."""
+
+    def __init__(self, goal: int, *, ranks: bool = True) -> None:
+        self._training = OneWeight(goal=goal, counted=True, ranks=ranks)
+
+    def start(self, task: Task) -> None:
+        self._told: dict[int, int | None] = {}
+
+    def tell(self, trial: Trial) -> None:
+        self._told[trial.number] = trial.supernet_steps
+
+    def ask(self, number: int) -> Sample:
+        return super().ask(list(self._told.values()).count(self._training.steps))
+
+
 def experiment(folder: Path, strategy: Strategy | None = None, **arguments: Any) -> Experiment:
     evaluator = FunctionalEvaluator(lambda model: {"error": 0.0})
     given: dict[str, Any] = {"name": "own", "directory": folder, "objective": {"error": "minimize"}} | arguments
@@ -175,3 +195,36 @@ def test_what_is_not_trained_gives_nothing(tmp_path: Path) -> None:
 
 def test_a_chain_does_not_train() -> None:
     refused(lambda: Chain([(Random(), 2), (Own(), None)]), "part 1 trains something before it proposes")
+
+
+@pytest.mark.parametrize("ranks", [True, False])
+def test_what_is_trained_on_judges_anew(ranks: bool, tmp_path: Path) -> None:
+    """And what it judged before is history, kept and not compared: after 6 steps another sample is the best."""
+    first = experiment(tmp_path, Longer(1, ranks=ranks))
+    first.run(3, progress="silent")
+    assert [trial.metrics["error"] for trial in first.trials] == pytest.approx([2 - 1 / 6, 2 - 2 / 3, 2 - 1 / 3])
+    longer = experiment(tmp_path, Longer(6, ranks=ranks), resume=True)
+    assert longer.results.counted == first.trials, "nothing is judged anew yet"
+    longer.run(3, progress="silent")
+    assert longer.trials[:3] == first.trials
+    assert [trial.supernet_steps for trial in longer.trials] == [1, 1, 1, 6, 6, 6]
+    assert [trial.metrics["error"] for trial in longer.trials[3:]] == pytest.approx([1.0, 2.0, 0.0])
+    assert longer.results.counted == longer.trials[3:]
+    assert [trial.number for trial in longer.results.top(9)] == ([3, 4, 5] if ranks else [5, 3, 4])
+    assert longer.best_trial.number == (3 if ranks else 5)
+    assert [trial.number for trial in longer.pareto_front] == [5]
+    assert longer.hypervolume({"error": 3.0}) == 3.0
+    assert longer.one_shot_report(k=2)["trials"] == 3
+    assert longer.to_dataframe()["supernet_steps"].tolist() == [1, 1, 1, 6, 6, 6]
+    read = Experiment.load(longer.path)
+    assert [trial.number for trial in read.top(9)] == [trial.number for trial in longer.results.top(9)]
+    again = experiment(tmp_path, Longer(6, ranks=ranks), resume=True)
+    again.run(progress="silent")
+    assert again.trials == longer.trials, "nothing is left"
+
+
+def test_what_counts_nothing_has_no_column(tmp_path: Path) -> None:
+    search = experiment(tmp_path)
+    search.run(progress="silent")
+    assert search.results.counted == search.trials
+    assert "supernet_steps" not in search.to_dataframe()

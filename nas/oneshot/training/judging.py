@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any, TypeVar, final
 
 import torch
@@ -125,6 +126,39 @@ class Judging:
                 recalibrate(model, without_lone(calls, lambda call: call.args or tuple(call.kwargs.values())), run)
 
         return take
+
+    def validation_batches(self, inner: LightningModule) -> int:
+        """How many batches a whole validation has, of the loader that has the most.
+
+        Args:
+            inner: any module of the evaluator's.
+        """
+        limit = self._evaluator.trainer_arguments().get("limit_val_batches")
+
+        def look(trainer: Trainer) -> int:
+            return max(_length(loader, limit) for loader in one_or_many(trainer.val_dataloaders))
+
+        return self.inside(inner, look)
+
+    def recalibration_batches(self, model: nn.Module, number: int) -> int:
+        """How many batches of training data `recalibration` takes, where it is to take this number."""
+        self.recalibration(model, number)
+        return len(self._calls[:number])
+
+
+def one_or_many(loaders: Any) -> list[Any]:
+    """The loaders of a validation, as a list."""
+    if isinstance(loaders, Mapping):
+        return list(loaders.values())
+    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
+
+
+def _length(loader: Any, limit: int | float | None) -> int:
+    try:
+        number = len(loader)
+    except TypeError:  # counted, as far as it matters
+        number = sum(1 for _ in islice(loader, limit if isinstance(limit, int) else None))
+    return number if limit is None else min(number, limit) if isinstance(limit, int) else max(int(number * limit), 1)
 
 
 _QUIET: dict[str, Any] = {

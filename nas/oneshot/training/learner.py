@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,8 +13,33 @@ from nas.domains import Sample
 from nas.example_inputs import Inputs
 from nas.oneshot.training.measures import IndexedBatch
 
-Judge: TypeAlias = Callable[[Sample], float]
-"""What a subnet with the shared weights is worth in validation; more is better."""
+
+class Judge(Protocol):
+    """What a subnet with the shared weights is worth in validation; more is better."""
+
+    def __call__(self, sample: Sample, batches: int | None = None) -> float:
+        """The worth of a sample.
+
+        Args:
+            sample: of the subnet.
+            batches: of validation data; for None all of them, or `judge_batches`. Fewer come with as much smaller a
+                share of the training batches for its batch statistics.
+        """
+
+    @property
+    def batches(self) -> int:
+        """How many batches of validation data a whole judgement has."""
+
+    def passes(self, batches: int | None = None) -> int:
+        """How many batches a judgement runs in all, those for the batch statistics among them."""
+
+    def expect(self, paths: int, whole: float) -> None:
+        """Says how many samples will be asked about, for the progress that is shown.
+
+        Args:
+            paths: different samples.
+            whole: as how many whole judgements that takes.
+        """
 
 
 class Search(Protocol):

@@ -63,11 +63,11 @@ class Training:
         self._load(found)
 
     def _load(self, found: dict[str, Any] | None) -> None:
-        self.finished, self.epoch = False, 0
+        self.finished, self.epoch, self.steps = False, 0, 0
         if found is None:
             return
         state = found["nas"]
-        self.epoch = found["epoch"]
+        self.epoch, self.steps = found["epoch"], state["done"]
         ended = not state["inside"] and state["limits"] == self._limits
         enough = self.epochs != -1 and self.epoch >= self.epochs
         if not (ended or enough or state["stopped"]):
