@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable
@@ -548,3 +549,32 @@ def test_what_a_module_keeps_in_checkpoints_is_kept_or_refused(tmp_path: Path) -
         experiment = searched(tmp_path / "kept", strategy("RandomOneShot"), Counts, run={"timeout": 1e-3})
     state = torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True)
     assert state["batches"] == state["nas"]["done"] == 10
+
+
+def test_modules_of_lightning_pytorch(tmp_path: Path) -> None:
+    """The same library under its other name: module, data and callbacks of it, interrupted and gone on with."""
+    lightning = pytest.importorskip("lightning.pytorch")
+    callbacks = importlib.import_module("lightning.pytorch.callbacks")
+
+    class Theirs(lightning.LightningModule):  # type: ignore[name-defined,misc]  # whatever is imported
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        training_step = Module.training_step
+        validation_step = Module.validation_step
+        configure_optimizers = Module.configure_optimizers
+
+    class TheirData(lightning.LightningDataModule):  # type: ignore[name-defined,misc]
+        train_dataloader = Data.train_dataloader
+        val_dataloader = Data.val_dataloader
+
+    for algorithm in ("DARTS", "RandomOneShot"):
+        folder = tmp_path / algorithm
+        given = {"callbacks": [callbacks.ModelCheckpoint(folder / "kept"), callbacks.EarlyStopping("val_loss")]}
+        searched(folder, strategy(algorithm), Theirs, TheirData(), {"timeout": 1e-3}, **given)
+        experiment = searched(folder, strategy(algorithm), Theirs, TheirData(), **given)
+        assert len(experiment.trials) == 2
+        assert list((folder / "kept").glob("*.ckpt"))
+        same = searched(tmp_path / f"{algorithm}-same", strategy(algorithm))
+        assert [trial.metrics for trial in experiment.trials] == [trial.metrics for trial in same.trials]
