@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from nas.evaluators.lightning import LightningEvaluator
     from nas.evaluators.supervised import Classification, Regression
     from nas.evaluators.supervised_module import SupervisedModule
-    from nas.evaluators.training import TrainingEvaluator, interruptible
-    from nas.evaluators.trial_callback import logged, silenced
+    from nas.evaluators.training import TrainingEvaluator
+    from nas.evaluators.trial_callback import interruptible, logged, silenced
 
 _LATE = {
     "Classification": "nas.evaluators.supervised",
@@ -23,7 +23,7 @@ _LATE = {
     "SupervisedModule": "nas.evaluators.supervised_module",
     "TrainingEvaluator": "nas.evaluators.training",
     "fresh": "nas.evaluators.data_modules",
-    "interruptible": "nas.evaluators.training",
+    "interruptible": "nas.evaluators.trial_callback",
     "logged": "nas.evaluators.trial_callback",
     "silenced": "nas.evaluators.trial_callback",
 }

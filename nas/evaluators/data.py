@@ -73,6 +73,11 @@ class Data:
         self._check(train, validation)
         return HeldModule(train) if is_data_module(train) else (train, validation)
 
+    def close(self) -> None:
+        """Tears down a data module that has been set up."""
+        if isinstance(self._held, HeldModule):
+            self._held.tear_down()
+
     def theirs(self) -> list[object]:
         """The user's data module, or nothing; loads where a function was given."""
         found = self.load()

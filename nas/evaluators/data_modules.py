@@ -78,6 +78,7 @@ class HeldModule:
         self.module = module
         self._prepared = False
         self._stages: set[str] = set()
+        self._endings: list[Finalize] = []
 
     def __reduce__(self) -> tuple[Callable[[LightningDataModule], HeldModule], tuple[LightningDataModule]]:
         """Another process has prepared and set up nothing yet."""
@@ -108,7 +109,13 @@ class HeldModule:
         self._stages.add(stage)
         if family_of(self.module).is_overridden("teardown", self.module):
             # Unlike those of atexit, these are called in processes of `multiprocessing` too.
-            Finalize(None, self.module.teardown, args=(stage,), exitpriority=0)
+            self._endings.append(Finalize(None, self.module.teardown, args=(stage,), exitpriority=0))
+
+    def tear_down(self) -> None:
+        """Calls `teardown` for each stage now, and not when the process ends; what is used again is set up again."""
+        while self._endings:
+            self._endings.pop()()
+        self._stages.clear()
 
     def make_ready(self) -> None:
         """For loaders that are asked for without a Trainer, which would have called the hooks."""

@@ -8,13 +8,12 @@ import os
 import pickle
 import signal
 import statistics
-import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import nn
@@ -28,7 +27,7 @@ from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.data_modules import Wrap
 from nas.evaluators.judged_weights import clear, judged_weights
 from nas.evaluators.settings import Settings, defaults_of
-from nas.evaluators.trial_callback import TrialCallback, logged, metric_of, relayed, silenced
+from nas.evaluators.trial_callback import TrialCallback, interruptible, logged, metric_of, relayed, silenced
 from nas.protocols import Evaluator, Job
 from nas.random_state import seeded
 from nas.space import ModelSpace
@@ -230,6 +229,11 @@ class TrainingEvaluator(Evaluator):
         return trainer
 
     @final
+    def close(self) -> None:
+        """Tears down the user's data module."""
+        self._data.close()
+
+    @final
     def evaluate(self, job: Job) -> dict[str, float]:
         """Trains and validates the job's model.
 
@@ -358,30 +362,6 @@ def _train(
             except BaseException:
                 launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
                 raise
-
-
-class Follower(Protocol):
-    """A callback that keeps what ended a fit."""
-
-    exception: BaseException | None
-
-
-@contextmanager
-def interruptible(follow: Follower) -> Iterator[None]:
-    """Ctrl-C ends the search, not the trial alone: Lightning exits or returns instead of passing it on."""
-    ours = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if ours else None
-    try:
-        yield
-    except SystemExit as exit_:
-        if not isinstance(follow.exception, KeyboardInterrupt):
-            raise
-        raise KeyboardInterrupt from exit_
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
-    if isinstance(follow.exception, KeyboardInterrupt):
-        raise follow.exception
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import statistics
 import threading
 import warnings
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -154,6 +155,30 @@ def metric_of(trainer: Trainer, name: str) -> float:
             )
         )
     return found[name]
+
+
+class Follower(Protocol):
+    """A callback that keeps what ended a fit."""
+
+    exception: BaseException | None
+
+
+@contextmanager
+def interruptible(follow: Follower) -> Iterator[None]:
+    """Ctrl-C ends the search, not the trial alone: Lightning exits or returns instead of passing it on."""
+    ours = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if ours else None
+    try:
+        yield
+    except SystemExit as exit_:
+        if not isinstance(follow.exception, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from exit_
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    if isinstance(follow.exception, KeyboardInterrupt):
+        raise follow.exception
 
 
 def silence() -> None:

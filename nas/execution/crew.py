@@ -86,6 +86,9 @@ class Line(ABC):
     def cause(self) -> str:
         """What it died of, once it is gone, in words that follow its noun."""
 
+    def dismiss(self) -> None:  # noqa: B027 - some have nothing to do
+        """Tells an idle worker that it gets no more trials, and waits for a moment; where that is no use, nothing."""
+
     @abstractmethod
     def end(self) -> None:
         """Kills the worker and its children, whatever they do."""
@@ -211,7 +214,9 @@ class Worker(Generic[L]):
             line.end()
 
     def close(self) -> None:
-        """Ends its worker at once."""
+        """Ends its worker: at once where it has a trial, else in good order."""
+        if self.line is not None and self.assignment is None:
+            self.line.dismiss()
         self._stop()
         self.assignment = None
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -56,6 +57,9 @@ def serve(path: str) -> None:
         except EOFError:
             return
         if assignment is None:
+            if plan is not None:
+                with suppress(Exception):  # Nobody waits for it, and the trials are over.
+                    plan.evaluator.close()
             return
         try:
             if plan is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, final
 from nas.execution.crew import Begun, Done, Gone, Line, Report, Word
 from nas.execution.trial_run import Assignment
 from nas.execution.worker import prepare, serve
+
+_PATIENCE = 5.0
+"""Seconds that an idle worker has for closing what it has opened."""
 
 
 @final
@@ -87,6 +91,12 @@ class WorkerProcess(Line):
             return "does not answer any more"
         found = re.search(r"exit codes? of the workers are \{(.*)\}", str(error))
         return describe_end(found.group(1) if found else str(error or "by itself"))
+
+    def dismiss(self) -> None:
+        """Lets its evaluator close what it has opened."""
+        with suppress(OSError):
+            self._line.send(None)
+            wait([self._death], _PATIENCE)
 
     def end(self) -> None:
         """Kills the process and its children."""

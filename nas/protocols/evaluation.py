@@ -51,6 +51,9 @@ class Evaluator(Remembers, ABC):
         """Which way its first metric is better; None where the user is to say."""
         return None
 
+    def close(self) -> None:
+        """Called in a worker process when it gets no more trials: what was opened there for all of them is closed."""
+
     @abstractmethod
     def evaluate(self, job: Job) -> float | Mapping[str, float]:
         """Evaluates one sample.

@@ -377,6 +377,19 @@ def test_a_list_of_samples_is_one_dataset() -> None:
     assert len(evaluator.data().train_dataloader()) == 2
 
 
+def test_closing_an_evaluator_tears_its_data_down_once() -> None:
+    told = Told()
+    evaluator = LightningEvaluator(Fit, told, metric="val_loss", max_epochs=1)
+    evaluator.close()
+    evaluator.evaluate(job())
+    evaluator.close()
+    evaluator.close()
+    assert [call for call in told.calls if "teardown" in call] == ["teardown fit without a trainer"]
+    told.calls.clear()
+    evaluator.evaluate(job())
+    assert "setup fit" in told.calls
+
+
 SCRIPT = """
 import sys
 from tests.evaluators.test_data_modules import DATA, Fit, Told, job

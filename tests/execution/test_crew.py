@@ -198,3 +198,22 @@ def test_more_than_there_are_places_for_is_a_mistake_of_ours() -> None:
     made.submit(trial(0))
     with pytest.raises(AssertionError, match="no more trials"):
         made.submit(trial(1))
+
+
+def test_idle_workers_are_dismissed_and_busy_ones_are_not() -> None:
+    class Polite(Told):
+        dismissed = 0
+
+        def dismiss(self) -> None:
+            Polite.dismissed += 1
+
+    worker: Worker[Polite] = Worker(Polite, limit=None, grace=1.0)
+    Told.made.append([])
+    worker.assign(Assignment(number=0, sample={}, seed=0))
+    worker.close()
+    assert Polite.dismissed == 0
+    Told.made.append([])
+    worker.assign(Assignment(number=1, sample={}, seed=0))
+    worker.assignment = None
+    worker.close()
+    assert Polite.dismissed == 1

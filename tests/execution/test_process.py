@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas import Experiment, ModelSpace, NasError, Objectives, ValueChoice
+from nas import Evaluator, Experiment, Job, ModelSpace, NasError, Objectives, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.execution import Assignment, Executor, Outcome, Plan, ProcessExecutor, RayExecutor
 from nas.execution.devices import divide_gpus, environments, visible_gpus
@@ -227,3 +227,30 @@ def test_bad_numbers_are_refused(options: dict[str, object], message: str) -> No
 def test_bad_numbers_for_ray_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(NasError, match=message):
         RayExecutor(**options)  # type: ignore[arg-type]
+
+
+class Closes(Evaluator):
+    """Leaves a file when it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def evaluate(self, job: Job) -> float:
+        return 1.0
+
+    def close(self) -> None:
+        (self.folder / "closed").touch()
+
+
+def test_an_idle_worker_closes_its_evaluator_before_it_ends(tmp_path: Path) -> None:
+    experiment = Experiment(
+        lambda: nn.Linear(2, ValueChoice([1, 2], label="width")),
+        Closes(tmp_path),
+        GridSearch(),
+        name="closes",
+        directory=tmp_path,
+        executor="process",
+    )
+    experiment.run(1, progress="silent")
+    assert experiment.trials[0].error is None
+    assert (tmp_path / "closed").exists()
