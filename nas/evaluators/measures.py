@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeAlias, final
 
 import torch
@@ -21,11 +23,14 @@ IGNORED = -100
 """The target that losses of torch leave out where they are not told another one."""
 
 
-def ignored_by(criterion: object) -> int:
-    """The target that a criterion leaves out: its `ignore_index`."""
+def ignored_by(criterion: object) -> int | None:
+    """The target that a criterion leaves out, its `ignore_index`; None where it has no such argument."""
     bound = criterion.keywords if isinstance(criterion, functools.partial) else {}
-    found: object = bound.get("ignore_index", getattr(criterion, "ignore_index", IGNORED))
-    return found if isinstance(found, int) else IGNORED
+    inner = criterion.func if isinstance(criterion, functools.partial) else criterion
+    usual = inspect.signature(inner).parameters.get("ignore_index") if isinstance(inner, FunctionType) else None
+    default = None if usual is None else usual.default
+    found: object = bound.get("ignore_index", getattr(inner, "ignore_index", default))
+    return found if isinstance(found, int) else None
 
 
 @final

@@ -50,7 +50,7 @@ class Supervised(_Base):
         made = [copy.deepcopy(m) if isinstance(m, Metric) else MeanOf(m) for m in metrics.values()]
         self.metrics = nn.ModuleList([*made, loss])
         for metric in made:
-            if isinstance(metric, Accuracy):
+            if isinstance(metric, Accuracy) and ignored is not None:
                 metric.ignored = ignored
         self._optimizer, self._scheduler, self._match_shapes = optimizer, scheduler, match_shapes
         self._auxiliary_weight = auxiliary_weight

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 
 from nas import Job
-from nas.evaluators import Classification
+from nas.evaluators import Classification, Regression
 from nas.evaluators.measures import Accuracy, MeanOf, ignored_by
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says of torch, and of small data
@@ -97,10 +97,13 @@ def test_the_loss_weighs_batches_by_what_counted() -> None:
         (nn.CrossEntropyLoss(ignore_index=7), 7),
         (nn.CrossEntropyLoss(), -100),
         (functools.partial(functional.cross_entropy, ignore_index=3), 3),
-        (nn.BCEWithLogitsLoss(), -100),
+        (functional.cross_entropy, -100),
+        (nn.BCEWithLogitsLoss(), None),
+        (nn.MSELoss(), None),
+        (lambda prediction, target: prediction.sum(), None),
     ],
 )
-def test_what_a_criterion_ignores_is_ignored(criterion: Any, ignored: int) -> None:
+def test_what_a_criterion_ignores_is_ignored(criterion: Any, ignored: int | None) -> None:
     assert ignored_by(criterion) == ignored
 
 
@@ -122,6 +125,15 @@ def judged(data: TensorDataset, model: nn.Module, **arguments: Any) -> float:
     evaluator = Classification(data, data, batch_size=2, max_epochs=1, learning_rate=0.0, **arguments)
     found = evaluator.evaluate(Job(number=0, sample={}, build=lambda sample, seed: (model, sample)))
     return found["accuracy"]
+
+
+def test_a_number_to_be_predicted_is_never_ignored() -> None:
+    inputs, target = torch.zeros(4, 1), torch.tensor([[-100.0], [0.0], [-100.0], [0.0]])
+    evaluator = Regression(
+        TensorDataset(inputs, target), TensorDataset(inputs, target), max_epochs=1, learning_rate=0.0
+    )
+    found = evaluator.evaluate(Job(number=0, sample={}, build=lambda sample, seed: (Constant(1), sample)))
+    assert found["mse"] == found["loss"] == pytest.approx((200.0**2 + 100.0**2) / 2)
 
 
 def test_classification_measures_them_by_itself() -> None:
