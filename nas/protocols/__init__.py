@@ -14,7 +14,7 @@ from nas.protocols.evaluation import (
 )
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
-from nas.protocols.remembered import Remembers, arguments_of
+from nas.protocols.remembered import Remembers, arguments_of, bound_arguments
 from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
 from nas.protocols.strategy import OneShotStrategy, Strategy, Task, check_single
 from nas.protocols.trained_weights import (
@@ -51,6 +51,7 @@ __all__ = [
     "arguments_of",
     "as_metrics",
     "as_number",
+    "bound_arguments",
     "check_single",
     "comparable",
     "copy_weights",

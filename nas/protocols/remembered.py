@@ -56,7 +56,7 @@ def arguments_of(thing: Remembers) -> dict[str, Any]:
         ...     def omitted(self):
         ...         return {"rate": 0.1}
         >>> arguments_of(Wide(4, size=2))
-        {'width': 4, 'depth': 3, 'rate': 0.1, 'size': 2}
+        {'width': 4, 'depth': 3, 'size': 2, 'rate': 0.1}
     """
     given: _Given | None = vars(thing).get(_KEPT_AS)
     made: Any = thing
@@ -64,18 +64,27 @@ def arguments_of(thing: Remembers) -> dict[str, Any]:
         found = {field.name: getattr(made, field.name) for field in fields(made) if field.init}
         return {**thing.omitted(), **found}
     given = given or _Given()
-    signature = inspect.signature(type(thing))
-    bound = signature.bind_partial(*given.args, **given.keywords)
+    named = bound_arguments(type(thing), given.args, given.keywords)
+    omitted = thing.omitted()
+    return {**named, **omitted, **{name: value for name, value in named.items() if value is not None}}
+
+
+def bound_arguments(
+    function: Callable[..., object], args: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a function is called with, by name: positional arguments too, and those left out by their defaults.
+
+    Example:
+        >>> bound_arguments(lambda width, depth=3, *rest, **others: None, (1, 2, 5), {"size": 4})
+        {'width': 1, 'depth': 2, 'rest': (5,), 'size': 4}
+    """
+    signature = inspect.signature(function)
+    bound = signature.bind_partial(*args, **keywords)
     bound.apply_defaults()
     named: dict[str, Any] = {}
-    others: dict[str, Any] = {}
     for name, value in bound.arguments.items():
-        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            others = value
-        else:
-            named[name] = value
-    omitted = thing.omitted()
-    return {**named, **omitted, **{name: v for name, v in {**named, **others}.items() if v is not None}}
+        named |= value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return named
 
 
 _KEPT_AS = "_remembered_arguments"

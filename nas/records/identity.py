@@ -10,7 +10,7 @@ from typing import Any
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, Objectives, Strategy
 from nas.records.fingerprint import VERSION, changed_code, fingerprint
-from nas.records.parameters import DATA, changed_parameters, of_data, parameters
+from nas.records.parameters import DATA, changed_parameters, of_data, parameters, space_parameters
 from nas.space import ModelSpace
 
 
@@ -31,6 +31,7 @@ def describe_experiment(
         "repeats": repeats,
         "code": fingerprint(space.program.source, *space.mutators, evaluator, strategy),
         "parameters": {
+            "space": space_parameters(space),
             "strategy": parameters(strategy),
             "evaluator": parameters(evaluator, free=frozenset() if shared is None else shared.evaluator_may_change),
         },
@@ -81,7 +82,7 @@ def refuse_differences(
 
 
 def _changed_making(ledger: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs in the code, and in the arguments of strategy and evaluator."""
+    """What differs in the code, and in the arguments of space, strategy and evaluator."""
     code, known = ledger.get("code"), ledger.get("parameters")
     if known is None:
         # Written before arguments were remembered: some were among the code, and less code was followed.
@@ -89,7 +90,8 @@ def _changed_making(ledger: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         return changed_code(then, {name: digest for name, digest in now["code"].items() if name in then})
     lines = [] if code is None else changed_code(code, now["code"])
     for part, then in known.items():
-        if part == "strategy" and ledger.get("strategy") != now.get("strategy"):
+        named = {"space": "model", "strategy": "strategy"}.get(part)
+        if named is not None and ledger.get(named) != now.get(named):
             continue  # It is another one, and that is said.
         # Where code has changed that is said already, and digests of another Python's code tell nothing.
         digests = not lines and (code or {}).get(VERSION) == now["code"].get(VERSION)

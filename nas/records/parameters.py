@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from nas.domains import Domain
-from nas.protocols import Remembers, arguments_of
+from nas.protocols import Remembers, arguments_of, bound_arguments
 from nas.records.fingerprint import fingerprint, is_users_class
 from nas.space import ModelSpace, SearchSpace
 
@@ -64,6 +64,27 @@ def parameters(thing: Remembers, *, free: Set[str] = frozenset()) -> dict[str, s
         {'': 'Halves', 'rate': '0.5', 'sizes.0': '1', 'sizes.1': '4'}
     """
     return dict(_Describer(free).describe_remembering(thing, "", 0))
+
+
+def space_parameters(space: ModelSpace) -> dict[str, str]:
+    """What a space is called with, in the same way: by the names of its class or function.
+
+    Example:
+        >>> from nas.space import ValueChoice
+        >>> class Net(torch.nn.Linear):
+        ...     def __init__(self, classes=10, *, bias=True):
+        ...         super().__init__(ValueChoice([4, 8], label="width"), classes, bias)
+        >>> space_parameters(ModelSpace(Net, 3))
+        {'': 'Net', 'classes': '3', 'bias': 'True'}
+    """
+    program = space.program
+    describer = _Describer(frozenset())
+    if isinstance(program.source, torch.nn.Module):
+        return dict(describer.describe(program.source, ""))
+    found = {"": space.name}
+    for name, value in bound_arguments(program.source, program.args, program.kwargs).items():
+        found |= dict(describer.describe(value, name))
+    return found
 
 
 def changed_parameters(before: Mapping[str, str], now: Mapping[str, str], *, digests: bool = True) -> list[str]:
@@ -118,6 +139,9 @@ class _Describer:
                 searched = not name and isinstance(value, Domain | ModelSpace)
                 inner = f"{name}.{argument}" if name else argument
                 yield from [(inner, "searched")] if searched else self._describe(value, inner, depth + 1, data=False)
+
+    def describe(self, thing: Any, name: str) -> Iterator[tuple[str, str]]:
+        return self._describe(thing, name, 1, data=False)
 
     def _describe(self, thing: Any, name: str, depth: int, *, data: bool) -> Iterator[tuple[str, str]]:
         text = _plain(thing)

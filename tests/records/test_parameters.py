@@ -109,6 +109,8 @@ ARGUMENTS: dict[str, tuple[Any, Any, Any]] = {
     "epochs": (1, 2, OMIT),
     "checkpoint_every": (10, 20, 100),
     "recalibration": (5, 6, 20),
+    "judge_batches": (3, 4, OMIT),
+    "judging": ("whole", "halving", "whole"),
     "unrolled": (False, True, False),
     "weight_decay": (0.0, 0.1, 1e-3),
     "betas": ((0.5, 0.9), (0.6, 0.9), (0.5, 0.999)),
@@ -480,6 +482,22 @@ def test_what_decides_nothing_may_change(resumed: Callable[..., Experiment]) -> 
         (quick(), DARTS(candidates=1)), (quick(max_epochs=2), DARTS(epochs=3, candidates=4, checkpoint_every=7))
     )
     assert longer.trials
+
+
+class Wide(nn.Module):
+    def __init__(self, inputs: int = 2, **options: Any) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, ValueChoice([2, 3], label="width"), **options)
+
+
+def test_what_a_space_is_called_with_is_compared_too(tmp_path: Path) -> None:
+    Experiment(ModelSpace(Wide), SCORE, Random(), name="w", directory=tmp_path).run(1, progress="silent")
+    same: dict[str, Any] = {"name": "w", "directory": tmp_path, "resume": True}
+    assert Experiment(ModelSpace(Wide, inputs=2), SCORE, Random(), **same).trials
+    with pytest.raises(ExperimentError, match="Wide.inputs: 2 -> 5"):
+        Experiment(ModelSpace(Wide, 5), SCORE, Random(), **same)
+    with pytest.raises(ExperimentError, match="Wide.bias: left out -> False"):
+        Experiment(ModelSpace(Wide, bias=False), SCORE, Random(), **same)
 
 
 def test_a_difference_can_be_accepted(resumed: Callable[..., Experiment]) -> None:
