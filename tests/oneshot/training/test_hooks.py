@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import (
     EarlyStopping,
+    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     StochasticWeightAveraging,
@@ -311,30 +312,21 @@ def test_checkpoints_of_the_user_are_written(tmp_path: Path) -> None:
     assert any(name.startswith("model.") for name in state["state_dict"])
 
 
-class Halved(Callback):
-    """A moving average by hand: it swaps weights in for validation, and leaves the average in the end."""
-
-    def __init__(self) -> None:
-        self.average: list[Tensor] = []
-        self.swapped = False
-
-    def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-        now = [p.detach().clone() for p in module.model.parameters()]
-        self.average = [0.5 * a + 0.5 * b for a, b in zip(self.average or now, now, strict=True)]
-
-    def on_train_end(self, trainer: Any, module: Any) -> None:
-        for parameter, average in zip(module.model.parameters(), self.average, strict=True):
-            parameter.data.copy_(average)
-
-
-@some
-def test_averages_of_weights_have_their_effect(algorithm: str, tmp_path: Path) -> None:
-    weights = []
-    for name, callbacks in (("plain", []), ("averaged", [Halved()])):
-        experiment = searched(tmp_path / name, strategy(algorithm), callbacks=callbacks)
+@every
+def test_moving_averages_of_weights_have_their_effect(algorithm: str, tmp_path: Path) -> None:
+    weights, trials = [], []
+    for name, average in (("plain", None), ("averaged", 0.5), ("gone on with", 0.5)):
+        given = {} if average is None else {"callbacks": [EMAWeightAveraging(decay=average)]}
+        if name == "gone on with":
+            for _ in range(6):
+                searched(tmp_path / name, strategy(algorithm), run={"timeout": 1e-3}, **given)
+        experiment = searched(tmp_path / name, strategy(algorithm), **given)
         state = torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True)["state_dict"]
-        weights.append(torch.cat([t.flatten() for t in state.values()]))
-    assert (weights[0] - weights[1]).abs().max() > 1e-4
+        weights.append(torch.cat([t.flatten() for t in state.values() if isinstance(t, Tensor)]))
+        trials.append([(trial.sample, trial.metrics) for trial in experiment.trials])
+    assert (weights[0] - weights[1]).abs().max() > 1e-3
+    assert torch.equal(weights[1], weights[2])
+    assert trials[1] == trials[2]
 
 
 def test_stochastic_weight_averaging_of_lightning(tmp_path: Path) -> None:
