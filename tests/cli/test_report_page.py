@@ -169,9 +169,7 @@ def test_one_shot_search_has_a_ranking(tmp_path: Path) -> None:
     assert page.rows("The best trials")[0].startswith("0 ")
     assert "earlier trials" not in " ".join(text for _, text in page.all("p"))
     longer = RandomOneShot(candidates=3, epochs=2)
-    Experiment(network, evaluator, longer, name="ranked", directory=tmp_path, resume=True, accept_changes=True).run(
-        progress="silent"
-    )
+    Experiment(network, evaluator, longer, name="ranked", directory=tmp_path, resume=True).run(progress="silent")
     page = Page(Path(report("ranked", "-d", str(tmp_path))).read_text(encoding="utf-8"))
     assert "3 earlier trials, from before the supernet was trained on, do not count" in " ".join(
         text for _, text in page.all("p")

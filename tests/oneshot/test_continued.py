@@ -37,9 +37,7 @@ def search(folder: Path, epochs: int, make: Any = RandomOneShot, *, resume: bool
     if make is RandomOneShot:
         given = {"evaluations": 5, "population": 4} | given
     strategy = make(epochs=epochs, **given)
-    return Experiment(
-        network, evaluator, strategy, name="search", directory=folder, resume=resume, accept_changes=resume
-    )
+    return Experiment(network, evaluator, strategy, name="search", directory=folder, resume=resume)
 
 
 @pytest.mark.parametrize("make", [RandomOneShot, DARTS])
