@@ -40,6 +40,7 @@ class Judging:
         self._evaluator, self._seed = evaluator, seed
         self._kept: _Kept | None = None
         self._calls: list[Inputs] = []
+        self._asked = 0
         self._trainers: dict[tuple[str, bool], tuple[Trainer, _Follow, int | float]] = {}
 
     def measure(
@@ -65,6 +66,8 @@ class Judging:
             trainer, follow = self._trainer(family, batches, gradients)
             follow.begin(before, keeping)
             loaders = None if kept is None else kept.loaders
+            if kept is not None and batches is None:
+                trainer.limit_val_batches = 1.0  # no more than that were kept
             wrap = None if loaders is None else lambda _: loaders
             data = self._evaluator.data(seed=self._seed, validation=wrap, family=family)
             # The module is judged as in the validation of a fit: what it sets up for that must be there.
@@ -92,8 +95,9 @@ class Judging:
             made = self._evaluator.trainer(changed=changed, callbacks=[follow], family=family)
             self._trainers[key] = made, follow, made.limit_val_batches
         trainer, follow, limit = self._trainers[key]
-        few = batches is not None
-        trainer.limit_val_batches = min(batches or 0, limit) if few and isinstance(limit, int) else batches or limit
+        if batches is not None:
+            limit = min(batches, limit) if isinstance(limit, int) else batches
+        trainer.limit_val_batches = limit
         return trainer, follow
 
     def inside(self, inner: LightningModule, function: Callable[[Trainer], T], *, gradients: bool = False) -> T:
@@ -109,7 +113,8 @@ class Judging:
             model: is on the Trainer's device when the function is called.
             number: of batches.
         """
-        if number and len(self._calls) < number:
+        if self._asked < number:  # an epoch may have fewer
+            self._asked = number
             self._calls = network_calls(self._evaluator, copy.deepcopy(model), seed=self._seed, number=number)
             if sum(t.nbytes for t in tensors_of(self._calls)) > _KEPT_BYTES:
                 self._calls = [call.on("cpu") for call in self._calls]
