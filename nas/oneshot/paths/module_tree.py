@@ -1,0 +1,134 @@
+"""The module tree of all architectures: which modules stand where, in which order, and which types are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, final
+
+from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from nas._compat.torch_internals import hook_dicts
+from nas.oneshot.paths.naming import ModuleSite, TensorSite, joined
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ModuleTree:
+    """What has been seen at each place of any architecture.
+
+    Attributes:
+        modules: the first module that was seen of each name.
+        children: the keys of the children of each name, in the order of the architectures.
+        tensors: the parameters and buffers of each name, likewise.
+        shared: for tensors that are tied to others, the names that they are shared by.
+    """
+
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    children: dict[str, list[str]] = field(default_factory=dict)
+    tensors: dict[str, list[str]] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)
+
+    def note(self, sites: Iterable[ModuleSite], places: Iterable[tuple[str, TensorSite]]) -> None:
+        """Takes an architecture in.
+
+        Args:
+            sites: its modules.
+            places: its tensors, with the names that they are shared by.
+        """
+        children: dict[str, list[str]] = {}
+        for site in sites:
+            self.modules.setdefault(site.name, site.module)
+            name = site.name
+            while name:
+                name, _, key = name.rpartition(".")
+                keys = children.setdefault(name, [])
+                if key in keys:
+                    break
+                keys.append(key)
+        tensors: dict[str, list[str]] = {}
+        for shared, place in places:
+            holder = place.name.rpartition(".")[0]
+            tensors.setdefault(holder, []).append(place.local)
+            if shared != place.name:
+                self.shared.setdefault(place.name, shared)
+        for known, found in ((self.children, children), (self.tensors, tensors)):
+            for name, keys in found.items():
+                _merge(known.setdefault(name, []), keys)
+
+    def computed(self, name: str, owner: nn.Module) -> bool:
+        """Whether a parametrisation makes a tensor of this one, so that no layer reads it as it is.
+
+        Args:
+            name: of the tensor.
+            owner: the module that holds it.
+        """
+        path, _, local = name.rpartition(".")
+        for hook in hook_dicts(owner)[1].values():
+            if isinstance(hook, WeightNorm | SpectralNorm) and local.rpartition("_")[0] == hook.name:
+                return True
+        while path:
+            if isinstance(self.modules.get(path), ParametrizationList):
+                return True
+            path = path.rpartition(".")[0]
+        return False
+
+
+def _merge(known: list[str], found: list[str]) -> None:
+    """Puts what is new behind what stands before it."""
+    after = 0
+    for key in found:
+        if key in known:
+            after = known.index(key) + 1
+        else:
+            known.insert(after, key)
+            after += 1
+
+
+def children_in_order(tree: ModuleTree, name: str) -> list[tuple[str, str]]:
+    """The children of a place: (key, name); the candidates of a LayerChoice in the order of their numbers."""
+    keys = tree.children.get(name, [])
+    numbers = sorted((key for key in keys if _is_number(key)), key=lambda key: int(key[1:-1]))
+    return [(key, joined(name, key)) for key in [*(key for key in keys if not _is_number(key)), *numbers]]
+
+
+def _is_number(key: str) -> bool:
+    return key.startswith("[") and key.endswith("]") and key[1:-1].isdecimal()
+
+
+def made_alike(first: type, second: type) -> bool:
+    """Whether two types are the same by what they are made of: module, name, bases and the code of their functions.
+
+    A class statement in a constructor makes a new class each time, as do the parametrisations of torch.
+
+    Example:
+        >>> def make():
+        ...     class Linear(nn.Linear):
+        ...         def forward(self, x):
+        ...             return x
+        ...     return Linear
+        >>> make() is make(), made_alike(make(), make()), made_alike(make(), nn.Linear)
+        (False, True, False)
+    """
+    if first is second:
+        return True
+    if (first.__module__, first.__qualname__) != (second.__module__, second.__qualname__):
+        return False
+    if len(first.__bases__) != len(second.__bases__) or _code(first) != _code(second):
+        return False
+    return all(map(made_alike, first.__bases__, second.__bases__))
+
+
+def _code(cls: type) -> dict[str, list[Any]]:
+    return {name: found for name, value in vars(cls).items() if (found := [f.__code__ for f in _functions(value)])}
+
+
+def _functions(value: object) -> list[FunctionType]:
+    if isinstance(value, property):
+        return [function for function in (value.fget, value.fset, value.fdel) if isinstance(function, FunctionType)]
+    inner = getattr(value, "__func__", value) if isinstance(value, staticmethod | classmethod) else value
+    return [inner] if isinstance(inner, FunctionType) else []

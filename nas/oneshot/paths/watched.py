@@ -1,0 +1,151 @@
+"""What a program does to the modules of a store: settings, modes and hooks that every path must have."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, final
+from weakref import ReferenceType
+
+from torch import nn
+
+from nas._compat.torch_internals import BASE_ATTRIBUTES, children_of, hook_dicts, hooks_of, own_buffers, own_parameters
+from nas.errors import NasValueError, explain
+
+
+@final
+class Watched:
+    """A module of the store, as it was made and as it is.
+
+    Args:
+        name: of its place.
+        module: whose tensors and children are those of the store.
+
+    Attributes:
+        attributes: all that it keeps.
+        settings: those that were set since it was made.
+    """
+
+    __slots__ = ("_buffers", "_children", "_kind", "_parameters", "_seen", "attributes", "module", "name", "settings")
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.module, self.attributes = module, vars(module)
+        self.settings: dict[str, Any] = {}
+        self.name, self._kind, self._seen = name, type(module), dict(self.attributes)
+        self._children = dict(children_of(module))
+        self._parameters, self._buffers = len(own_parameters(module)), len(own_buffers(module))
+
+    def changed(self) -> bool:
+        """Whether attributes were set since this was last asked, the mode aside.
+
+        Raises:
+            NasValueError: other modules or parameters stand where those of the program stood.
+        """
+        module = self.module
+        if (
+            children_of(module) != self._children
+            or len(own_parameters(module)) != self._parameters
+            or len(own_buffers(module)) != self._buffers
+            or type(module) is not self._kind
+        ):
+            raise self._refused("its modules, parameters or buffers are others than those that the program has made")
+        try:
+            if self.attributes == self._seen:
+                return False
+        except Exception:
+            pass  # what cannot be compared is another object
+        return self._take_in()
+
+    def _take_in(self) -> bool:
+        now, changed = self.attributes, False
+        for name in now.keys() | self._seen.keys():
+            before, after = self._seen.get(name, _NOTHING), now.get(name, _NOTHING)
+            if after is before or name == "training":
+                continue
+            if after is _NOTHING or name in _CALLING:
+                raise self._refused(f"its attribute {name!r} is another one than the program has made")
+            if (name not in BASE_ATTRIBUTES or name in _SET_BY_HOOKS) and not _of_its_own(after):
+                self.settings[name] = after
+            changed = True
+        self._seen = dict(now)
+        return changed
+
+    def _refused(self, what: str) -> NasValueError:
+        return NasValueError(
+            explain(
+                f"paths are built by the program of the space, and a module of the supernet was changed since: {what}",
+                got=type(self.module).__name__,
+                where=f"PathSupernet, module {self.name!r}" if self.name else "PathSupernet, the model itself",
+                mend="make the change in the model's constructor, or in a Mutator of the space, for all architectures",
+            )
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__ if name != "attributes"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.attributes = vars(self.module)
+
+
+def _of_its_own(value: object) -> bool:
+    """Whether it is about the module's own parameters, as the list of its weights that a recurrent layer keeps."""
+    items = value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(item, nn.Parameter | ReferenceType) for item in items)
+
+
+_NOTHING = object()
+_CALLING = ("forward", "_compiled_call_impl")
+_SET_BY_HOOKS = ("_is_full_backward_hook",)
+
+
+@final
+class Twin:
+    """A module of a path, and the modules of the store that say how it is set.
+
+    Args:
+        module: of the path.
+        stored: of the store: those of the LayerChoices that it is the answer of, and that of its own place.
+        called: those of them whose calls are calls of the path's module; the call of the model is one of the supernet.
+
+    Attributes:
+        merges: whether its hooks come from several places.
+        hooks: the dicts of the store's.
+    """
+
+    def __init__(self, module: nn.Module, stored: Sequence[Watched], called: Sequence[Watched]) -> None:
+        self.attributes, self.stored = vars(module), stored
+        self._called, self._own = called, hooks_of(module)
+        self.merges = len(called) > 1 or any(self._own.values())
+        self.hooks = [hooks for watched in called for hooks in hooks_of(watched.module).values()]
+
+    def set_up(self) -> None:
+        """Gives the module the settings of the store, and its hooks where they need no merging."""
+        for watched in self.stored:
+            self.attributes.update(watched.settings)
+        if not self.merges:
+            for watched in self._called:
+                self.attributes.update(hooks_of(watched.module))
+
+    def merge(self) -> None:
+        """Gives the module the hooks of the store after its own."""
+        for name, own in self._own.items():
+            places = [own, *(hooks_of(watched.module)[name] for watched in self._called)]
+            self.attributes[name] = OrderedDict(pair for hooks in places for pair in hooks.items())
+
+
+def apply_settings(module: nn.Module, stored: Iterable[Watched], *, hooks: bool) -> None:
+    """Sets a module that is no path's as those of the store are set.
+
+    Args:
+        module: changed.
+        stored: as in `Twin`.
+        hooks: whether it gets the hooks too.
+    """
+    for watched in stored:
+        vars(module).update(watched.settings)
+        vars(module)["training"] = watched.module.training
+        if hooks:
+            for own, theirs in zip(hook_dicts(module), hook_dicts(watched.module), strict=True):
+                own.update(theirs)
