@@ -88,6 +88,11 @@ class Facade(MovableModule):
         module: Any = self.shown
         return module[key]
 
+    def __iter__(self) -> Iterator[Any]:
+        """As of a Sequential."""
+        module: Any = self.shown
+        return iter(module)
+
     def __len__(self) -> int:
         """As of a Sequential."""
         module: Any = self.shown

@@ -361,7 +361,7 @@ def trace_layouts(model: nn.Module, inputs: Inputs) -> dict[TensorDim, Found]:
         for path, module in model.named_modules()
     ]
     try:
-        with torch.no_grad(), found:
+        with torch.enable_grad(), found:  # as in training: checkpoints of activations warn of anything else
             model.eval()(*args, **kwargs)
     finally:
         for handle in handles:

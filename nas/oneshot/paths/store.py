@@ -153,6 +153,11 @@ class Store:
             _hold(module, local, tensor, persistent=persists(entries[local].owner, entries[local].local))
         for key in [*children, *whole]:
             vars(module).pop(key, None)  # as None in the architecture that the module is of
+        for key, value in vars(module).items():
+            if (
+                isinstance(value, Tensor) and not value.is_leaf
+            ):  # computed by a hook; it would keep copies from being made
+                vars(module)[key] = value.detach()
         if isinstance(module, nn.RNNBase):
             vars(module)["flatten_parameters"] = _nothing  # it does not run
         return module

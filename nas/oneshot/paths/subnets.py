@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import own_buffers
 from nas.domains import Sample
 from nas.oneshot.paths.slicing import Region, indexed
 from nas.oneshot.paths.store import Slots, Store
@@ -37,6 +39,27 @@ class Part:
     def sliced(self) -> bool:
         """Whether it can be a view of the tensor in the store."""
         return self.region is None or all(isinstance(index, slice) for index in self.region)
+
+
+class _Gathered(torch.autograd.Function):
+    """Indexing with tensors, each place at the most once, whose backward pass keeps nothing that can be freed.
+
+    A checkpoint of activations that is reentrant passes here once for itself, and once more for each other one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, place: Any) -> Tensor:
+        """The part."""
+        ctx.place, ctx.shape = place, whole.shape
+        part: Tensor = whole[place]
+        return part
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the whole, zero elsewhere."""
+        whole = gradient.new_zeros(ctx.shape)
+        whole[ctx.place] = gradient
+        return whole, None
 
 
 @final
@@ -102,12 +125,18 @@ class Subnet:
     _views: list[_View] = field(default_factory=list)
     _buffers: list[_View] = field(default_factory=list)
     _gathered: list[tuple[Slot, Slot, Any]] = field(default_factory=list)
-    _copied: list[tuple[Slot, Slot, Any]] = field(default_factory=list)
+    _copied: dict[int, list[tuple[Slot, Slot, Any]]] = field(default_factory=dict)
     _modes: list[tuple[Slots, Slots]] = field(default_factory=list)
     _merging: list[Twin] = field(default_factory=list)
     _hooks: list[Any] = field(default_factory=list)
     _hooked: bool = False
     _generation: int = -1
+
+    def __post_init__(self) -> None:
+        # A checkpoint of activations calls modules again in the backward pass, after the run.
+        modules = dict(self.module.named_modules(remove_duplicate=False))
+        for path in {part.path for part in self.parts if not part.sliced and not part.parameter}:
+            modules[path].register_forward_hook(lambda module, _, __: self._write_back(id(own_buffers(module))))
 
     def active(self) -> list[str]:
         """The names of the parameters that it uses."""
@@ -121,13 +150,14 @@ class Subnet:
                     store.generation += 1
         if self._generation == store.generation:
             return
-        self._whole, self._views, self._buffers, self._gathered, self._copied = [], [], [], [], []
+        self._whole, self._views, self._buffers, self._gathered, self._copied = [], [], [], [], {}
         for part in self.parts:
             slot = store.slot(part.name)
             if not part.sliced:
                 device = store.tensor(part.name).device
                 place = tuple(i if isinstance(i, slice) else i.to(device) for i in part.region or ())
-                (self._gathered if part.parameter else self._copied).append((part.slot, slot, place))
+                found = self._gathered if part.parameter else self._copied.setdefault(id(part.slot[0]), [])
+                found.append((part.slot, slot, place))
             elif part.parameter and part.region is None:
                 self._whole.append((*part.slot, *slot))
             else:
@@ -148,7 +178,9 @@ class Subnet:
             view.put()
         for view in self._buffers:
             view.put_buffer()
-        for (tensors, key), (slots, local), place in (*self._gathered, *self._copied):
+        for (tensors, key), (slots, local), place in self._gathered:
+            tensors[key] = None if slots[local] is None else _Gathered.apply(slots[local], place)
+        for (tensors, key), (slots, local), place in chain(*self._copied.values()):
             tensors[key] = slots[local][place]
         for mine, stored in self._modes:
             mine["training"] = stored["training"]
@@ -160,6 +192,12 @@ class Subnet:
         with torch.no_grad():
             for view in self._buffers:
                 view.take_back()
-            for (tensors, key), (slots, local), place in self._copied:
-                slots[local][place] = tensors[key]
+        for buffers in self._copied:
+            self._write_back(buffers)
         return output
+
+    def _write_back(self, buffers: int) -> None:
+        """The copies of buffers that cannot be views, of one module."""
+        with torch.no_grad():
+            for (tensors, key), (slots, local), place in self._copied.get(buffers, ()):
+                slots[local][place] = tensors[key]

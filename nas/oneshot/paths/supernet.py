@@ -215,8 +215,8 @@ class PathSupernet(Facade):
         outputs = []
         args, kwargs = inputs.arguments_for(alone)
         for model in (alone, self):
-            with seeded(0), torch.no_grad():
-                outputs.append(list(tensors_of(model(*args, **kwargs))))
+            with seeded(0), torch.set_grad_enabled(self.training):
+                outputs.append([tensor.detach() for tensor in tensors_of(model(*args, **kwargs))])
         for expected, found in zip(*outputs, strict=True):
             tolerance = _tolerance(expected)
             if not torch.allclose(expected, found, rtol=tolerance, atol=tolerance, equal_nan=True):

@@ -110,15 +110,18 @@ class Twin:
         called: those of them whose calls are calls of the path's module; the call of the model is one of the supernet.
 
     Attributes:
-        merges: whether its hooks come from several places.
         hooks: the dicts of the store's.
     """
 
     def __init__(self, module: nn.Module, stored: Sequence[Watched], called: Sequence[Watched]) -> None:
         self.attributes, self.stored = vars(module), stored
         self._called, self._own = called, hooks_of(module)
-        self.merges = len(called) > 1 or any(self._own.values())
         self.hooks = [hooks for watched in called for hooks in hooks_of(watched.module).values()]
+
+    @property
+    def merges(self) -> bool:
+        """Whether its hooks come from several places."""
+        return len(self._called) > 1 or any(self._own.values())
 
     def set_up(self) -> None:
         """Gives the module the settings of the store, and its hooks where they need no merging."""
