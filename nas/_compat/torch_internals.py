@@ -26,7 +26,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, t
 
 __all__ = [
     "BASE_ATTRIBUTES",
+    "SET_BY_HOOKS",
     "TENSOR_DICTS",
+    "WHAT_A_CALL_IS",
     "BatchNorm",
     "Convolution",
     "FakeTensors",
@@ -90,6 +92,10 @@ def plain_attributes(module: nn.Module) -> dict[str, Any]:
 
 BASE_ATTRIBUTES = frozenset(vars(nn.Module()))
 """What `nn.Module` itself keeps in `vars(module)`."""
+SET_BY_HOOKS = ("_is_full_backward_hook",)
+"""What registering a hook sets beside the dicts of hooks."""
+WHAT_A_CALL_IS = ("forward", "_compiled_call_impl", "_modules", "_parameters", "_buffers")
+"""The attributes that say what a call of a module does, other than by its settings."""
 _CONTAINERS = (dict, set)
 TENSOR_DICTS = ("_parameters", "_buffers")
 """Under which names in `vars(module)` its tensors are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from types import FunctionType
 from typing import Any, final
 
@@ -68,7 +69,7 @@ class ModuleTree:
             owner: the module that holds it.
         """
         path, _, local = name.rpartition(".")
-        for hook in hook_dicts(owner)[1].values():
+        for hook in chain.from_iterable(hooks.values() for hooks in hook_dicts(owner)):
             if isinstance(hook, WeightNorm | SpectralNorm) and local.rpartition("_")[0] == hook.name:
                 return True
         while path:

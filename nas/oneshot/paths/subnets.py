@@ -71,7 +71,8 @@ class _View:
     def __init__(self, part: Part, store: Store) -> None:
         self.tensors, self.key = part.slot
         self.slots, self.local = store.slot(part.name)
-        self.region: Region = part.region or ()
+        assert part.region is not None
+        self.region = part.region
         self.known: tuple[Any, ...] | None = None
         self.geometry: tuple[Any, ...] = ()
         self.tensor: Tensor | None = None
@@ -124,6 +125,7 @@ class Subnet:
     _whole: list[tuple[Slots, str, Slots, str]] = field(default_factory=list)
     _views: list[_View] = field(default_factory=list)
     _buffers: list[_View] = field(default_factory=list)
+    _whole_buffers: list[tuple[Slots, str, Slots, str]] = field(default_factory=list)
     _gathered: list[tuple[Slot, Slot, Any]] = field(default_factory=list)
     _copied: dict[int, list[tuple[Slot, Slot, Any]]] = field(default_factory=dict)
     _modes: list[tuple[Slots, Slots]] = field(default_factory=list)
@@ -150,7 +152,8 @@ class Subnet:
                     store.generation += 1
         if self._generation == store.generation:
             return
-        self._whole, self._views, self._buffers, self._gathered, self._copied = [], [], [], [], {}
+        self._whole, self._views, self._gathered = [], [], []
+        self._whole_buffers, self._buffers, self._copied = [], [], {}
         for part in self.parts:
             slot = store.slot(part.name)
             if not part.sliced:
@@ -158,8 +161,8 @@ class Subnet:
                 place = tuple(i if isinstance(i, slice) else i.to(device) for i in part.region or ())
                 found = self._gathered if part.parameter else self._copied.setdefault(id(part.slot[0]), [])
                 found.append((part.slot, slot, place))
-            elif part.parameter and part.region is None:
-                self._whole.append((*part.slot, *slot))
+            elif part.region is None:
+                (self._whole if part.parameter else self._whole_buffers).append((*part.slot, *slot))
             else:
                 (self._views if part.parameter else self._buffers).append(_View(part, store))
         for twin in self.twins.values():
@@ -173,6 +176,8 @@ class Subnet:
     def run(self, inputs: tuple[Any, ...], named_inputs: dict[str, Any]) -> Any:
         """The output of the architecture with the weights of the store."""
         for tensors, key, slots, local in self._whole:
+            tensors[key] = slots[local]
+        for tensors, key, slots, local in self._whole_buffers:
             tensors[key] = slots[local]
         for view in self._views:
             view.put()
@@ -190,6 +195,9 @@ class Subnet:
                 twin.merge()
         output = self.module(*inputs, **named_inputs)
         with torch.no_grad():
+            for tensors, key, slots, local in self._whole_buffers:
+                if tensors[key] is not slots[local]:  # assigned, not changed in place
+                    slots[local].copy_(tensors[key])
             for view in self._buffers:
                 view.take_back()
         for buffers in self._copied:

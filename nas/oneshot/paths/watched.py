@@ -9,7 +9,16 @@ from weakref import ReferenceType
 
 from torch import nn
 
-from nas._compat.torch_internals import BASE_ATTRIBUTES, children_of, hook_dicts, hooks_of, own_buffers, own_parameters
+from nas._compat.torch_internals import (
+    BASE_ATTRIBUTES,
+    SET_BY_HOOKS,
+    WHAT_A_CALL_IS,
+    children_of,
+    hook_dicts,
+    hooks_of,
+    own_buffers,
+    own_parameters,
+)
 from nas.errors import NasValueError, explain
 
 
@@ -26,14 +35,14 @@ class Watched:
         settings: those that were set since it was made.
     """
 
-    __slots__ = ("_buffers", "_children", "_kind", "_parameters", "_seen", "attributes", "module", "name", "settings")
+    __slots__ = ("_held", "_kind", "_made", "_seen", "attributes", "module", "name", "settings")
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self.module, self.attributes = module, vars(module)
         self.settings: dict[str, Any] = {}
         self.name, self._kind, self._seen = name, type(module), dict(self.attributes)
-        self._children = dict(children_of(module))
-        self._parameters, self._buffers = len(own_parameters(module)), len(own_buffers(module))
+        self._held = children_of(module), own_parameters(module), own_buffers(module)
+        self._made = dict(self._held[0]), len(self._held[1]), len(self._held[2])
 
     def changed(self) -> bool:
         """Whether attributes were set since this was last asked, the mode aside.
@@ -41,12 +50,12 @@ class Watched:
         Raises:
             NasValueError: other modules or parameters stand where those of the program stood.
         """
-        module = self.module
+        (children, parameters, buffers), (made, some, others) = self._held, self._made
         if (
-            children_of(module) != self._children
-            or len(own_parameters(module)) != self._parameters
-            or len(own_buffers(module)) != self._buffers
-            or type(module) is not self._kind
+            children != made
+            or len(parameters) != some
+            or len(buffers) != others
+            or self.module.__class__ is not self._kind
         ):
             raise self._refused("its modules, parameters or buffers are others than those that the program has made")
         try:
@@ -62,9 +71,9 @@ class Watched:
             before, after = self._seen.get(name, _NOTHING), now.get(name, _NOTHING)
             if after is before or name == "training":
                 continue
-            if after is _NOTHING or name in _CALLING:
+            if after is _NOTHING or name in WHAT_A_CALL_IS:
                 raise self._refused(f"its attribute {name!r} is another one than the program has made")
-            if (name not in BASE_ATTRIBUTES or name in _SET_BY_HOOKS) and not _of_its_own(after):
+            if (name not in BASE_ATTRIBUTES or name in SET_BY_HOOKS) and not _of_its_own(after):
                 self.settings[name] = after
             changed = True
         self._seen = dict(now)
@@ -81,12 +90,13 @@ class Watched:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__ if name != "attributes"}
+        return {name: getattr(self, name) for name in self.__slots__ if name not in ("attributes", "_held")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
         self.attributes = vars(self.module)
+        self._held = children_of(self.module), own_parameters(self.module), own_buffers(self.module)
 
 
 def _of_its_own(value: object) -> bool:
@@ -96,8 +106,6 @@ def _of_its_own(value: object) -> bool:
 
 
 _NOTHING = object()
-_CALLING = ("forward", "_compiled_call_impl")
-_SET_BY_HOOKS = ("_is_full_backward_hook",)
 
 
 @final
