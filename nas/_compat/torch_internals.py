@@ -125,14 +125,16 @@ def bare_copy(module: nn.Module) -> nn.Module:
 
 
 def share_insides(face: nn.Module, module: nn.Module) -> None:
-    """Gives a module the tensors, children and hooks of another one: what is put into either is in both."""
-    vars(face).update(
-        {
-            name: value
-            for name, value in vars(module).items()
-            if isinstance(value, _CONTAINERS) and name in BASE_ATTRIBUTES
-        }
-    )
+    """Gives a module the tensors, children and hooks of another one: what is put into either is in both.
+
+    Args:
+        face: reads and sets attributes that it has not as those of the other one; loses those that hooks set.
+        module: as it is.
+    """
+    shared = {name: value for name, value in vars(module).items() if isinstance(value, _CONTAINERS)}
+    vars(face).update({name: value for name, value in shared.items() if name in BASE_ATTRIBUTES})
+    for name in SET_BY_HOOKS:
+        vars(face).pop(name, None)
 
 
 def persists(module: nn.Module, buffer: str) -> bool:

@@ -356,19 +356,25 @@ def test_a_bare_copy_has_dicts_of_its_own() -> None:
 
 
 def test_a_face_shares_what_is_inside() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+
     class Face(nn.Module):
+        def __getattr__(self, name: str) -> Any:
+            return getattr(net, name)
+
         def forward(self, x: Tensor) -> Tensor:
             return x + 1
 
-    face, net = Face(), nn.Sequential(nn.Linear(1, 1))
+    face = Face()
     share_insides(face, net)
     net.add_module("more", nn.Linear(1, 2))
     face.register_buffer("buffer", torch.zeros(1))
     seen: list[Tensor] = []
     net.register_forward_hook(lambda module, inputs, output: seen.append(output))
     assert list(face.state_dict()) == list(net.state_dict())
-    face(torch.zeros(1))
-    assert seen == [torch.ones(1)]
+    net.register_full_backward_hook(lambda module, into, out: seen.append(out[0]))
+    face(torch.zeros(1, requires_grad=True)).backward()
+    assert seen == [torch.ones(1), torch.ones(1)]
     net.eval()
     assert face.training
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nas.domains import Sample
-from nas.errors import NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, explain
 from nas.example_inputs import Inputs
 from nas.oneshot.paths.alignment import Alignment, Found, plain
 from nas.oneshot.paths.extremes import Answers, extremes
@@ -202,6 +202,15 @@ class Inventory:
         Raises:
             NasValueError: the tensors of one name cannot be parts of one.
         """
+        if scripted := [site.name for site in built.sites if isinstance(site.module, torch.jit.ScriptModule)]:
+            raise NasTypeError(
+                explain(
+                    "a scripted module keeps its parameters for itself, so that paths cannot share them",
+                    got=scripted[0],
+                    where="PathSupernet",
+                    mend="script what the search has found, not its parts before it",
+                )
+            )
         new, seen = False, dict[str, TensorSite]()
         self.tree.note(built.sites, built.places)
         for name, place in built.places:

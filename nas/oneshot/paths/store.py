@@ -86,7 +86,9 @@ class Store:
             with seeded(derive_seed(seed, number)):
                 self._construct(inventory, number, names)
         self.root = self._grown(inventory, "")
+        # What is not in the tree by now is needed no more, and may have numbers.
         del self._found, self._tensors, self._wired
+        inventory.tree.modules.clear()
 
     def _construct(self, inventory: Inventory, number: int, names: set[str]) -> None:
         """Makes modules and numbers; tensors that no layer has so large are filled up."""

@@ -167,7 +167,7 @@ class Subnet:
                 (self._views if part.parameter else self._buffers).append(_View(part, store))
         for twin in self.twins.values():
             twin.set_up()
-        self._modes = [(twin.attributes, twin.stored[-1].attributes) for twin in self.twins.values()]
+        self._modes = [(twin.attributes, twin.mode.attributes) for twin in self.twins.values()]
         self._merging = [twin for twin in self.twins.values() if twin.merges]
         self._hooks = [hooks for twin in self._merging for hooks in twin.hooks]
         self._hooked = True

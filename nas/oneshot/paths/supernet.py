@@ -276,10 +276,15 @@ class PathSupernet(Facade):
                 continue
             seen.add(id(site.module))
             stored = [self._watched[name] for name in (*site.choices, site.name) if name in self._watched]
-            if stored:
-                called = [watched for watched in stored if watched.name]
-                twins[site.path] = Twin(site.module, stored, called)
+            called = [watched for watched in stored if watched.name]
+            twins[site.path] = Twin(site.module, stored, called, self._nearest(site.name))
         return twins
+
+    def _nearest(self, name: str) -> Watched:
+        """The module of a place, that around it where none was found there."""
+        while name not in self._watched:
+            name = name.rpartition(".")[0]
+        return self._watched[name]
 
     def _part(self, name: str, place: TensorSite, built: Built) -> Part:
         parameter = isinstance(place.tensor, nn.Parameter)

@@ -35,12 +35,13 @@ class Watched:
         settings: those that were set since it was made.
     """
 
-    __slots__ = ("_held", "_kind", "_made", "_seen", "attributes", "module", "name", "settings")
+    __slots__ = ("_first", "_held", "_kind", "_made", "_seen", "attributes", "module", "name", "settings")
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self.module, self.attributes = module, vars(module)
         self.settings: dict[str, Any] = {}
-        self.name, self._kind, self._seen = name, type(module), dict(self.attributes)
+        self.name, self._kind = name, type(module)
+        self._first = self._seen = dict(self.attributes)
         self._held = children_of(module), own_parameters(module), own_buffers(module)
         self._made = dict(self._held[0]), len(self._held[1]), len(self._held[2])
 
@@ -79,6 +80,19 @@ class Watched:
         self._seen = dict(now)
         return changed
 
+    def refuse_chosen(self, name: str, own: object) -> None:
+        """Raises where an attribute was set that differs from architecture to architecture.
+
+        What it was set to may have been computed from what it was here, so that no other one has a value of its own.
+
+        Args:
+            name: of the attribute.
+            own: what an architecture was made with.
+        """
+        made = self._first.get(name, _NOTHING)
+        if own is not made and isinstance(own, _PLAIN) and isinstance(made, _PLAIN) and own != made:
+            raise self._refused(f"its attribute {name!r} was set, but not all architectures are made with the same")
+
     def _refused(self, what: str) -> NasValueError:
         return NasValueError(
             explain(
@@ -106,6 +120,7 @@ def _of_its_own(value: object) -> bool:
 
 
 _NOTHING = object()
+_PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 @final
@@ -116,14 +131,16 @@ class Twin:
         module: of the path.
         stored: of the store: those of the LayerChoices that it is the answer of, and that of its own place.
         called: those of them whose calls are calls of the path's module; the call of the model is one of the supernet.
+        mode: that which has its mode.
 
     Attributes:
+        attributes: all that it keeps.
         hooks: the dicts of the store's.
     """
 
-    def __init__(self, module: nn.Module, stored: Sequence[Watched], called: Sequence[Watched]) -> None:
-        self.attributes, self.stored = vars(module), stored
-        self._called, self._own = called, hooks_of(module)
+    def __init__(self, module: nn.Module, stored: Sequence[Watched], called: Sequence[Watched], mode: Watched) -> None:
+        self.attributes, self.stored, self.mode = vars(module), stored, mode
+        self._called, self._own, self._made = called, hooks_of(module), dict(vars(module))
         self.hooks = [hooks for watched in called for hooks in hooks_of(watched.module).values()]
 
     @property
@@ -132,9 +149,15 @@ class Twin:
         return len(self._called) > 1 or any(self._own.values())
 
     def set_up(self) -> None:
-        """Gives the module the settings of the store, and its hooks where they need no merging."""
+        """Gives the module the settings of the store, and its hooks where they need no merging.
+
+        Raises:
+            NasValueError: an attribute was set that architectures choose.
+        """
         for watched in self.stored:
-            self.attributes.update(watched.settings)
+            for name, value in watched.settings.items():
+                watched.refuse_chosen(name, self._made.get(name, _NOTHING))
+                self.attributes[name] = value
         if not self.merges:
             for watched in self._called:
                 self.attributes.update(hooks_of(watched.module))

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -320,6 +321,34 @@ def test_what_paths_cannot_have_is_refused(change: Callable[[Any], None], supern
         supernet.check(x, [supernet.space.default()])
     with pytest.raises(NasValueError, match=r"a Mutator of the space"):
         supernet(x)
+
+
+def test_settings_that_architectures_choose_are_refused() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2), nn.Dropout(ValueChoice([0.2, 0.4], label="rate")))
+
+    supernet = PathSupernet(ModelSpace(build), example_input=(1, 2))
+    supernet[1].p /= 2
+    with pytest.raises(NasValueError, match=r"module '1': .* its attribute 'p' was set, but not all"):
+        supernet.check((1, 2), [{"rate": 0.2}, {"rate": 0.4}])
+
+
+def test_a_supernet_goes_through_a_file(tmp_path: Path, supernet: PathSupernet, space: ModelSpace, x: Tensor) -> None:
+    sample = space.complete({"width": 4, "depth": 2})
+    supernet.select(sample)
+    supernet.stem.register_forward_hook(negative)
+    settings(supernet)
+    torch.save(supernet.eval(), tmp_path / "supernet.pt")
+    again = torch.load(tmp_path / "supernet.pt", weights_only=False)
+    assert again.sample == sample
+    assert torch.equal(again(x), supernet(x))
+    again.select(space.default())
+    assert supernet.sample == sample
+    again.check(x, [space.sample(seed) for seed in SAMPLES])
+
+
+def negative(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return -output
 
 
 def test_parts_are_not_called(supernet: PathSupernet, x: Tensor) -> None:
