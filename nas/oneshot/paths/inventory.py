@@ -13,13 +13,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from nas.copying import same_kind
 from nas.domains import Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.example_inputs import Inputs
 from nas.oneshot.paths.alignment import Alignment, Found, plain
 from nas.oneshot.paths.extremes import Answers, extremes
 from nas.oneshot.paths.layouts import trace_layouts
-from nas.oneshot.paths.module_tree import ModuleTree, made_alike
+from nas.oneshot.paths.module_tree import ModuleTree
 from nas.oneshot.paths.naming import (
     AllPaths,
     ModuleSite,
@@ -225,7 +226,7 @@ class Inventory:
                 size, number = place.tensor.numel(), len(self.probes)
                 self.entries[name] = Entry(place.module, place.local, shape, size, number, built.sample)
                 new = True
-            elif not made_alike(type(known.owner), type(place.module)) or len(known.shape) != len(shape):
+            elif not same_kind(type(known.owner), type(place.module)) or len(known.shape) != len(shape):
                 raise self._conflict(name, known, place, built.sample)
             elif shape != known.shape:
                 new |= self._widen(known, place, shape, built.sample)
@@ -333,7 +334,7 @@ class Inventory:
     def _conflict(self, name: str, known: Entry, place: TensorSite, sample: Sample) -> NasValueError:
         def differs(other: Sample) -> bool:
             found = dict(self.build(lambda: OnePath(answers_from(other))).places).get(name)
-            return found is not None and not made_alike(type(found.module), type(known.owner))
+            return found is not None and not same_kind(type(found.module), type(known.owner))
 
         labels = changing_labels(known.sample, sample, differs)
         return NasValueError(

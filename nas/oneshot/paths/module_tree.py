@@ -1,12 +1,11 @@
-"""The module tree of all architectures: which modules stand where, in which order, and which types are the same."""
+"""The module tree of all architectures: what stands where, in which order, and which tensors are computed with first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from types import FunctionType
-from typing import Any, final
+from typing import final
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -99,37 +98,3 @@ def children_in_order(tree: ModuleTree, name: str) -> list[tuple[str, str]]:
 
 def _is_number(key: str) -> bool:
     return key.startswith("[") and key.endswith("]") and key[1:-1].isdecimal()
-
-
-def made_alike(first: type, second: type) -> bool:
-    """Whether two types are the same by what they are made of: module, name, bases and the code of their functions.
-
-    A class statement in a constructor makes a new class each time, as do the parametrisations of torch.
-
-    Example:
-        >>> def make():
-        ...     class Linear(nn.Linear):
-        ...         def forward(self, x):
-        ...             return x
-        ...     return Linear
-        >>> make() is make(), made_alike(make(), make()), made_alike(make(), nn.Linear)
-        (False, True, False)
-    """
-    if first is second:
-        return True
-    if (first.__module__, first.__qualname__) != (second.__module__, second.__qualname__):
-        return False
-    if len(first.__bases__) != len(second.__bases__) or _code(first) != _code(second):
-        return False
-    return all(map(made_alike, first.__bases__, second.__bases__))
-
-
-def _code(cls: type) -> dict[str, list[Any]]:
-    return {name: found for name, value in vars(cls).items() if (found := [f.__code__ for f in _functions(value)])}
-
-
-def _functions(value: object) -> list[FunctionType]:
-    if isinstance(value, property):
-        return [function for function in (value.fget, value.fset, value.fdel) if isinstance(function, FunctionType)]
-    inner = getattr(value, "__func__", value) if isinstance(value, staticmethod | classmethod) else value
-    return [inner] if isinstance(inner, FunctionType) else []

@@ -1,4 +1,4 @@
-"""Types are the same by what they are made of; parametrised layers are shared whole or not at all."""
+"""Classes that are made anew share their parameters; parametrised layers are shared whole or not at all."""
 
 import copy
 from collections.abc import Callable
@@ -10,36 +10,6 @@ from torch.nn.utils import parametrizations, parametrize
 
 from nas import LayerChoice, ModelSpace, NasValueError, ValueChoice
 from nas.oneshot import PathSupernet
-from nas.oneshot.paths.module_tree import made_alike
-
-
-def made(bias: bool, base: type[nn.Module] = nn.Linear, doubled: bool = False) -> type[nn.Module]:
-    class Layer(base):  # type: ignore[misc,valid-type]
-        width = 4 if bias else 5
-
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = super().forward(x)
-            return y
-
-    class Doubled(Layer):
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = 2 * super().forward(x)
-            return y
-
-    return Doubled if doubled else Layer
-
-
-def test_types_are_the_same_by_what_they_are_made_of() -> None:
-    assert made(True) is not made(False)
-    assert made_alike(made(True), made(False))
-    assert made_alike(made(True, doubled=True), made(False, doubled=True))
-    assert not made_alike(made(True), made(True, nn.Bilinear))
-    assert not made_alike(made(True), made(True, doubled=True))
-    assert not made_alike(made(True), nn.Linear)
-    once, twice = (parametrizations.weight_norm(nn.Linear(2, 2)) for _ in range(2))
-    assert type(once) is not type(twice)
-    assert made_alike(type(once), type(twice))
-    assert not made_alike(type(once), type(parametrizations.weight_norm(nn.Conv2d(1, 1, 1))))
 
 
 def test_classes_of_a_constructor_are_shared() -> None:
