@@ -31,6 +31,16 @@ class Facade(MovableModule):
     def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """In the place of the other's."""
 
+    @property  # type: ignore[misc]  # object lets it be set too
+    def __class__(self) -> type:
+        """That of the other, so that it is an instance of both."""
+        module = self.__dict__.get("_shown")
+        return type(self) if module is None else type(module)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state: Any = self.__getstate__
+        return object.__new__, (type(self),), state()
+
     @property
     def shown(self) -> nn.Module:
         """The other module."""

@@ -1,4 +1,4 @@
-"""The module tree of all architectures: what stands where, in which order, and which tensors are computed with first."""
+"""The module tree of all architectures: what stands where, and which tensors are computed with before they are used."""
 
 from __future__ import annotations
 

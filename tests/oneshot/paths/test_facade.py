@@ -143,6 +143,9 @@ def test_groups_of_each_architecture(supernet: PathSupernet, space: ModelSpace) 
 
 
 def test_parts_are_reached_by_attributes(supernet: PathSupernet) -> None:
+    assert isinstance(supernet, Net)
+    assert isinstance(supernet, PathSupernet)
+    assert not isinstance(supernet, Block)
     assert type(supernet.stem) is nn.Sequential
     assert supernet.head.weight is dict(supernet.named_parameters())["head.weight"]
     assert supernet.head.weight.shape == (5, 8)
