@@ -95,8 +95,8 @@ def test_parametrised_layers_train_and_extract_as_their_architectures(
 ) -> None:
     space, x = ModelSpace(Parametrised, kind), torch.rand(5, 3)
     supernet = PathSupernet(space, example_input=x)
-    supernet.check(x, list(space.grid()))
-    for sample in list(space.grid())[::3]:
+    supernet.check(x, list(space.grid())[::5])
+    for sample in list(space.grid())[::7]:
         supernet.train()
         supernet.select(sample)
         model = supernet.extract(sample)
