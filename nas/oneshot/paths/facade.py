@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import Any, Self
 
 from torch import nn
@@ -26,6 +29,17 @@ class Facade(MovableModule):
         """Stands for this module from now on; what was set before is the facade's own."""
         self.__dict__["_shown"] = module
         share_insides(self, module)
+        self._sign()
+
+    def _sign(self) -> None:
+        """Who asks how it is called is told how the other is."""
+        try:
+            signature = inspect.signature(MethodType(type(self.shown).forward, self.shown))
+        except (TypeError, ValueError):
+            return
+        run: Any = functools.partial(type(self).forward, self)
+        run.__signature__ = signature
+        self.__dict__["forward"] = run
 
     @abstractmethod
     def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
@@ -37,9 +51,17 @@ class Facade(MovableModule):
         module = self.__dict__.get("_shown")
         return type(self) if module is None else type(module)
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.pop("forward", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._sign()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        state: Any = self.__getstate__
-        return object.__new__, (type(self),), state()
+        return object.__new__, (type(self),), self.__getstate__()
 
     @property
     def shown(self) -> nn.Module:

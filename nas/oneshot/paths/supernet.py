@@ -305,12 +305,12 @@ class PathSupernet(Facade):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be built again."""
-        state = self.__dict__.copy()
+        state = super().__getstate__()
         state.update(_cache=OrderedDict(), _building=None, _worker=None, _selected=None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's
+        super().__setstate__(state)
         self._building = threading.Lock()
 
 

@@ -1,6 +1,7 @@
 """Who walks a supernet of paths finds the modules and parameters of its architectures; what is done to them counts."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -385,6 +386,12 @@ def test_a_copy_follows_until_it_selects(supernet: PathSupernet, space: ModelSpa
 def as_mean(weight: Tensor) -> Tensor:
     """Of once the weight and twice zeros: the first update copies."""
     return 0 * weight
+
+
+def test_it_says_how_the_model_is_called(supernet: PathSupernet, x: Tensor) -> None:
+    for each in (supernet, copy.deepcopy(supernet)):
+        assert str(inspect.signature(each.forward)) == "(x: torch.Tensor) -> torch.Tensor"
+        assert each(x=x).shape == each.forward(x).shape == (4, 5)
 
 
 def test_a_sequential_is_one() -> None:
