@@ -33,6 +33,9 @@ class Initialised(pl.LightningModule):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model.apply(self.init)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eps *= 1000
 
     @staticmethod
     def init(module: nn.Module) -> None:
@@ -75,5 +78,6 @@ def test_weights_are_initialised_before_the_search_and_not_after_it(strategy: On
     assert experiment.best_trial.value < untrained - 5, "zeros say 0 of everything"
     model = experiment.export_top_models(1, formatter="model", weights="inherit")[0]
     assert model.get_parameter("head.bias").item() > 0.3
+    assert model.get_submodule("stem.1").eps == pytest.approx(1e-2), "not twice"
     judged = nn.functional.mse_loss(model.eval()(x), 4 + x.sum(1, keepdim=True))
     assert judged.item() == pytest.approx(experiment.best_trial.value, rel=1e-3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias, final
 
 import torch
@@ -118,10 +118,11 @@ class Store:
         shared = {}
         for local in tree.tensors.get(name, []):
             own = joined(name, local)
-            shared[local] = own if own in inventory.entries else tree.shared[own]
-        module = self._wired_up(
-            module, children, {local: inventory.entries[each] for local, each in shared.items()}, shared
-        )
+            each = own if own in inventory.entries else tree.shared.get(own)
+            if each is not None:  # else it was lazy beside the architectures, and is in none
+                shared[local] = each
+        entries = {local: inventory.entries[each] for local, each in shared.items()}
+        module = self._wired_up(module, children, entries, shared)
         if not computing:  # a weight that a parametrisation makes can be read
             vars(module)["forward"] = _Alone(name)
         for local, each in shared.items():
@@ -155,11 +156,9 @@ class Store:
             _hold(module, local, tensor, persistent=persists(entries[local].owner, entries[local].local))
         for key in [*children, *whole]:
             vars(module).pop(key, None)  # as None in the architecture that the module is of
-        for key, value in vars(module).items():
-            if (
-                isinstance(value, Tensor) and not value.is_leaf
-            ):  # computed by a hook; it would keep copies from being made
-                vars(module)[key] = value.detach()
+        # What a hook has computed would keep copies from being made.
+        computed = {key: each for key, each in vars(module).items() if isinstance(each, Tensor) and not each.is_leaf}
+        vars(module).update({key: each.detach() for key, each in computed.items()})
         if isinstance(module, nn.RNNBase):
             vars(module)["flatten_parameters"] = _nothing  # it does not run
         return module
@@ -175,12 +174,6 @@ class Store:
         slots, local = self.slot(name)
         found: Tensor = slots[local]
         return found
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._holders
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._holders)
 
 
 def _nothing() -> None:

@@ -150,16 +150,26 @@ class PathSupernet(Facade):
         """The names, as in `named_parameters()`, of the parameters that the selected path uses."""
         return [] if self.sample is None else self._path().active()
 
-    def extract(self, sample: Mapping[str, Answer], *, device: torch.device | str | None = None) -> nn.Module:
+    def extract(
+        self, sample: Mapping[str, Answer], *, device: torch.device | str | None = None, settings: bool = True
+    ) -> nn.Module:
         """The architecture of a sample with its own copies of the weights and buffers.
 
         Args:
             sample: label -> answer.
             device: where it is made; that of the store where omitted.
+            settings: whether it gets the attributes and modes that were set on modules of the supernet too.
         """
-        return self._extracted(self._subnet(sample), device)
+        return self._extracted(self._subnet(sample), device, settings=settings)
 
-    def _extracted(self, subnet: Subnet, device: torch.device | str | None = None, *, hooks: bool = False) -> nn.Module:
+    def _extracted(
+        self,
+        subnet: Subnet,
+        device: torch.device | str | None = None,
+        *,
+        settings: bool = True,
+        hooks: bool = False,
+    ) -> nn.Module:
         subnet.bind(self._store)
         if device is None:
             device = next(self.parameters(), torch.empty(0)).device
@@ -175,8 +185,10 @@ class PathSupernet(Facade):
                 own.copy_(whole if part.region is None else indexed(whole, part.region))
                 if part.parameter:
                     own.requires_grad_(whole.requires_grad)
+            if not settings:
+                return model.train(self.training)
             for path, twin in subnet.twins.items():
-                apply_settings(modules[path], twin.stored, hooks=hooks)
+                apply_settings(modules[path], twin, hooks=hooks)
         return model
 
     def check(self, example_inputs: Example | Inputs, samples: Iterable[Mapping[str, Answer]]) -> None:

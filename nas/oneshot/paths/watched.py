@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 from weakref import ReferenceType
 
@@ -169,17 +169,17 @@ class Twin:
             self.attributes[name] = OrderedDict(pair for hooks in places for pair in hooks.items())
 
 
-def apply_settings(module: nn.Module, stored: Iterable[Watched], *, hooks: bool) -> None:
-    """Sets a module that is no path's as those of the store are set.
+def apply_settings(module: nn.Module, twin: Twin, *, hooks: bool) -> None:
+    """Sets a module that is no path's as that of a path is set.
 
     Args:
         module: changed.
-        stored: as in `Twin`.
-        hooks: whether it gets the hooks too.
+        twin: of the path's.
+        hooks: whether it gets the hooks of the store too.
     """
-    for watched in stored:
+    for watched in twin.stored:
         vars(module).update(watched.settings)
-        vars(module)["training"] = watched.module.training
         if hooks:
             for own, theirs in zip(hook_dicts(module), hook_dicts(watched.module), strict=True):
                 own.update(theirs)
+    vars(module)["training"] = twin.mode.module.training

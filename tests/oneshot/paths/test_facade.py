@@ -242,6 +242,7 @@ def test_what_is_done_to_modules_every_path_does(
 def test_settings_are_in_what_is_extracted(supernet: PathSupernet, space: ModelSpace) -> None:
     settings(supernet)
     model = supernet.extract(space.default())
+    assert supernet.extract(space.default(), settings=False).scale == 1.0
     assert (model.stem[1].eps, model.scale, model.blocks[0].drop.p) == (0.1, 2.0, 0.75)  # type: ignore[index,union-attr]
 
 
