@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import threading
@@ -24,7 +25,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 __all__ = [
+    "BASE_ATTRIBUTES",
+    "SET_BY_HOOKS",
     "TENSOR_DICTS",
+    "WHAT_A_CALL_IS",
     "BatchNorm",
     "Convolution",
     "FakeTensors",
@@ -36,12 +40,14 @@ __all__ = [
     "TreeSpec",
     "add_to_each",
     "awaits_first_call",
+    "bare_copy",
     "can_decompose",
     "children_of",
     "copy_each",
     "has_hooks",
     "has_numbers",
     "hook_dicts",
+    "hooks_of",
     "inside_compiled",
     "is_compiled",
     "own_buffers",
@@ -49,6 +55,7 @@ __all__ = [
     "persists",
     "plain_attributes",
     "running_iterator",
+    "share_insides",
     "storage_key",
     "tree_flatten",
     "tree_leaves",
@@ -80,10 +87,16 @@ def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
     """What a module keeps beside its parameters, buffers and children, and has hooks for."""
-    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    return {name: value for name, value in vars(module).items() if name not in BASE_ATTRIBUTES}
 
 
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+BASE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""What `nn.Module` itself keeps in `vars(module)`."""
+SET_BY_HOOKS = ("_is_full_backward_hook",)
+"""What registering a hook sets beside the dicts of hooks."""
+WHAT_A_CALL_IS = ("forward", "_compiled_call_impl", "_modules", "_parameters", "_buffers")
+"""The attributes that say what a call of a module does, other than by its settings."""
+_CONTAINERS = (dict, set)
 TENSOR_DICTS = ("_parameters", "_buffers")
 """Under which names in `vars(module)` its tensors are."""
 
@@ -96,6 +109,32 @@ _HOOKS = (
     "_forward_pre_hooks_with_kwargs",
     "_forward_hooks_always_called",
 )
+
+
+def hooks_of(module: nn.Module) -> dict[str, dict[int, Any]]:
+    """The same by the names of the attributes."""
+    return {name: getattr(module, name) for name in _HOOKS}
+
+
+def bare_copy(module: nn.Module) -> nn.Module:
+    """One of the same type with the same attributes, that has its children and tensors in dicts of its own."""
+    twin = object.__new__(type(module))
+    own = {name: copy.copy(value) for name, value in vars(module).items() if name in BASE_ATTRIBUTES}
+    vars(twin).update({**vars(module), **own})
+    return twin
+
+
+def share_insides(face: nn.Module, module: nn.Module) -> None:
+    """Gives a module the tensors, children and hooks of another one: what is put into either is in both.
+
+    Args:
+        face: reads and sets attributes that it has not as those of the other one; loses those that hooks set.
+        module: as it is.
+    """
+    shared = {name: value for name, value in vars(module).items() if isinstance(value, _CONTAINERS)}
+    vars(face).update({name: value for name, value in shared.items() if name in BASE_ATTRIBUTES})
+    for name in SET_BY_HOOKS:
+        vars(face).pop(name, None)
 
 
 def persists(module: nn.Module, buffer: str) -> bool:

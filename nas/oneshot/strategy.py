@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypedDict, Unpack, final, get_args, get_type_hints
 
-from pytorch_lightning import Trainer
-from torch import nn
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor, nn
 
 from nas.checks import check_int
 from nas.domains import Sample, sample_key
@@ -183,14 +183,14 @@ class SupernetStrategy(OneShotStrategy):
         """The architecture of a sample with its own copy of the shared weights, its batch statistics taken afresh."""
         training = self._trained
         model = training.learner.extract(sample)
-        training.judging.inside(training.evaluator.module(model), self._recalibration(model))
+        training.judging.inside(_module_around(model, training), self._recalibration(model))
         return model.cpu()
 
     @final
     def measure(self, model: nn.Module) -> dict[str, float]:
         """The evaluator's metrics of a model, on all the validation data."""
         training = self._trained
-        return training.judging.measure(training.evaluator.module(model))
+        return training.judging.measure(_module_around(model, training))
 
     @final
     def report(self, trials: list[Trial], *, k: int, **options: Any) -> TrustReport:
@@ -284,7 +284,7 @@ class SupernetStrategy(OneShotStrategy):
             model = inherited
         else:
             model.load_state_dict(inherited.state_dict())
-        inner = training.evaluator.module(model)
+        inner = _module_around(model, training)
         found = training.judging.measure(inner, before=self._recalibration(model, batches), batches=batches)
         model.cpu()
         return found
@@ -295,6 +295,14 @@ class SupernetStrategy(OneShotStrategy):
         if batches is not None and self._passes is not None:
             number = self._passes.recalibration(batches)
         return self._trained.judging.recalibration(model, number)
+
+
+def _module_around(model: nn.Module, training: Training) -> LightningModule:
+    """The evaluator's module with a model that has weights, which stay whatever its constructor initialises."""
+    kept = {name: value.clone() if isinstance(value, Tensor) else value for name, value in model.state_dict().items()}
+    inner = training.evaluator.module(model)
+    model.load_state_dict(kept)
+    return inner
 
 
 def _arguments(kind: type) -> list[str]:

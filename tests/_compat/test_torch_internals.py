@@ -16,7 +16,10 @@ from torch.utils.data import DataLoader
 
 from nas._compat import torch_internals as internals
 from nas._compat.torch_internals import (
+    BASE_ATTRIBUTES,
+    SET_BY_HOOKS,
     TENSOR_DICTS,
+    WHAT_A_CALL_IS,
     BatchNorm,
     Convolution,
     FakeTensors,
@@ -27,12 +30,14 @@ from nas._compat.torch_internals import (
     TransposedConvolution,
     add_to_each,
     awaits_first_call,
+    bare_copy,
     can_decompose,
     children_of,
     copy_each,
     has_hooks,
     has_numbers,
     hook_dicts,
+    hooks_of,
     inside_compiled,
     is_compiled,
     own_buffers,
@@ -40,6 +45,7 @@ from nas._compat.torch_internals import (
     persists,
     plain_attributes,
     running_iterator,
+    share_insides,
     storage_key,
     tree_flatten,
     tree_leaves,
@@ -311,6 +317,66 @@ def test_what_others_wrap_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> No
         layer = nn.ReLU()
     assert made
     assert all(module is layer for module in made)
+
+
+@pytest.mark.parametrize("register", REGISTRATIONS.values(), ids=REGISTRATIONS)
+def test_hooks_that_are_put_into_another_module_are_called_there(register: Callable[[nn.Module], object]) -> None:
+    layer, other = nn.Linear(1, 1), nn.Linear(1, 1)
+    vars(other).update(hooks_of(layer))
+    before = dict(vars(layer))
+    register(layer)
+    assert has_hooks(other)
+    changed = {name for name, value in vars(layer).items() if before[name] is not value}
+    assert changed <= set(SET_BY_HOOKS) <= BASE_ATTRIBUTES
+    assert list(hooks_of(layer).values()) == hook_dicts(layer)
+
+
+def test_what_a_call_is() -> None:
+    layer = nn.Sequential(nn.Linear(1, 1))
+    assert set(WHAT_A_CALL_IS[2:]) <= BASE_ATTRIBUTES == set(vars(nn.Module()))
+    before = dict(vars(layer))
+    layer.compile(backend="eager")
+    assert {name for name, value in vars(layer).items() if before.get(name) is not value} <= set(WHAT_A_CALL_IS)
+
+
+def test_a_bare_copy_has_dicts_of_its_own() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+    net.register_buffer("buffer", torch.zeros(1))
+    net.note = [3]  # type: ignore[assignment]
+    twin = bare_copy(net)
+    assert type(twin) is nn.Sequential
+    assert vars(twin)["note"] is net.note
+    assert twin[0] is net[0]  # type: ignore[index]
+    twin.add_module("more", nn.ReLU())
+    twin.register_buffer("again", torch.zeros(1))
+    twin.register_forward_hook(lambda *_: None)
+    assert len(net) == 1
+    assert list(own_buffers(net)) == ["buffer"]
+    assert not has_hooks(net)
+
+
+def test_a_face_shares_what_is_inside() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+
+    class Face(nn.Module):
+        def __getattr__(self, name: str) -> Any:
+            return getattr(net, name)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1
+
+    face = Face()
+    share_insides(face, net)
+    net.add_module("more", nn.Linear(1, 2))
+    face.register_buffer("buffer", torch.zeros(1))
+    seen: list[Tensor] = []
+    net.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    assert list(face.state_dict()) == list(net.state_dict())
+    net.register_full_backward_hook(lambda module, into, out: seen.append(out[0]))
+    face(torch.zeros(1, requires_grad=True)).backward()
+    assert seen == [torch.ones(1), torch.ones(1)]
+    net.eval()
+    assert face.training
 
 
 def test_what_a_module_keeps_beside_tensors_and_children() -> None:

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
-from nas._compat.torch_internals import TENSOR_DICTS, tree_map
+from nas.copying import same_kind
 from nas.domains import Sample
-from nas.errors import NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, explain
+from nas.example_inputs import Inputs
 from nas.oneshot.paths.alignment import Alignment, Found, plain
 from nas.oneshot.paths.extremes import Answers, extremes
 from nas.oneshot.paths.layouts import trace_layouts
-from nas.oneshot.paths.naming import AllPaths, OnePath, TensorSite, answers_from
+from nas.oneshot.paths.module_tree import ModuleTree
+from nas.oneshot.paths.naming import (
+    AllPaths,
+    ModuleSite,
+    Numbering,
+    OnePath,
+    TensorSite,
+    answers_from,
+    construct_without_weights,
+    named,
+    places_of,
+)
 from nas.oneshot.paths.slicing import Index, Region, Shape, is_whole, region
 from nas.random_state import derive_seed, seeded
 from nas.space import ModelSpace
-from nas.weightless import NoInitialisation
 
 _QUIET, _QUIET_RUNS, _MOST = 32, 8, 1000
 """Random architectures in a row that bring nothing new before the search ends, where they are built, and where they are
@@ -73,6 +85,8 @@ class Built:
 
     model: nn.Module
     sample: Sample
+    sites: list[ModuleSite]
+    """Its modules."""
     places: list[tuple[str, TensorSite]]
     """Its tensors, with the names that they are shared by."""
     layouts: Mapping[tuple[int, int], Found]
@@ -96,12 +110,16 @@ class Inventory:
     Attributes:
         entries: name -> what is known of it.
         probes: the constructions that have brought something new.
+        tree: the modules at their places.
+        numbering: of the candidates of LayerChoices.
         calm: whether constructing on the meta device was seen to leave the global random states alone.
         follows: whether subnets must be run to see where their channels lie.
     """
 
-    def __init__(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...] | None) -> None:
+    def __init__(self, space: ModelSpace, *, seed: int, example: Inputs | None) -> None:
         self.space, self.example = space, example
+        self.tree, self.numbering = ModuleTree(), Numbering(space.search_space)
+        self._dtype = torch.get_default_dtype()
         self.entries: dict[str, Entry] = {}
         self.probes: list[Probe] = []
         self.calm, self.follows = True, False
@@ -142,26 +160,42 @@ class Inventory:
         """
         if not alone:
             return self._build(make)
-        with seeded(0):
+        with seeded(0), self.default_dtype():
             before = _random_states() if self.calm else ()
             built = self._build(make)
             self.calm = self.calm and _random_states() == before
         return built
+
+    @contextmanager
+    def default_dtype(self) -> Iterator[None]:
+        """That of the first construction: a training in another precision sets its own."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(self._dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+    @property
+    def threads(self) -> bool:
+        """Whether another thread may construct: nothing of the whole program's state stands in the way."""
+        return self.calm and torch.get_default_dtype() == self._dtype
 
     def _build(self, make: Callable[[], AllPaths | OnePath]) -> Built:
         model, handler, device = construct_without_weights(self.space, make)
         layouts: dict[tuple[int, int], Found] = {}
         if self.follows and self.example is not None:
             try:
-                layouts = trace_layouts(model, _on(self.example, device))
+                layouts = trace_layouts(model, self.example.on(device))
             except Exception:
                 if device == "cpu":
                     raise
                 handler = make()  # its forward pass needs numbers
                 model = self.space.construct(handler, "cpu")
-                layouts = trace_layouts(model, _on(self.example, "cpu"))
-        places = list(named(handler.names.places(model)))
-        return Built(model, dict(handler.answers), places, layouts, isinstance(handler, AllPaths))
+                layouts = trace_layouts(model, self.example.on("cpu"))
+        sites = list(handler.names.sites(model, self.numbering))
+        places = list(named(places_of(sites)))
+        return Built(model, dict(handler.answers), sites, places, layouts, isinstance(handler, AllPaths))
 
     def _note(self, built: Built) -> bool:
         """Whether a construction has brought something new.
@@ -169,7 +203,17 @@ class Inventory:
         Raises:
             NasValueError: the tensors of one name cannot be parts of one.
         """
+        if scripted := [site.name for site in built.sites if isinstance(site.module, torch.jit.ScriptModule)]:
+            raise NasTypeError(
+                explain(
+                    "a scripted module keeps its parameters for itself, so that paths cannot share them",
+                    got=scripted[0],
+                    where="PathSupernet",
+                    mend="script what the search has found, not its parts before it",
+                )
+            )
         new, seen = False, dict[str, TensorSite]()
+        self.tree.note(built.sites, built.places)
         for name, place in built.places:
             if is_lazy(place.tensor):
                 if not built.everything:
@@ -182,7 +226,7 @@ class Inventory:
                 size, number = place.tensor.numel(), len(self.probes)
                 self.entries[name] = Entry(place.module, place.local, shape, size, number, built.sample)
                 new = True
-            elif type(known.owner) is not type(place.module) or len(known.shape) != len(shape):
+            elif not same_kind(type(known.owner), type(place.module)) or len(known.shape) != len(shape):
                 raise self._conflict(name, known, place, built.sample)
             elif shape != known.shape:
                 new |= self._widen(known, place, shape, built.sample)
@@ -215,13 +259,23 @@ class Inventory:
         """
         self.follows = False
         for name, entry in self.entries.items():
+            if entry.varying and self.tree.computed(name, entry.owner):
+                raise NasValueError(
+                    explain(
+                        f"the shape of {name!r} is chosen, and a parametrisation computes with it: what it makes of a "
+                        "part is no part of what it makes of the whole",
+                        where=f"labels {', '.join(map(repr, self.labels(name)))}",
+                        mend="choose between whole layers with a LayerChoice, whose candidates have weights of their "
+                        "own, or keep the shape of a parametrised layer fixed",
+                    )
+                )
             if entry.varying and self.example is None:
                 raise NasValueError(
                     explain(
                         f"the shape of {name!r} is chosen, so an example of the network's input is needed to see what "
                         "lies where in the channels that layers read",
                         where=f"labels {', '.join(map(repr, self.labels(name)))}",
-                        mend="give example_input, a tuple",
+                        mend="give example_input",
                     )
                 )
             for dim in entry.varying:
@@ -240,6 +294,10 @@ class Inventory:
                     )
                 self.follows |= not alignment.is_plain
                 entry.shape = (*entry.shape[:dim], max(entry.shape[dim], alignment.length), *entry.shape[dim + 1 :])
+
+    def __deepcopy__(self, memo: Any) -> Inventory:
+        """What was found out about a space is no state."""
+        return self
 
     def region(self, name: str, place: TensorSite, layouts: Mapping[tuple[int, int], Found]) -> Region | None:
         """Where the tensor of an architecture lies in that of the store; None where it is all of it.
@@ -276,7 +334,7 @@ class Inventory:
     def _conflict(self, name: str, known: Entry, place: TensorSite, sample: Sample) -> NasValueError:
         def differs(other: Sample) -> bool:
             found = dict(self.build(lambda: OnePath(answers_from(other))).places).get(name)
-            return found is not None and type(found.module) is not type(known.owner)
+            return found is not None and not same_kind(type(found.module), type(known.owner))
 
         labels = changing_labels(known.sample, sample, differs)
         return NasValueError(
@@ -301,46 +359,6 @@ def changing_labels(first: Sample, second: Sample, differs: Callable[[Sample], b
         except Exception:
             continue  # no architecture
     return guilty or changed
-
-
-def named(places: Iterable[TensorSite]) -> Iterator[tuple[str, TensorSite]]:
-    """Each place with the name of its tensor: where tensors are tied, that of the first."""
-    names: dict[int, str] = {}
-    for place in places:
-        yield names.setdefault(id(place.tensor), place.name), place
-
-
-def construct_without_weights(
-    space: ModelSpace, make: Callable[[], AllPaths | OnePath]
-) -> tuple[nn.Module, AllPaths | OnePath, Literal["meta", "cpu"]]:
-    """Constructs without weights; on the CPU too where the program keeps tensors that are no parameters.
-
-    Random states are left to the caller: other threads may draw meanwhile.
-    """
-    with NoInitialisation():
-        return space.without_weights(make, serves=_has_no_plain_tensors, alone=False)
-
-
-def _on(example: tuple[Any, ...], device: str) -> tuple[Any, ...]:
-    """The example on a device, its numbers left behind on the meta device."""
-    moved: tuple[Any, ...] = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, example)
-    return moved
-
-
-def _has_no_plain_tensors(model: nn.Module) -> bool:
-    return not any(
-        isinstance(item, Tensor)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if name not in TENSOR_DICTS
-        for item in _items(value)
-    )
-
-
-def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, list | tuple):
-        return value
-    return value.values() if type(value) is dict else (value,)
 
 
 def _random_states() -> tuple[Any, ...]:

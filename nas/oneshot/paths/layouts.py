@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nas._compat.torch_internals import tree_leaves
+from nas.example_inputs import Inputs
 from nas.oneshot.paths.alignment import Found, Segment, plain
 from nas.oneshot.paths.slicing import Shape
 from nas.oneshot.paths.tensor_calls import TensorCall, reshaped
@@ -346,7 +347,7 @@ _READING_THE_LAST = _names(
 )
 
 
-def trace_layouts(model: nn.Module, inputs: tuple[Any, ...]) -> dict[TensorDim, Found]:
+def trace_layouts(model: nn.Module, inputs: Inputs) -> dict[TensorDim, Found]:
     """How channels lie in the dimensions of parameters and buffers.
 
     Args:
@@ -354,13 +355,14 @@ def trace_layouts(model: nn.Module, inputs: tuple[Any, ...]) -> dict[TensorDim, 
         inputs: on the same device.
     """
     found, training = LayoutTrace(model), model.training
+    args, kwargs = inputs.arguments_for(model)
     handles = [
         module.register_forward_hook(lambda _, __, output, path=path: found.left(path, output))
         for path, module in model.named_modules()
     ]
     try:
-        with torch.no_grad(), found:
-            model.eval()(*inputs)
+        with torch.enable_grad(), found:  # as in training: checkpoints of activations warn of anything else
+            model.eval()(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()

@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 from torch import Tensor, nn
 
-from nas._compat.torch_internals import children_of, own_buffers, own_parameters
-from nas.domains import Answer, Sample
-from nas.space import Answering, ChosenInputs, Handler, Question, Select
+from nas._compat.torch_internals import TENSOR_DICTS, children_of, own_buffers, own_parameters
+from nas.domains import Answer, Sample, as_key
+from nas.space import Answering, Choice, ChosenInputs, Handler, ModelSpace, Question, SearchSpace, Select
+from nas.weightless import NoInitialisation
+
+
+class ModuleSite(NamedTuple):
+    """A place in the module tree of an architecture."""
+
+    name: str
+    """The path, and after each LayerChoice the number of its candidate in brackets: `stem.[1].0`."""
+    path: str
+    """As in `named_modules()`; what stands beside the architecture has the name's."""
+    module: nn.Module
+    choices: tuple[str, ...]
+    """The names of the places of the LayerChoices that it is the answer of, outermost first."""
 
 
 class TensorSite(NamedTuple):
     """A parameter or buffer of an architecture."""
 
     name: str
-    """The place of its module in the tree, the answers of LayerChoices in brackets: `stem[conv3].weight`."""
+    """The place of its module, and its name in that: `stem.[1].0.weight`."""
     path: str
     """Of its module, as in `named_modules()`; what stands beside the architecture has the name's."""
     module: nn.Module
     local: str
     """Its name in the module."""
     tensor: Tensor
+
+
+@final
+class Numbering:
+    """The candidates of LayerChoices by number, in brackets: `[1]`.
+
+    What the user calls them is no part of the names of parameters: who looks for "norm" in these means their own.
+
+    Args:
+        space: whose answers are numbered, label by label.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._numbers: dict[str, dict[object, int]] = {}
+        self._count(space.choices)
+
+    def _count(self, choices: Iterable[Choice]) -> None:
+        for choice in choices:
+            if choice.kind == "layer":
+                known = self._numbers.setdefault(choice.label, {})
+                for answer in choice.domain.values():
+                    known.setdefault(as_key(answer), len(known))
+            for branch in choice.branches:
+                self._count(branch.choices)
+
+    def __call__(self, label: str, answer: Answer) -> str:
+        """The key of a candidate in the module tree; of one that the tree does not know, its answer."""
+        number = self._numbers.get(label, {}).get(as_key(answer))
+        # A dot would end the name of a module in a state dict.
+        return f"[{str(answer).replace('%', '%25').replace('.', '%2E') if number is None else number}]"
 
 
 @final
@@ -66,33 +109,44 @@ class Names:
             for answer, module in mark.others.items():
                 yield mark.label, answer, module
 
-    def places(self, model: nn.Module) -> Iterator[TensorSite]:
-        """All parameters and buffers of a model, and of what stands beside it; tied ones several times."""
-        yield from self._at("", "", model)
+    def sites(self, model: nn.Module, number: Numbering) -> Iterator[ModuleSite]:
+        """All modules of a model, and of what stands beside it; those that stand in several places several times."""
+        yield from self._at("", "", model, number)
 
-    def _at(self, name: str, path: str, module: nn.Module) -> Iterator[TensorSite]:
+    def _at(self, name: str, path: str, module: nn.Module, number: Numbering) -> Iterator[ModuleSite]:
+        choices: list[str] = []
         # The innermost choice marked the module first.
         for mark in reversed(self._marks.get(id(module), ())):
             for answer, other in mark.others.items():
-                yield from self._at(beside := name + _bracketed(answer), beside, other)
-            name += _bracketed(mark.answer)
-        for local, tensor in [*own_parameters(module).items(), *own_buffers(module).items()]:
-            if tensor is not None:
-                yield TensorSite(_joined(name, local), path, module, local, tensor)
+                yield from self._at(beside := joined(name, number(mark.label, answer)), beside, other, number)
+            choices.append(name)
+            name = joined(name, number(mark.label, mark.answer))
+        yield ModuleSite(name, path, module, tuple(choices))
         for key, child in children_of(module).items():
             if child is not None:
-                yield from self._at(_joined(name, key), _joined(path, key), child)
+                yield from self._at(joined(name, key), joined(path, key), child, number)
         for key, child in self._beside.get(id(module), {}).items():
-            yield from self._at(beside := _joined(name, key), beside, child)
+            yield from self._at(beside := joined(name, key), beside, child, number)
 
 
-def _joined(name: str, key: str) -> str:
+def places_of(sites: Iterable[ModuleSite]) -> Iterator[TensorSite]:
+    """The parameters and buffers of modules; tied ones several times."""
+    for site in sites:
+        for local, tensor in [*own_parameters(site.module).items(), *own_buffers(site.module).items()]:
+            if tensor is not None:
+                yield TensorSite(joined(site.name, local), site.path, site.module, local, tensor)
+
+
+def named(places: Iterable[TensorSite]) -> Iterator[tuple[str, TensorSite]]:
+    """Each place with the name of its tensor: where tensors are tied, that of the first."""
+    names: dict[int, str] = {}
+    for place in places:
+        yield names.setdefault(id(place.tensor), place.name), place
+
+
+def joined(name: str, key: str) -> str:
+    """The name of a child."""
     return f"{name}.{key}" if name else key
-
-
-def _bracketed(answer: Answer) -> str:
-    # A dot would end the name of a module in a state dict.
-    return f"[{str(answer).replace('%', '%25').replace('.', '%2E')}]"
 
 
 def answers_from(sample: Mapping[str, Answer]) -> Callable[[Question], Answer]:
@@ -199,3 +253,30 @@ class AllPaths(Handler):
             yield
         finally:
             self._fixed = before
+
+
+def construct_without_weights(
+    space: ModelSpace, make: Callable[[], AllPaths | OnePath]
+) -> tuple[nn.Module, AllPaths | OnePath, Literal["meta", "cpu"]]:
+    """Constructs without weights; on the CPU too where the program keeps tensors that are no parameters.
+
+    Random states are left to the caller: other threads may draw meanwhile.
+    """
+    with NoInitialisation():
+        return space.without_weights(make, serves=_has_no_plain_tensors, alone=False)
+
+
+def _has_no_plain_tensors(model: nn.Module) -> bool:
+    return not any(
+        isinstance(item, Tensor)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name not in TENSOR_DICTS
+        for item in _items(value)
+    )
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, list | tuple):
+        return value
+    return value.values() if type(value) is dict else (value,)

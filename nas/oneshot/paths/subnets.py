@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import own_buffers
 from nas.domains import Sample
 from nas.oneshot.paths.slicing import Region, indexed
-from nas.oneshot.paths.store import Store
+from nas.oneshot.paths.store import Slots, Store
+from nas.oneshot.paths.watched import Twin
 
-Slot: TypeAlias = tuple[dict[str, Any], str]
+Slot: TypeAlias = tuple[Slots, str]
 """The dict of a module that holds a tensor, and the tensor's key in it."""
 
 
@@ -38,6 +41,71 @@ class Part:
         return self.region is None or all(isinstance(index, slice) for index in self.region)
 
 
+class _Gathered(torch.autograd.Function):
+    """Indexing with tensors, each place at the most once, whose backward pass keeps nothing that can be freed.
+
+    A checkpoint of activations that is reentrant passes here once for itself, and once more for each other one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, place: Any) -> Tensor:
+        """The part."""
+        ctx.place, ctx.shape = place, whole.shape
+        part: Tensor = whole[place]
+        return part
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the whole, zero elsewhere."""
+        whole = gradient.new_zeros(ctx.shape)
+        whole[ctx.place] = gradient
+        return whole, None
+
+
+@final
+class _View:
+    """The slice of a tensor of the store, measured again where that was replaced or laid out anew."""
+
+    __slots__ = ("geometry", "key", "known", "local", "region", "slots", "tensor", "tensors")
+
+    def __init__(self, part: Part, store: Store) -> None:
+        self.tensors, self.key = part.slot
+        self.slots, self.local = store.slot(part.name)
+        assert part.region is not None
+        self.region = part.region
+        self.known: tuple[Any, ...] | None = None
+        self.geometry: tuple[Any, ...] = ()
+        self.tensor: Tensor | None = None
+
+    def put(self) -> None:
+        """One node of the graph: its gradient is that of the whole, zero elsewhere."""
+        whole = self.slots[self.local]
+        if whole is None:
+            self.tensors[self.key] = None
+            return
+        if (whole.shape, whole.stride(), whole.storage_offset()) != self.known:
+            self.known = whole.shape, whole.stride(), whole.storage_offset()
+            view = indexed(whole.detach(), self.region)
+            self.geometry = view.size(), view.stride(), view.storage_offset()
+        self.tensors[self.key] = whole.as_strided(*self.geometry)
+
+    def put_buffer(self) -> None:
+        """The same, made again where the numbers of the whole are elsewhere."""
+        whole = self.slots[self.local]
+        known = None if whole is None else (whole, whole.data_ptr(), whole.stride())
+        if self.known is None or known is None or known[0] is not self.known[0] or known[1:] != self.known[1:]:
+            self.known = known
+            self.tensor = None if whole is None else indexed(whole, self.region)
+        self.tensors[self.key] = self.tensor
+
+    def take_back(self) -> None:
+        """A buffer that was assigned, not changed in place, is written where it belongs."""
+        found, mine = self.tensors[self.key], self.tensor
+        if found is not mine and isinstance(found, Tensor) and mine is not None:
+            mine.copy_(found)
+            self.tensors[self.key] = mine
+
+
 @final
 @dataclass(slots=True)
 class Subnet:
@@ -47,57 +115,97 @@ class Subnet:
         sample: of the architecture.
         module: without numbers.
         parts: of all its tensors.
+        twins: its modules by path, with what stands for them in the store.
     """
 
     sample: Sample
     module: nn.Module
     parts: list[Part]
-    _views: list[tuple[Slot, Tensor, tuple[Any, ...]]] = field(default_factory=list)
-    _gathered: list[tuple[Slot, Tensor, Any]] = field(default_factory=list)
-    _buffers: list[tuple[Slot, Tensor]] = field(default_factory=list)
-    _copied: list[tuple[Slot, Tensor, Any]] = field(default_factory=list)
+    twins: dict[str, Twin]
+    _whole: list[tuple[Slots, str, Slots, str]] = field(default_factory=list)
+    _views: list[_View] = field(default_factory=list)
+    _buffers: list[_View] = field(default_factory=list)
+    _whole_buffers: list[tuple[Slots, str, Slots, str]] = field(default_factory=list)
+    _gathered: list[tuple[Slot, Slot, Any]] = field(default_factory=list)
+    _copied: dict[int, list[tuple[Slot, Slot, Any]]] = field(default_factory=dict)
+    _modes: list[tuple[Slots, Slots]] = field(default_factory=list)
+    _merging: list[Twin] = field(default_factory=list)
+    _hooks: list[Any] = field(default_factory=list)
+    _hooked: bool = False
     _generation: int = -1
+
+    def __post_init__(self) -> None:
+        # A checkpoint of activations calls modules again in the backward pass, after the run.
+        modules = dict(self.module.named_modules(remove_duplicate=False))
+        for path in {part.path for part in self.parts if not part.sliced and not part.parameter}:
+            modules[path].register_forward_hook(lambda module, _, __: self._write_back(id(own_buffers(module))))
 
     def active(self) -> list[str]:
         """The names of the parameters that it uses."""
         return list(dict.fromkeys(part.name for part in self.parts if part.parameter))
 
-    def bind(self, store: Store, generation: int) -> None:
-        """Puts the tensors of the store in place, where that has not been done since they were last replaced."""
-        if self._generation == generation:
+    def bind(self, store: Store) -> None:
+        """Prepares what each run puts in place, where that has not been done since the store was last changed."""
+        for twin in self.twins.values():
+            for watched in twin.stored:
+                if watched.changed():
+                    store.generation += 1
+        if self._generation == store.generation:
             return
-        self._views, self._gathered, self._buffers, self._copied = [], [], [], []
+        self._whole, self._views, self._gathered = [], [], []
+        self._whole_buffers, self._buffers, self._copied = [], [], {}
         for part in self.parts:
-            tensors, key = part.slot
-            whole = store.tensor(part.name)
+            slot = store.slot(part.name)
             if not part.sliced:
-                place = tuple(i if isinstance(i, slice) else i.to(whole.device) for i in part.region or ())
-                (self._gathered if part.parameter else self._copied).append((part.slot, whole, place))
-            elif not part.parameter:
-                tensors[key] = whole if part.region is None else indexed(whole, part.region)
-                self._buffers.append((part.slot, tensors[key]))
+                device = store.tensor(part.name).device
+                place = tuple(i if isinstance(i, slice) else i.to(device) for i in part.region or ())
+                found = self._gathered if part.parameter else self._copied.setdefault(id(part.slot[0]), [])
+                found.append((part.slot, slot, place))
             elif part.region is None:
-                tensors[key] = whole
+                (self._whole if part.parameter else self._whole_buffers).append((*part.slot, *slot))
             else:
-                view = indexed(whole.detach(), part.region)
-                self._views.append((part.slot, whole, (view.size(), view.stride(), view.storage_offset())))
-        self._generation = generation
+                (self._views if part.parameter else self._buffers).append(_View(part, store))
+        for twin in self.twins.values():
+            twin.set_up()
+        self._modes = [(twin.attributes, twin.mode.attributes) for twin in self.twins.values()]
+        self._merging = [twin for twin in self.twins.values() if twin.merges]
+        self._hooks = [hooks for twin in self._merging for hooks in twin.hooks]
+        self._hooked = True
+        self._generation = store.generation
 
     def run(self, inputs: tuple[Any, ...], named_inputs: dict[str, Any]) -> Any:
         """The output of the architecture with the weights of the store."""
-        # One node of the graph for each slice; its gradient is that of the whole, zero elsewhere.
-        for (tensors, key), whole, geometry in self._views:
-            tensors[key] = whole.as_strided(*geometry)
-        for (tensors, key), whole, place in self._gathered:
-            tensors[key] = whole[place]
-        for (tensors, key), whole, place in self._copied:
-            tensors[key] = whole[place]
+        for tensors, key, slots, local in self._whole:
+            tensors[key] = slots[local]
+        for tensors, key, slots, local in self._whole_buffers:
+            tensors[key] = slots[local]
+        for view in self._views:
+            view.put()
+        for view in self._buffers:
+            view.put_buffer()
+        for (tensors, key), (slots, local), place in self._gathered:
+            tensors[key] = None if slots[local] is None else _Gathered.apply(slots[local], place)
+        for (tensors, key), (slots, local), place in chain(*self._copied.values()):
+            tensors[key] = slots[local][place]
+        for mine, stored in self._modes:
+            mine["training"] = stored["training"]
+        if self._hooked or any(self._hooks):
+            self._hooked = any(self._hooks)
+            for twin in self._merging:
+                twin.merge()
         output = self.module(*inputs, **named_inputs)
         with torch.no_grad():
-            for (tensors, key), view in self._buffers:
-                if tensors[key] is not view:  # assigned, not changed in place
-                    view.copy_(tensors[key])
-                    tensors[key] = view
-            for (tensors, key), whole, place in self._copied:
-                whole[place] = tensors[key]
+            for tensors, key, slots, local in self._whole_buffers:
+                if tensors[key] is not slots[local]:  # assigned, not changed in place
+                    slots[local].copy_(tensors[key])
+            for view in self._buffers:
+                view.take_back()
+        for buffers in self._copied:
+            self._write_back(buffers)
         return output
+
+    def _write_back(self, buffers: int) -> None:
+        """The copies of buffers that cannot be views, of one module."""
+        with torch.no_grad():
+            for (tensors, key), (slots, local), place in self._copied.get(buffers, ()):
+                slots[local][place] = tensors[key]

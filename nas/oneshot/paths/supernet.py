@@ -11,32 +11,41 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from nas._compat.torch_internals import MovableModule, own_buffers, own_parameters, tree_leaves
+from nas._compat.torch_internals import own_buffers, own_parameters
 from nas.checks import check_int
 from nas.domains import Answer, Sample, as_key
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.example_inputs import Example, Inputs, read_example, tensors_of
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
+from nas.oneshot.paths.facade import Facade
 from nas.oneshot.paths.inventory import Built, Inventory
-from nas.oneshot.paths.naming import OnePath, TensorSite, answers_from
+from nas.oneshot.paths.naming import ModuleSite, OnePath, TensorSite, answers_from
+from nas.oneshot.paths.selection import Selection
 from nas.oneshot.paths.slicing import indexed
 from nas.oneshot.paths.store import Store
 from nas.oneshot.paths.subnets import Part, Subnet
+from nas.oneshot.paths.watched import Twin, Watched, apply_settings
 from nas.random_state import seeded
 from nas.space import ModelSpace
 
 
 @final
-class PathSupernet(MovableModule):
+class PathSupernet(Facade):
     """Every architecture of a space, with weights that are shared by name.
 
-    The store has one parameter for each place in the module tree, as large as any architecture needs it; candidates of
-    a LayerChoice have parameters of their own. One architecture at a time, the path, runs on slices of them: the
+    There is one parameter for each place in the module tree, as large as any architecture needs it; candidates of a
+    LayerChoice have parameters of their own. One architecture at a time, the path, runs on slices of them: the
     leading channels, the centre of the kernels. Parameters off the path take no part: their gradient stays None.
+
+    To who walks it, it is the module tree of all architectures: modules of the types and names that these have, with
+    the shared parameters in them. What is done to them, initialisation, freezing, modes, hooks, attributes, every path
+    has. Only the model itself can be called.
 
     Args:
         space: any model space.
         seed: of the weights, which the layers' own initialisations draw.
-        example_input: what the network is called with. It is needed where the widths of layers are chosen, to see what
+        example_input: what the network is called with: a tensor, the shape of one, a tuple of what it takes by position
+            or a dict of what it takes by keyword. It is needed where the widths of layers are chosen, to see what
             lies where in the channels that a layer reads; on any device.
         cache: how many subnets are kept.
 
@@ -45,37 +54,59 @@ class PathSupernet(MovableModule):
 
     Example:
         >>> from nas import ModelSpace, ValueChoice
-        >>> space = ModelSpace(lambda: nn.Linear(3, ValueChoice([2, 4], label="width")))
-        >>> supernet = PathSupernet(space, example_input=(torch.zeros(1, 3),))
+        >>> space = ModelSpace(lambda: nn.Sequential(nn.Linear(3, ValueChoice([2, 4], label="width"))))
+        >>> supernet = PathSupernet(space, example_input=torch.zeros(1, 3))
         >>> supernet.select({"width": 2})
-        >>> supernet(torch.zeros(5, 3)).shape, supernet.store.weight.shape
+        >>> supernet(torch.zeros(5, 3)).shape, supernet[0].weight.shape
         (torch.Size([5, 2]), torch.Size([4, 3]))
     """
 
     def __init__(
-        self, space: ModelSpace, *, seed: int = 0, example_input: tuple[Any, ...] | None = None, cache: int = 256
+        self,
+        space: ModelSpace,
+        *,
+        seed: int = 0,
+        example_input: Example | Inputs | None = None,
+        cache: int = 256,
     ) -> None:
         super().__init__()
         seed = check_int("seed", seed, where="PathSupernet")
         cache = check_int("cache", cache, least=1, where="PathSupernet")
-        self.space = space
-        self.inventory = Inventory(space, seed=seed, example=example_input)
-        self.store = Store(self.inventory, {name: e.shape for name, e in self.inventory.entries.items()}, seed)
-        refuse_computed_buffers(self.inventory, self.store)
+        example = None if example_input is None else read_example(example_input)
+        self.inventory = Inventory(space, seed=seed, example=example)
+        self._store = Store(self.inventory, seed)
+        refuse_computed_buffers(self.inventory, self._store)
+        self._watched = {name: Watched(name, module) for name, module in self._store.modules.items()}
         self._cache: OrderedDict[Hashable, Subnet | Future[Subnet]] = OrderedDict()
         self._capacity = cache
-        self._generation = 0
         self._building = threading.Lock()
         self._worker: ThreadPoolExecutor | None = None
+        self._selection = Selection()
         self._selected: Subnet | None = None
-        self.register_load_state_dict_post_hook(_renew)  # type: ignore[no-untyped-call]  # torch's
+        self._made_of = self._number_type
+        self.show(self._store.root)
+
+    @property
+    def space(self) -> ModelSpace:
+        """Whose architectures these are."""
+        return self.inventory.space
+
+    @property
+    def store(self) -> nn.Module:
+        """The module tree that holds the weights: what the supernet shows itself as."""
+        return self.shown
+
+    @property
+    def _number_type(self) -> torch.dtype | None:
+        return next((p.dtype for p in self._store.root.parameters() if p.is_floating_point()), None)
 
     # The path.
 
     @property
     def sample(self) -> Sample | None:
-        """Of the selected path."""
-        return None if self._selected is None else dict(self._selected.sample)
+        """Of the selected path; a copy follows its original until a path is selected in the copy."""
+        sample = self._selection.sample
+        return None if sample is None else dict(sample)
 
     def select(self, sample: Mapping[str, Answer]) -> None:
         """Makes this the path that `forward` runs.
@@ -84,6 +115,16 @@ class PathSupernet(MovableModule):
             NasValueError: the sample is not of this space.
         """
         self._selected = self._subnet(sample)
+        self._selection.sample = self._selected.sample
+
+    def _path(self) -> Subnet:
+        """The selected one, the base model's where there is none."""
+        sample = self._selection.sample
+        if self._selected is None or self._selected.sample is not sample:
+            self._selected = self._subnet(self.space.default() if sample is None else sample)
+            if sample is not None:
+                self._selected.sample = sample  # the same one, that followers see no other
+        return self._selected
 
     def prepare(self, samples: Iterable[Mapping[str, Answer]]) -> None:
         """Begins to build the subnets of the next paths.
@@ -91,7 +132,7 @@ class PathSupernet(MovableModule):
         They are built in a thread where constructing was seen to leave the global random states alone; else nothing is
         done, and `select` builds them.
         """
-        if not self.inventory.calm:
+        if not self.inventory.threads:
             return
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="nas-subnets")
@@ -101,74 +142,96 @@ class PathSupernet(MovableModule):
 
     def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The output of the selected path, the base model's where none was selected."""
-        if self._selected is None:
-            self.select(self.space.default())
-        subnet = self._selected
-        assert subnet is not None
-        subnet.bind(self.store, self._generation)
-        if subnet.module.training != self.training:
-            subnet.module.train(self.training)
+        subnet = self._path()
+        subnet.bind(self._store)
         return subnet.run(inputs, named_inputs)
 
     def active(self) -> list[str]:
         """The names, as in `named_parameters()`, of the parameters that the selected path uses."""
-        return [] if self._selected is None else [f"store.{name}" for name in self._selected.active()]
+        return [] if self.sample is None else self._path().active()
 
-    def extract(self, sample: Mapping[str, Answer], *, device: torch.device | str | None = None) -> nn.Module:
+    def extract(
+        self, sample: Mapping[str, Answer], *, device: torch.device | str | None = None, settings: bool = True
+    ) -> nn.Module:
         """The architecture of a sample with its own copies of the weights and buffers.
 
         Args:
             sample: label -> answer.
             device: where it is made; that of the store where omitted.
+            settings: whether it gets the attributes and modes that were set on modules of the supernet too.
         """
-        subnet = self._subnet(sample)
+        return self._extracted(self._subnet(sample), device, settings=settings)
+
+    def _extracted(
+        self,
+        subnet: Subnet,
+        device: torch.device | str | None = None,
+        *,
+        settings: bool = True,
+        hooks: bool = False,
+    ) -> nn.Module:
+        subnet.bind(self._store)
         if device is None:
-            device = next(self.store.parameters(), torch.empty(0)).device
-        with seeded(0), torch.no_grad():
+            device = next(self.parameters(), torch.empty(0)).device
+        with seeded(0), torch.no_grad(), self.inventory.default_dtype():
             model = self.space.build(subnet.sample, device=device)
             modules = dict(model.named_modules(remove_duplicate=False))
             for part in subnet.parts:
-                module, whole = modules[part.path], self.store.tensor(part.name)
+                module, whole = modules[part.path], self._store.tensor(part.name)
                 own = (own_parameters if part.parameter else own_buffers)(module)[part.local]
                 assert own is not None
+                if own.dtype != whole.dtype:
+                    own.data = torch.empty_like(own, dtype=whole.dtype)
                 own.copy_(whole if part.region is None else indexed(whole, part.region))
-        return model.train(self.training)
+                if part.parameter:
+                    own.requires_grad_(whole.requires_grad)
+            if not settings:
+                return model.train(self.training)
+            for path, twin in subnet.twins.items():
+                apply_settings(modules[path], twin, hooks=hooks)
+        return model
 
-    def check(self, example_inputs: tuple[Any, ...], samples: Iterable[Mapping[str, Answer]]) -> None:
+    def check(self, example_inputs: Example | Inputs, samples: Iterable[Mapping[str, Answer]]) -> None:
         """Whether paths compute what their architectures compute, in evaluation and in training.
 
-        The store, the mode and the path are afterwards what they were.
+        The store, the modes and the path are afterwards what they were.
 
         Args:
             example_inputs: what the network is called with.
             samples: of the paths to look at.
 
         Raises:
-            NasValueError: a path whose output is off by more than 1e-5.
+            NasValueError: a path whose output is off by more than 1e-5 (more in half precision).
         """
-        training, selected = self.training, self._selected
-        buffers = {name: buffer.clone() for name, buffer in self.store.named_buffers()}
+        inputs = self._converted(read_example(example_inputs))
+        modes = [(module, module.training) for module in self.modules()]
+        selected, selection = self._selected, self._selection
+        buffers = {name: buffer.clone() for name, buffer in self.named_buffers()}
+        self._selection = Selection()
         try:
             for sample in samples:
                 self.select(sample)
                 for mode in (False, True):
                     self.train(mode)
-                    self._check(example_inputs, sample)
+                    self._check(inputs, sample)
         finally:
-            self.train(training)
-            self._selected = selected
+            for module, mode in modes:
+                module.training = mode
+            self._selected, self._selection = selected, selection
             with torch.no_grad():
-                for name, buffer in self.store.named_buffers():
+                for name, buffer in self.named_buffers():
                     buffer.copy_(buffers[name])
 
-    def _check(self, inputs: tuple[Any, ...], sample: Mapping[str, Answer]) -> None:
-        alone = self.extract(sample)
+    def _check(self, inputs: Inputs, sample: Mapping[str, Answer]) -> None:
+        alone = self._extracted(self._path(), hooks=True)
         outputs = []
+        args, kwargs = inputs.arguments_for(alone)
         for model in (alone, self):
-            with seeded(0), torch.no_grad():
-                outputs.append([leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)])
+            with seeded(0), torch.set_grad_enabled(self.training):
+                outputs.append([tensor.detach() for tensor in tensors_of(model(*args, **kwargs))])
         for expected, found in zip(*outputs, strict=True):
-            if not torch.allclose(expected, found, rtol=1e-5, atol=1e-5):
+            tolerance = _tolerance(expected)
+            if not torch.allclose(expected, found, rtol=tolerance, atol=tolerance, equal_nan=True):
                 raise NasValueError(
                     explain(
                         f"the path computes something else than its architecture, off by up to "
@@ -178,6 +241,17 @@ class PathSupernet(MovableModule):
                         mend="keep what a forward pass computes in parameters and buffers, and ask no choices in it",
                     )
                 )
+
+    def _converted(self, inputs: Inputs) -> Inputs:
+        """The example where the weights are, and of their number type where they were given another."""
+        first, before, now = next(self.parameters(), None), self._made_of, self._number_type
+        device = None if first is None else first.device
+
+        def convert(tensor: Tensor) -> Tensor:
+            changed = now if tensor.dtype == before and now != before else None
+            return tensor.detach().to(device=device, dtype=changed)
+
+        return inputs.converted(convert)
 
     # Subnets.
 
@@ -203,7 +277,26 @@ class PathSupernet(MovableModule):
             answers = answers_from(complete)
             built = self.inventory.build(lambda: OnePath(answers), alone=alone and not self.inventory.calm)
             parts = [self._part(name, place, built) for name, place in built.places]
-            return Subnet(built.sample, built.model, parts)
+            return Subnet(built.sample, built.model, parts, self._twins(built.sites))
+
+    def _twins(self, sites: Iterable[ModuleSite]) -> dict[str, Twin]:
+        """The modules of a path by their paths, those that stand in several places once."""
+        twins: dict[str, Twin] = {}
+        seen: set[int] = set()
+        for site in sites:
+            if id(site.module) in seen:
+                continue
+            seen.add(id(site.module))
+            stored = [self._watched[name] for name in (*site.choices, site.name) if name in self._watched]
+            called = [watched for watched in stored if watched.name]
+            twins[site.path] = Twin(site.module, stored, called, self._nearest(site.name))
+        return twins
+
+    def _nearest(self, name: str) -> Watched:
+        """The module of a place, that around it where none was found there."""
+        while name not in self._watched:
+            name = name.rpartition(".")[0]
+        return self._watched[name]
 
     def _part(self, name: str, place: TensorSite, built: Built) -> Part:
         parameter = isinstance(place.tensor, nn.Parameter)
@@ -219,26 +312,23 @@ class PathSupernet(MovableModule):
     # What changes the tensors of the store.
 
     def moved(self) -> None:
-        """The views of its tensors are of old ones."""
-        self._generation += 1
+        """What was prepared of its tensors is of old ones."""
+        self._store.generation += 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what can be built again."""
-        state = self.__dict__.copy()
-        state.update(_cache=OrderedDict(), _building=None, _worker=None, _selected=self.sample)
+        state = super().__getstate__()
+        state.update(_cache=OrderedDict(), _building=None, _worker=None, _selected=None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's
+        super().__setstate__(state)
         self._building = threading.Lock()
-        sample, self._selected = self._selected, None
-        if sample is not None:
-            self.select(sample)  # type: ignore[arg-type]  # the sample took the place of the subnet
 
 
-def _renew(module: nn.Module, _: Any) -> None:
-    assert isinstance(module, PathSupernet)
-    module.moved()
+def _tolerance(tensor: Tensor) -> float:
+    """Slices are computed with in another order than copies of them are."""
+    return max(1e-5, 10 * torch.finfo(tensor.dtype).eps) if tensor.is_floating_point() else 1e-5
 
 
 def _key(sample: Mapping[str, Answer]) -> Hashable:

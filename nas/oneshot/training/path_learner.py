@@ -173,7 +173,7 @@ class PathLearner(Learner):
 
     def extract(self, sample: Sample) -> nn.Module:
         """The architecture of a sample with its own copy of the weights."""
-        return self.supernet.extract(sample)
+        return self.supernet.extract(sample, settings=False)  # the evaluator's module sets what it sets once more
 
     def check(self, example: Inputs) -> None:
         """Compares paths with the architectures that they stand for."""

@@ -183,8 +183,8 @@ def test_the_store_has_one_parameter_for_each_place(supernet: PathSupernet) -> N
     shapes = {name: tuple(p.shape) for name, p in supernet.store.named_parameters()}
     assert shapes["stem.weight"] == (16, 3, 5, 5)
     assert shapes["blocks.1.widen.weight"] == (8, 16, 1, 1)
-    assert shapes["blocks.0.act[prelu].weight"] == (8,)
-    assert shapes["blocks.0.act[gate].scale"] == (8, 1, 1)
+    assert shapes["blocks.0.act.[1].weight"] == (8,)
+    assert shapes["blocks.0.act.[2].scale"] == (8, 1, 1)
     assert shapes["blocks.0.grouped.weight"] == (8, 8, 3, 3)
     assert shapes["attention.in_proj_weight"] == (48, 16)
     assert "tail.2.0.weight" not in shapes  # tied to that before it
@@ -229,7 +229,7 @@ def test_parameters_off_the_path_are_left_alone(
             assert parameter.grad is None
             assert torch.equal(parameter, before[name])
             assert str(optimizer.state.get(parameter)) == str(momentum[name])
-        assert not torch.equal(supernet.store.get_parameter("head.weight"), before["store.head.weight"])
+        assert not torch.equal(supernet.store.get_parameter("head.weight"), before["head.weight"])
 
 
 def test_gradients_add_up_over_paths(supernet: PathSupernet, network: ModelSpace, x: Tensor) -> None:
@@ -261,8 +261,8 @@ def test_the_store_is_loaded_strictly(
     for assign in (False, True):
         second.load_state_dict(state, assign=assign)
         assert torch.equal(first(x), second(x))
-    state.pop("store.head.weight")
-    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "store.head.weight"'):
+    state.pop("head.weight")
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "head.weight"'):
         second.load_state_dict(state)
 
 
@@ -272,7 +272,7 @@ def test_the_seed_makes_the_weights(
     again = PathSupernet(network, seed=0, example_input=(x,))
     first, same, other = (each.state_dict() for each in (supernet, again, of_seed_1))
     assert all(torch.equal(first[name], same[name]) for name in first)
-    assert not torch.equal(first["store.head.weight"], other["store.head.weight"])
+    assert not torch.equal(first["head.weight"], other["head.weight"])
 
 
 def test_the_global_random_states_are_left_alone(network: ModelSpace, x: Tensor) -> None:
@@ -372,12 +372,11 @@ def test_parameters_in_statistics_that_are_assigned() -> None:
     assert supernet.store.get_buffer("seen").tolist() == [3, 3, 1]
 
 
-def test_answers_are_legal_in_names() -> None:
-    answers = {"a.b": lambda: nn.Linear(1, 1), "c/d": lambda: nn.Linear(1, 1), "": lambda: nn.Linear(1, 1)}
+def test_what_candidates_are_called_is_in_no_name() -> None:
+    """Who looks for "norm" in names means their own; and a dot would end a name."""
+    answers = {"norm.b": lambda: nn.Linear(1, 1), "c/d": lambda: nn.Linear(1, 1), "": lambda: nn.Linear(1, 1)}
     supernet = PathSupernet(ModelSpace(lambda: LayerChoice(answers, label="op")), example_input=(torch.zeros(1, 1),))
-    assert set(supernet.state_dict()) == {
-        f"store.[{name}].{local}" for name in ("a%2Eb", "c/d", "") for local in ("weight", "bias")
-    }
+    assert set(supernet.state_dict()) == {f"[{number}].{local}" for number in range(3) for local in ("weight", "bias")}
 
 
 def test_layers_of_two_kinds_at_one_place_are_refused() -> None:
