@@ -54,12 +54,12 @@ class Training:
                 model = task.space.build(task.space.default(), device="cpu")
             dry = {"accelerator": "cpu", "precision": None, "plugins": None}
             (self.example,) = network_calls(self.evaluator, model, seed=task.seed, number=1, changed=dry)
-            self.learner = make(self.example.args)  # type: ignore  # TODO
+            self.learner = make(self.example)
             self.inner: LightningModule = self.evaluator.module(self.learner.model)
         self.metric = task.objective or self.evaluator.metric
         self.steering = Steering(self.inner, self.learner, metric=self.metric, direction=task.direction, seed=task.seed)
         if found is None:
-            self.learner.check(self.example.args)  # type: ignore  # TODO
+            self.learner.check(self.example)
         self._load(found)
 
     def _load(self, found: dict[str, Any] | None) -> None:
