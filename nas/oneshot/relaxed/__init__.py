@@ -5,7 +5,7 @@ from nas.oneshot.relaxed.curvature import CurvatureStop, largest_eigenvalue
 from nas.oneshot.relaxed.masks import MaskedNetwork
 from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, TwoPathMixer
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
-from nas.oneshot.relaxed.operator import weighted_sum
+from nas.oneshot.relaxed.sums import weighted_sum
 from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
 from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty
 from nas.oneshot.relaxed.supernet import RelaxedSupernet

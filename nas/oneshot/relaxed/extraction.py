@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import children_of, own_buffers, own_parameters
+from nas.copying import same_kind
 from nas.domains import Answer, Sample
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import indexed, region
@@ -54,7 +55,7 @@ def pairs(whole: nn.Module, part: nn.Module, sample: Mapping[str, Answer], name:
         for key, child in passed.named_children() if passed is not None else ():
             yield from pairs(whole.each[key], child, sample, f"{inside}each.{key}")
         return
-    if type(whole) is not type(part) and not isinstance(whole, MixedDepth):
+    if not same_kind(type(whole), type(part)) and not isinstance(whole, MixedDepth):
         if next(part.parameters(), None) is None and next(part.buffers(), None) is None:
             return  # what stands in the place of something unread, as the identity in a cell
         raise _differs(

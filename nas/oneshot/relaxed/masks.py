@@ -16,6 +16,7 @@ from nas.errors import NasValueError, explain
 from nas.oneshot.paths import region
 from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
 from nas.oneshot.relaxed.extraction import Pair
+from nas.oneshot.relaxed.parametrised import normalised_rows
 from nas.oneshot.relaxed.shape_choices import Network, ShapeChoices
 
 
@@ -43,6 +44,8 @@ class TensorMask:
     name: str
     shape: tuple[int, ...]
     parts: tuple[MaskPart, ...]
+    whole_rows: bool = False
+    """Whether dimension 0 is not masked: each row is divided by its norm, and something else masks the rows."""
 
     def shape_of(self, sample: Mapping[str, Answer]) -> tuple[int, ...]:
         """The shape under a sample."""
@@ -109,7 +112,15 @@ def find_masks(shapes: ShapeChoices) -> Masks:
             # Tensors that the same boxes are cut out of share the mask.
             alike = labels, dims, *((tuple(i.shape), i.numpy().tobytes()) for i in part.indicators)
             parts[name].append(known.setdefault(alike, part))
-    tensors = {name: TensorMask(name=name, shape=full.shapes[name], parts=tuple(parts[name])) for name in parts}
+    rows = {
+        f"{name}.{own}" if name else own
+        for name, module in full.module.named_modules()
+        for own in normalised_rows(module)
+    }
+    tensors = {
+        name: TensorMask(name=name, shape=full.shapes[name], parts=tuple(parts[name]), whole_rows=name in rows)
+        for name in parts
+    }
     masked_labels = {label for labels in by_labels for label in labels}
     choices = tuple(
         RelaxedChoice(label=label, domain=question.domain, kind="answers")
@@ -234,22 +245,31 @@ class MaskedNetwork(nn.Module):
         device = self.get_buffer("indicator_0_0").device
         changed: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
-            made = [self._mask(i, part) for i, part in enumerate(self._parts)]
+            made: dict[tuple[int, tuple[int, ...]], Tensor] = {}
             for mask, positions in zip(self._tensors, self._positions, strict=True):
                 owner, _, name = mask.name.rpartition(".")
                 tensor: Tensor = getattr(self.network.get_submodule(owner), name)
                 for position in positions:
                     part = self._parts[position]
-                    shape = [size if dim in part.dims else 1 for dim, size in enumerate(mask.shape)]
-                    tensor = tensor * made[position].to(tensor.dtype).view(shape)
+                    dims = part.dims[1:] if mask.whole_rows and part.dims[0] == 0 else part.dims
+                    if not dims:
+                        continue
+                    if (position, dims) not in made:
+                        made[position, dims] = self._mask(position, part, dims)
+                    shape = [size if dim in dims else 1 for dim, size in enumerate(mask.shape)]
+                    tensor = tensor * made[position, dims].to(tensor.dtype).view(shape)
                 changed[mask.name] = tensor
         return functional_call(self.network, changed, args, kwargs)
 
-    def _mask(self, position: int, part: MaskPart) -> Tensor:
-        """The sizes of the dimensions of a part -> the mask of that shape."""
+    def _mask(self, position: int, part: MaskPart, dims: tuple[int, ...]) -> Tensor:
+        """The mask of some dimensions of a part, of their sizes."""
         weights = self._mixing.weights[part.labels[0]]
         for label in part.labels[1:]:
             weights = (weights[:, None] * self._mixing.weights[label]).flatten()
-        letters = "abcdefg"[: len(part.dims)]
-        indicators = [self.get_buffer(f"indicator_{position}_{j}") for j in range(len(part.dims))]
+        letters = "abcdefg"[: len(dims)]
+        indicators = [
+            self.get_buffer(f"indicator_{position}_{j}").to(weights.dtype)
+            for j, dim in enumerate(part.dims)
+            if dim in dims
+        ]
         return torch.einsum(f"z,{','.join('z' + letter for letter in letters)}->{letters}", weights, *indicators)

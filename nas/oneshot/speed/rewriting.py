@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
 from nas.errors import NasValueError, explain
+from nas.example_inputs import Example, Inputs, read_example
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
 from nas.oneshot.speed.chains import Signature, shared_length, signature, steps_of
 from nas.oneshot.speed.fast_mixture import FastMixture
@@ -25,7 +26,7 @@ from nas.space import is_zero
 Steps = tuple[nn.Module, ...]
 
 
-def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed | None = None) -> Report:
+def optimise(supernet: RelaxedSupernet, example: Example | Inputs, speed: Speed | None = None) -> Report:
     """Makes the mixtures of a supernet quicker; what they compute stays the same, but for the rounding of sums.
 
     The model is run once on the example, to see which mixtures read the same tensor. Parameters, their names,
@@ -33,7 +34,7 @@ def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed |
 
     Args:
         supernet: not yet optimised.
-        example: what the model is called with; a small batch will do.
+        example: what the model is called with (see `nas.profile.Example`); a small batch will do.
         speed: what to do; all that is exact where omitted.
 
     Returns:
@@ -51,7 +52,8 @@ def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed |
     """
     speed = Speed() if speed is None else speed
     report = Report()
-    reads = _reads(supernet, example)
+    inputs = read_example(example)
+    reads = _reads(supernet, inputs)
     # What is computed again, or compiled, by itself shares nothing with its surroundings.
     apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile else []
     inside = {module: i for i, cell in enumerate(apart) for module in cell.modules()}
@@ -73,7 +75,7 @@ def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed |
     forget = _Forget(hubs)
     report.handles.append(supernet.model.register_forward_pre_hook(forget.before))
     report.handles.append(supernet.model.register_forward_hook(forget.after))
-    apply_whole(supernet.model, example, speed, report)
+    apply_whole(supernet.model, inputs, speed, report)
     return report
 
 
@@ -83,27 +85,27 @@ class _Read:
 
     layer: MixedLayer
     x: Tensor | None
-    """What it read; None where that was more than one tensor."""
+    """What it read; None where it takes or yields something else than one tensor."""
     version: int = 0
 
 
-def _reads(supernet: RelaxedSupernet, example: tuple[Any, ...]) -> list[_Read]:
+def _reads(supernet: RelaxedSupernet, example: Inputs) -> list[_Read]:
     """The calls of mixtures in a forward pass in which everything is computed."""
     found: list[_Read] = []
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         assert isinstance(module, MixedLayer)
-        one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(output, Tensor)
         found.append(
             _Read(layer=module, x=args[0], version=version_of(args[0])) if one else _Read(layer=module, x=None)
         )
 
     layers = [module for module in supernet.model.modules() if isinstance(module, MixedLayer)]
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    handles = [layer.register_forward_hook(note, with_kwargs=True) for layer in layers]
     try:
         with supernet.undisturbed(), torch.no_grad():
             supernet.architecture.mix()
-            supernet.model(*example)
+            supernet.call(example)
     finally:
         for handle in handles:
             handle.remove()
@@ -115,7 +117,9 @@ def _why_not(found: Sequence[_Read]) -> str:
         return "it was not called with the example"
     if len(found) > 1:
         return "it is called more than once in a forward pass"
-    return "it takes something else than one tensor" if found[0].x is None else "somebody listens to its calls"
+    return (
+        "it takes or yields something else than one tensor" if found[0].x is None else "somebody listens to its calls"
+    )
 
 
 class _Reader:

@@ -12,24 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers
+from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers, tree_map
 from nas.errors import NasValueError, explain
+from nas.example_inputs import Inputs
 from nas.oneshot.relaxed import MaskedNetwork, MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
 from nas.oneshot.speed.recorded import CudaRecorder, RecordedForward, record_whole
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.speed import Speed
 
 
-def apply_whole(model: nn.Module, example: tuple[Any, ...], speed: Speed, report: Report) -> None:
+def apply_whole(model: nn.Module, example: Inputs, speed: Speed, report: Report) -> None:
     """Does to a model what `speed` says of the whole of it, but for its compilation.
 
     Raises:
         NasValueError: checkpoints of cells whose parameters are masked.
     """
-    images = any(isinstance(tensor, Tensor) and tensor.dim() == 4 for tensor in example)
+    images = any(tensor.dim() == 4 for tensor in example.tensors)
     if images and (speed.channels_last is True or (speed.channels_last == "auto" and _gains(model))):
         model.to(memory_format=torch.channels_last)
-        report.handles.append(model.register_forward_pre_hook(_channels_last))
+        report.handles.append(model.register_forward_pre_hook(_channels_last, with_kwargs=True))
         report.whole.append("channels lie together in memory")
     if speed.checkpoint_cells:
         if isinstance(model, MaskedNetwork):
@@ -120,11 +121,13 @@ def _gains(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
-def _channels_last(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(_laid(x) if isinstance(x, Tensor) and x.dim() == 4 else x for x in args)
+def _channels_last(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return tree_map(_laid, (args, kwargs))
 
 
-def _laid(image: Tensor) -> Tensor:
+def _laid(image: Any) -> Any:
+    if not isinstance(image, Tensor) or image.dim() != 4:
+        return image
     image = image.contiguous(memory_format=torch.channels_last)
     if image.shape[1] > 1:
         return image
