@@ -39,6 +39,9 @@ class SteadyDraws(TorchDispatchMode):
 
 
 _DRAWS = frozenset(
-    "bernoulli cauchy exponential geometric log_normal normal rand rand_like randn randn_like uniform".split()
+    {
+        *("bernoulli", "cauchy", "exponential", "geometric", "log_normal", "normal"),
+        *("rand", "rand_like", "randn", "randn_like", "uniform"),
+    }
 )
 """Operations, and those in place of the same names, whose result is the noise."""

@@ -24,6 +24,7 @@ from nas.oneshot.relaxed.handler import Relax, relaxed_network
 from nas.oneshot.relaxed.masks import find_masks, masked
 from nas.oneshot.relaxed.mixtures import asked_of
 from nas.oneshot.relaxed.parametrisations import Parametrisation
+from nas.oneshot.relaxed.recomputation import RemembersCheckpoints
 from nas.oneshot.relaxed.shape_choices import ShapeChoices
 from nas.profile import build_on_meta
 from nas.random_state import seeded
@@ -102,6 +103,9 @@ class RelaxedSupernet:
             )
         self._network, self._mixing, self._edge_labels = network, relax.mixing, relax.edge_labels
         self.model: nn.Module = masked(network, self._masks, relax.mixing)
+        remembers = RemembersCheckpoints(relax.mixing)
+        self.model.register_forward_pre_hook(remembers.before)
+        self.model.register_forward_hook(remembers.after, always_call=True)
         self.architecture = Architecture(relax.mixing, seed=seed, parametrisation=parametrisation)
         if partial_channels == 1:
             self._check_shapes()

@@ -9,10 +9,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
+from nas._compat.checkpoints import checkpointed_part
+from nas._compat.torch_internals import BatchNorm, has_hooks, hook_dicts, version_of
 from nas.errors import NasValueError, explain
 from nas.example_inputs import Example, Inputs, read_example
-from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
+from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet, RemembersCheckpoints
 from nas.oneshot.speed.chains import Signature, shared_length, signature, steps_of
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
@@ -57,15 +58,16 @@ def optimise(supernet: RelaxedSupernet, example: Example | Inputs, speed: Speed 
     # What is computed again, or compiled, by itself shares nothing with its surroundings.
     apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile else []
     inside = {module: i for i, cell in enumerate(apart) for module in cell.modules()}
-    groups: dict[tuple[int, int, int], list[_Reader]] = {}
+    parts = _checkpointed(supernet, inputs)
+    groups: dict[tuple[int, int, int, int], list[_Reader]] = {}
     for layer in (module for module in supernet.model.modules() if isinstance(module, MixedLayer)):
         found = [read for read in reads if read.layer is layer]
-        if len(found) != 1 or found[0].x is None or has_hooks(layer):
+        if len(found) != 1 or found[0].x is None or _heard(layer):
             report.kept.append(f"LayerChoice {layer.label!r}: {_why_not(found)}")
             continue
         read = found[0]
         assert read.x is not None
-        group = groups.setdefault((id(read.x), read.version, inside.get(layer, -1)), [])
+        group = groups.setdefault((id(read.x), read.version, inside.get(layer, -1), parts.get(layer, -1)), [])
         group.append(_Reader(layer, read.x, speed, report))
     hubs = [_connect(readers, supernet.model, speed, report) for readers in groups.values()]
     for mixed in supernet.model.modules():
@@ -110,6 +112,55 @@ def _reads(supernet: RelaxedSupernet, example: Inputs) -> list[_Read]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _checkpointed(supernet: RelaxedSupernet, example: Inputs) -> dict[MixedLayer, int]:
+    """The mixtures that stand in the model's own activation checkpoints while it is trained -> which of these.
+
+    What is computed again by itself shares nothing with its surroundings.
+    """
+    found: dict[MixedLayer, int] = {}
+    numbers: dict[int, int] = {}
+    parts: list[object] = []  # kept, so that no two have one id
+
+    def note(module: nn.Module, args: Any) -> None:
+        part = checkpointed_part()
+        if isinstance(module, MixedLayer) and part is not None:
+            parts.append(part)
+            found[module] = numbers.setdefault(id(part), len(numbers))
+
+    layers = [module for module in supernet.model.modules() if isinstance(module, MixedLayer)]
+    buffers = {buffer: buffer.clone() for buffer in supernet.model.buffers()}
+    counted = [(vars(module), dict(vars(module))) for module in supernet.model.modules()]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    nothing_kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda none: none)
+    try:
+        with supernet.undisturbed(), torch.enable_grad(), nothing_kept:
+            supernet.architecture.mix()
+            supernet.model.train()
+            supernet.call(example)
+    except (ValueError, RuntimeError):  # A batch of one, say: what it does in training is seen there.
+        found.clear()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for attributes, before in counted:
+            attributes.clear()
+            attributes.update(before)
+        with torch.no_grad():
+            for buffer, number in buffers.items():
+                buffer.copy_(number)
+    return found
+
+
+def _heard(layer: MixedLayer) -> bool:
+    """Whether somebody else than the supernet listens to its calls."""
+    return any(
+        not isinstance(getattr(hook, "__self__", None), RemembersCheckpoints)
+        for place in hook_dicts(layer)
+        for hook in place.values()
+        if callable(hook)
+    )
 
 
 def _why_not(found: Sequence[_Read]) -> str:

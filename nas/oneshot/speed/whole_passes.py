@@ -12,35 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nas._compat.checkpoints import Again
 from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers, tree_map
-from nas.errors import NasValueError, explain
 from nas.example_inputs import Inputs
-from nas.oneshot.relaxed import MaskedNetwork, MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
+from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
 from nas.oneshot.speed.recorded import CudaRecorder, RecordedForward, record_whole
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.speed import Speed
 
 
 def apply_whole(model: nn.Module, example: Inputs, speed: Speed, report: Report) -> None:
-    """Does to a model what `speed` says of the whole of it, but for its compilation.
-
-    Raises:
-        NasValueError: checkpoints of cells whose parameters are masked.
-    """
+    """Does to a model what `speed` says of the whole of it, but for its compilation."""
     images = any(tensor.dim() == 4 for tensor in example.tensors)
     if images and (speed.channels_last is True or (speed.channels_last == "auto" and _gains(model))):
         model.to(memory_format=torch.channels_last)
         report.handles.append(model.register_forward_pre_hook(_channels_last, with_kwargs=True))
         report.whole.append("channels lie together in memory")
     if speed.checkpoint_cells:
-        if isinstance(model, MaskedNetwork):
-            raise NasValueError(
-                explain(
-                    "cells whose parameters are masked are not computed again: the masks are gone by then",
-                    where="Speed(checkpoint_cells=True)",
-                    mend="checkpoint_cells=False, or a space without ValueChoices",
-                )
-            )
         found = cells(model)
         for cell in found:
             cell.__dict__["forward"] = Recomputed(cell)
@@ -147,12 +135,13 @@ class Recomputed:
     def __init__(self, cell: nn.Module) -> None:
         self._cell = cell
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the cell yields."""
-        return checkpoint(type(self._cell).forward, self._cell, *args, use_reentrant=False, context_fn=self._contexts)
+        forward = partial(type(self._cell).forward, self._cell)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_kept(self._cell)
+        return nullcontext(), Again(lambda: _statistics_kept(self._cell))
 
 
 @contextmanager
