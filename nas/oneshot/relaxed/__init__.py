@@ -3,7 +3,7 @@
 from nas.oneshot.relaxed.architecture import Architecture, Mixing, Rule, softmax
 from nas.oneshot.relaxed.curvature import CurvatureStop, largest_eigenvalue
 from nas.oneshot.relaxed.masks import MaskedNetwork
-from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, SumMixer, TwoPathMixer
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
 from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
 from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty
@@ -32,6 +32,7 @@ __all__ = [
     "Rule",
     "Simplex",
     "SoftmaxMixer",
+    "SumMixer",
     "Terms",
     "TwoPathMixer",
     "check_alike",

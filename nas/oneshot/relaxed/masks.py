@@ -123,7 +123,12 @@ def find_masks(shapes: ShapeChoices) -> Masks:
     }
     masked_labels = {label for labels in by_labels for label in labels}
     choices = tuple(
-        RelaxedChoice(label=label, domain=question.domain, kind="answers")
+        RelaxedChoice(
+            label=label,
+            domain=question.domain,
+            kind="answers",
+            whole=tuple(float(answer == largest[label]) for answer in question.domain.values()),
+        )
         for label, question in shapes.questions.items()
         if label in masked_labels
     )
