@@ -98,7 +98,8 @@ def extract(
 ) -> nn.Module:
     """The architecture of a sample with copies of the weights and buffers that a supernet has for it.
 
-    It shares no storage with the supernet, and what the program froze is frozen in it. The global random state stays
+    It shares no storage with the supernet and has its dtypes, and what the program froze is frozen in it. The global
+    random state stays
     as it is.
 
     Args:
@@ -113,6 +114,8 @@ def extract(
         for pair in pairs(network, built, sample):
             for name, large, small in pair.tensors():
                 place = region(pair.part, name, tuple(large.shape), full_module=pair.whole)
+                if small.dtype != large.dtype:  # the supernet was made one of other numbers after it was built
+                    small.data = small.data.to(large.dtype)
                 small.copy_(indexed(large, place))
     return built
 

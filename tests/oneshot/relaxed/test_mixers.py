@@ -99,8 +99,9 @@ class Whole(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.depth(self.op(self.out(self.into(x).relu())))
         inputs = [x, x * x, x.sin()]
-        picked: Tensor = self.one(inputs) + 2 * self.two(inputs) + 3 * self.mean(inputs) + 4 * self.some(inputs)
-        y: Tensor = picked + 5 * self.twice(inputs)
+        picked: Tensor = self.one(inputs) + 2 * self.two(inputs) + 3 * self.mean(inputs)
+        some: Tensor | None = self.some(inputs)
+        y: Tensor = picked + 5 * self.twice(inputs) + (0 if some is None else 4 * some)
         return y
 
 
