@@ -2,7 +2,6 @@
 
 from nas.oneshot.relaxed.architecture import Architecture, Mixing, Rule, softmax
 from nas.oneshot.relaxed.curvature import CurvatureStop, largest_eigenvalue
-from nas.oneshot.relaxed.masks import MaskedNetwork
 from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, SumMixer, TwoPathMixer
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
 from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
@@ -18,7 +17,6 @@ __all__ = [
     "CurvatureStop",
     "GumbelMixer",
     "Logits",
-    "MaskedNetwork",
     "MixedDepth",
     "MixedInput",
     "MixedLayer",

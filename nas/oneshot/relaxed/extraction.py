@@ -99,8 +99,7 @@ def extract(
     """The architecture of a sample with copies of the weights and buffers that a supernet has for it.
 
     It shares no storage with the supernet and has its dtypes, and what the program froze is frozen in it. The global
-    random state stays
-    as it is.
+    random state stays as it is.
 
     Args:
         space: of the sample.

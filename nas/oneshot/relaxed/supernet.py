@@ -21,7 +21,7 @@ from nas.oneshot.relaxed.architecture import Architecture
 from nas.oneshot.relaxed.discretisation import discretise
 from nas.oneshot.relaxed.extraction import extract, labels_at_fault, pairs
 from nas.oneshot.relaxed.handler import Relax, relaxed_network
-from nas.oneshot.relaxed.masks import find_masks, masked
+from nas.oneshot.relaxed.masks import find_masks, mask
 from nas.oneshot.relaxed.mixtures import asked_of
 from nas.oneshot.relaxed.parametrisations import Parametrisation
 from nas.oneshot.relaxed.recomputation import RemembersCheckpoints
@@ -102,7 +102,8 @@ class RelaxedSupernet:
                 )
             )
         self._network, self._mixing, self._edge_labels = network, relax.mixing, relax.edge_labels
-        self.model: nn.Module = masked(network, self._masks, relax.mixing)
+        mask(network, self._masks, relax.mixing)
+        self.model: nn.Module = network
         remembers = RemembersCheckpoints(relax.mixing)
         self.model.register_forward_pre_hook(remembers.before)
         self.model.register_forward_hook(remembers.after, always_call=True)

@@ -31,8 +31,8 @@ def apply_whole(model: nn.Module, example: Inputs, speed: Speed, report: Report)
     if speed.checkpoint_cells:
         found = cells(model)
         for cell in found:
-            cell.__dict__["forward"] = Recomputed(cell)
             report.handles.append(Undo(cell))
+            cell.__dict__["forward"] = Recomputed(cell)
         report.whole.append(f"{len(found)} cells are computed again in the backward pass")
 
 
@@ -50,9 +50,10 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
         found = cells(model) or [model]
         for module in found:
             if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
-                module.__dict__["forward"] = _own_forward(module)
                 report.handles.append(Undo(module))
+                module.__dict__["forward"] = _own_forward(module)
             if module is model and speed.cuda_graphs:  # what is recorded is outermost
+                report.handles.append(Undo(module))
                 module.__dict__["forward"] = torch.compile(module.forward)
             else:
                 module.compile()
@@ -60,8 +61,8 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
     if not speed.cuda_graphs:
         return None
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device))
     report.handles.append(Undo(model))
+    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device))
     report.whole.append("forward and backward pass are recorded as CUDA graphs")
     return recorded
 
@@ -134,11 +135,11 @@ class Recomputed:
 
     def __init__(self, cell: nn.Module) -> None:
         self._cell = cell
+        self._forward = vars(cell).get("forward") or MethodType(type(cell).forward, cell)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the cell yields."""
-        forward = partial(type(self._cell).forward, self._cell)
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
+        return checkpoint(self._forward, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), Again(lambda: _statistics_kept(self._cell))
@@ -160,15 +161,17 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 @final
 class Undo:
-    """Gives a cell its own forward again.
+    """Gives a cell the forward again that it has now.
 
     Args:
-        cell: that has another.
+        cell: that is to get another.
     """
 
     def __init__(self, cell: nn.Module) -> None:
-        self._cell = cell
+        self._cell, self._forward = cell, vars(cell).get("forward")
 
     def remove(self) -> None:
         """Does so."""
         self._cell.__dict__.pop("forward", None)
+        if self._forward is not None:
+            self._cell.__dict__["forward"] = self._forward
