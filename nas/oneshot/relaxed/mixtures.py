@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import has_hooks
 from nas.domains import Answer, as_key
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing
@@ -159,7 +160,7 @@ class MixedInput(nn.Module):
             if i not in taken or tensor is None:
                 continue
             layer = self.each[str(i)]
-            if not isinstance(layer, MixedLayer) or layer.quick is None:
+            if not isinstance(layer, MixedLayer) or layer.quick is None or has_hooks(layer):
                 return None
             found.append((layer.quick, tensor))
         return add_up([quick.terms(tensor) for quick, tensor in found]) if found else None

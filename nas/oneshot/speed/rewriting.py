@@ -74,7 +74,7 @@ def optimise(supernet: RelaxedSupernet, example: Example | Inputs, speed: Speed 
         if isinstance(mixed, MixedInput) and mixed.adds and speed.share:
             mixed.joins = True
             report.inputs.append(mixed)
-    forget = _Forget(hubs)
+    forget = _Forget(hubs, [layer.quick for layer in report.layers if isinstance(layer.quick, FastMixture)])
     report.handles.append(supernet.model.register_forward_pre_hook(forget.before))
     report.handles.append(supernet.model.register_forward_hook(forget.after))
     apply_whole(supernet.model, inputs, speed, report)
@@ -323,7 +323,8 @@ class _Live:
     def __call__(self, place: Slot) -> bool:
         layer = self._layers[place[0]]
         reached = all(_reaches(module, index) for module, index in self._above[place[0]])
-        return reached and place[1] in layer.mixing.active[layer.label]
+        heard = isinstance(layer.quick, FastMixture) and place[1] in layer.quick.heard
+        return reached and not heard and place[1] in layer.mixing.active[layer.label]
 
 
 def _above(name: str, model: nn.Module) -> list[tuple[nn.Module, int]]:
@@ -348,20 +349,31 @@ def _reaches(module: nn.Module, index: int) -> bool:
 
 @final
 class _Forget:
-    """Lets go of what mixtures share, before a forward pass and after it."""
+    """Lets go of what mixtures share, before a forward pass and after it.
 
-    def __init__(self, shared: Sequence[SharedInput]) -> None:
-        self._shared = tuple(shared)
+    Args:
+        shared: by mixtures.
+        fast: mixtures, which call those of their candidates themselves that somebody has begun to listen to.
+    """
+
+    def __init__(self, shared: Sequence[SharedInput], fast: Sequence[FastMixture]) -> None:
+        self._shared, self._fast = tuple(shared), tuple(fast)
 
     def before(self, module: nn.Module, args: Any) -> None:
         """Of a forward pass that ended early."""
+        self._clear()
+        if not torch.compiler.is_compiling():
+            for fast in self._fast:
+                fast.look_for_listeners()
+
+    def _clear(self) -> None:
         for shared in self._shared:
             shared.clear()
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
         """Raises where layers were computed side by side with one that was not called."""
         unread = any(shared.unread for shared in self._shared)
-        self.before(module, args)
+        self._clear()
         if unread:
             raise NasValueError(
                 explain(

@@ -115,7 +115,7 @@ def test_a_whole_supernet_adds_all_there_is(quick: bool) -> None:
     if quick:
         optimise(net, x, Speed(merge=True))
     mix_whole(net)
-    weights = {name: tensor for name, tensor in net.model.named_parameters()}
+    weights = dict(net.model.named_parameters())
 
     def linear(name: str, x: Tensor) -> Tensor:
         return nn.functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])

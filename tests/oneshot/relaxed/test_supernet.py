@@ -12,10 +12,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel
 
-from nas import Cell, InputChoice, LayerChoice, ModelSpace, Mutator, NasValueError, Repeat, ValueChoice, replace_module
+from nas import (
+    Cell,
+    InputChoice,
+    LayerChoice,
+    ModelSpace,
+    Mutator,
+    NasValueError,
+    Repeat,
+    ValueChoice,
+    Zero,
+    replace_module,
+)
 from nas.model_zoo import SPACES, TransformerRanges, space
-from nas.oneshot import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 
 pytestmark = pytest.mark.long
 
@@ -426,3 +438,116 @@ def test_a_label_with_other_answers_in_each_branch_is_refused_with_the_mend() ->
     assert space.size == 4
     with pytest.raises(NasValueError, match=r"label 'act': a supernet of mixtures needs one domain for each label"):
         RelaxedSupernet(space)
+
+
+class Walked(nn.Module):
+    """A network of which people walk the parts."""
+
+    def __init__(self, *, masks: bool) -> None:
+        super().__init__()
+        width = ValueChoice([2, 4], label="width") if masks else 4
+        self.backbone = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Conv2d(width, 4, 1))
+        self.one, self.two = self._choice("one"), self._choice("two")
+        self.node = InputChoice(2, 2, replace=False, each=lambda i: self._choice(f"edge{i}"), label="node")
+        self.head = nn.Linear(4, 2)
+
+    @staticmethod
+    def _choice(label: str) -> nn.Module:
+        def block() -> nn.Module:
+            return nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))
+
+        kernels = {f"c{k}": lambda k=k: nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3)}  # type: ignore[misc]
+        return LayerChoice({"a": block, "b": block, **kernels, "same": nn.Identity, "none": Zero}, label=label)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.backbone(x)
+        y: Tensor = self.head(self.node([self.one(x) + self.two(x), x]).mean((2, 3)))
+        return y
+
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=[(masks, speed) for masks in (False, True) for speed in (None, Speed(), Speed(merge=True))])
+def walked(request: pytest.FixtureRequest) -> RelaxedSupernet:
+    masks, speed = request.param
+    net = RelaxedSupernet(ModelSpace(Walked, masks=masks))
+    if speed is not None:
+        optimise(net, IMAGES, speed)
+    net.model.train()
+    return net
+
+
+def test_people_find_the_parts_of_their_model_in_a_supernet(walked: RelaxedSupernet) -> None:
+    model = walked.model
+    assert isinstance(model, Walked)
+    names = dict(model.named_parameters())
+    built = walked.extract({**walked.space.default(), "one": "a"})
+    assert {name.split(".")[0] for name in names} == {name.split(".")[0] for name, _ in built.named_parameters()}
+    assert {"backbone.0.weight", "head.bias", "one.candidates.0.1.weight", "node.each.0.candidates.0.2.bias"} <= {
+        *names
+    }
+    assert model.state_dict().keys() == RelaxedSupernet(walked.space).model.state_dict().keys()
+
+    def initialise(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 0.25)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 0.5)
+
+    model.apply(initialise)
+    walked.check(IMAGES)
+    for seed in range(3):
+        for module in walked.extract(walked.space.sample(seed)).modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                assert (module.weight == (0.25 if isinstance(module, nn.Conv2d) else 0.5)).all()
+
+
+def test_what_is_frozen_learns_nothing(walked: RelaxedSupernet) -> None:
+    model = walked.model
+    assert isinstance(model, Walked)
+    frozen = [*model.backbone.requires_grad_(False).parameters(), *model.one.requires_grad_(False).parameters()]
+    walked.architecture.mix()
+    model(IMAGES).square().sum().backward()
+    assert all(parameter.grad is None for parameter in frozen)
+    assert all(parameter.grad is not None for part in (model.two, model.head) for parameter in part.parameters())
+
+
+def test_copies_and_averages_compute_the_same_with_their_own_weights(walked: RelaxedSupernet) -> None:
+    model = walked.model
+    walked.architecture.mix()
+    averaged = AveragedModel(model)
+    averaged.update_parameters(model)
+    twin = copy.deepcopy(model)
+    expected = model(IMAGES)
+    assert torch.equal(twin(IMAGES), expected)
+    assert torch.equal(averaged(IMAGES), expected)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    changed = model(IMAGES)
+    assert torch.equal(twin(IMAGES), expected)
+    assert not torch.allclose(changed, expected)
+    averaged.update_parameters(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2 / 3)  # the mean of 1 and 3 times what it was
+    assert torch.allclose(averaged(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_on_the_parts_are_called_whenever_they_came(walked: RelaxedSupernet) -> None:
+    walked.architecture.mix()
+    expected, called = walked.model(IMAGES), dict[str, int]()
+
+    def counting(name: str) -> Callable[..., None]:
+        return lambda *_: called.update({name: called.get(name, 0) + 1})
+
+    parts = {name: module for name, module in walked.model.named_modules() if name}
+    parts = {name: part for name, part in parts.items() if not isinstance(part, nn.ModuleList | nn.ModuleDict)}
+    handles = [module.register_forward_hook(counting(name)) for name, module in parts.items()]
+    assert torch.allclose(walked.model(IMAGES), expected, rtol=1e-4, atol=1e-5)
+    assert called == dict.fromkeys(parts, 1)
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(walked.model(IMAGES), expected)
+    assert called == dict.fromkeys(parts, 1)
