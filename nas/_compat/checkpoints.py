@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -69,6 +70,7 @@ def _generator_name() -> str:
     return newer if hasattr(torch_checkpoint, newer) else "_checkpoint_without_reentrant_generator"
 
 
+@functools.cache
 def _with_contexts(own: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(own)
 

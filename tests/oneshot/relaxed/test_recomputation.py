@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+from torch.utils.data import TensorDataset
 
-from nas import LayerChoice, ModelSpace, Repeat, ValueChoice
-from nas.oneshot import RelaxedSupernet, softmax
+from nas import Experiment, LayerChoice, ModelSpace, Repeat, ValueChoice
+from nas.evaluators import Classification
+from nas.oneshot import (
+    DARTS,
+    CurvatureStop,
+    GumbelDARTS,
+    ProxylessNAS,
+    RelaxedSupernet,
+    SupernetStrategy,
+    softmax,
+)
 from nas.oneshot.relaxed import GumbelMixer, Mixer, Moment, SoftmaxMixer, TwoPathMixer, recomputing_as_before
 
 
@@ -156,3 +167,34 @@ def test_afterwards_torch_is_as_it_was() -> None:
     with pytest.raises(RuntimeError, match="shape"):
         net.model(torch.zeros(1, 3))
     assert vars(torch.utils.checkpoint) == before
+
+
+STRATEGIES: dict[str, Callable[[], SupernetStrategy]] = {
+    "first order": lambda: DARTS(candidates=1),
+    "second order": lambda: DARTS(unrolled=True, candidates=1),
+    "early stop": lambda: DARTS(stop=CurvatureStop(), candidates=1),
+    "gumbel": lambda: GumbelDARTS(candidates=1),
+    "gdas": lambda: GumbelDARTS(hard=True, candidates=1),
+    "proxyless": lambda: ProxylessNAS(candidates=1),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_trains_the_same(name: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = TensorDataset(torch.randn(16, 4, generator=generator), torch.randint(4, (16,), generator=generator))
+    found = []
+    for way in ("reentrant", None):
+        torch.manual_seed(0)
+        evaluator = Classification(data, data, batch_size=8, max_epochs=1)
+        space = ModelSpace(Net, way, masks=True)
+        experiment = Experiment(space, evaluator, STRATEGIES[name](), name=str(way), directory=tmp_path)
+        experiment.run(progress="silent")
+        (trial,) = experiment.trials
+        built = experiment.export_top_models(1, formatter="model", inherit_weights=True)[0]
+        found.append((trial.sample, trial.metrics, built.state_dict()))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-4)
+    for key, tensor in found[0][2].items():
+        assert torch.allclose(tensor, found[1][2][key], rtol=1e-4, atol=1e-6)
