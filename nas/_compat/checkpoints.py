@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeAlias, final
 
+import torch
 from torch.utils import checkpoint as torch_checkpoint
 
 MakeContext: TypeAlias = Callable[[], AbstractContextManager[None]]
@@ -76,7 +77,7 @@ def _with_contexts(own: Callable[..., Any]) -> Callable[..., Any]:
 
     def noticed(*args: Any, **kwargs: Any) -> Any:
         moments = _MOMENTS.get()
-        if not moments:
+        if not moments or torch.compiler.is_compiling():
             return own(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         given = bound.arguments.get("context_fn", torch_checkpoint.noop_context_fn)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, spectral_norm, weight_norm
 
-from nas import LayerChoice, ModelSpace, NasValueError, ValueChoice
+from nas import InputChoice, LayerChoice, ModelSpace, NasValueError, ValueChoice
 from nas.oneshot import RelaxedSupernet
 from nas.oneshot.relaxed.parametrised import computed_weights, normalised_rows
 
@@ -160,3 +160,13 @@ def test_classes_that_a_constructor_defines_are_one_kind() -> None:
     net.check(x)
     train(net, x)
     assert difference(net, x) < 1e-5
+
+
+@pytest.mark.parametrize("wrap", [name for name in WRAPS if name != "a user's own"])
+def test_partial_channels_refuse_them(wrap: str) -> None:
+    def edge(i: int) -> nn.Module:
+        return LayerChoice([lambda: WRAPS[wrap](nn.Conv2d(4, 4, 1)), nn.Identity], label=f"edge{i}")
+
+    space = ModelSpace(lambda: InputChoice(2, 2, replace=False, each=edge, label="node"))
+    with pytest.raises(NasValueError, match="candidate 0 of LayerChoice 'edge0': partial channels make no layer"):
+        RelaxedSupernet(space, partial_channels=2)
