@@ -21,6 +21,7 @@ from nas.oneshot import (
     ProxylessNAS,
     RelaxedSupernet,
     SupernetStrategy,
+    largest_eigenvalue,
     softmax,
 )
 from nas.oneshot.relaxed import GumbelMixer, Mixer, Moment, SoftmaxMixer, TwoPathMixer, recomputing_as_before
@@ -155,6 +156,19 @@ def test_a_checkpoint_around_the_whole_supernet_needs_the_context_around_it(reen
 
     ours = gradients(lambda x: checkpoint(net.model, x, use_reentrant=reentrant), net)
     check_alike(ours, gradients(plain.model, plain))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_the_curvature_is_that_without_checkpoints(reentrant: bool) -> None:
+    net = supernet(None, masks=True)
+
+    def curvature(model: Callable[[Tensor], Any]) -> float:
+        return largest_eigenvalue(lambda x: model(x).square().mean(), net.model, net.architecture, X)
+
+    expected = curvature(net.model)
+    assert expected
+    found = curvature(lambda x: checkpoint(net.model, x, use_reentrant=reentrant))
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_afterwards_torch_is_as_it_was() -> None:
