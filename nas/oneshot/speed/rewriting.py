@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.checkpoints import checkpointed_part
-from nas._compat.torch_internals import BatchNorm, has_hooks, hook_dicts, version_of
+from nas._compat.torch_internals import BatchNorm, has_hooks, hook_dicts, own_buffers, version_of
 from nas.errors import NasValueError, explain
 from nas.example_inputs import Example, Inputs, read_example
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet, RemembersCheckpoints
@@ -131,7 +131,8 @@ def _checkpointed(supernet: RelaxedSupernet, example: Inputs) -> dict[MixedLayer
 
     layers = [module for module in supernet.model.modules() if isinstance(module, MixedLayer)]
     buffers = {buffer: buffer.clone() for buffer in supernet.model.buffers()}
-    counted = [(vars(module), dict(vars(module))) for module in supernet.model.modules()]
+    modules = list(supernet.model.modules())
+    counted = [(place, dict(place)) for part in modules for place in (vars(part), own_buffers(part))]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
     nothing_kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda none: none)
     try:
@@ -139,14 +140,14 @@ def _checkpointed(supernet: RelaxedSupernet, example: Inputs) -> dict[MixedLayer
             supernet.architecture.mix()
             supernet.model.train()
             supernet.call(example)
-    except (ValueError, RuntimeError):  # A batch of one, say: what it does in training is seen there.
+    except Exception:  # A batch of one, targets that are missing: what it does in training is seen there.
         found.clear()
     finally:
         for handle in handles:
             handle.remove()
-        for attributes, before in counted:
-            attributes.clear()
-            attributes.update(before)
+        for place, before in counted:
+            place.clear()
+            place.update(before)
         with torch.no_grad():
             for buffer, number in buffers.items():
                 buffer.copy_(number)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,12 @@ class SharedInput:
     def __init__(self, readers: int, *, share: bool, merged: Sequence[SideBySide] = ()) -> None:
         self._readers, self._share, self.merged = readers, share, tuple(merged)
         self.clear()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedInput:
+        """Without the tensor: a part that is computed again ends early, and leaves it here until the next pass."""
+        twin = memo[id(self)] = SharedInput(self._readers, share=self._share)
+        twin.merged = copy.deepcopy(self.merged, memo)
+        return twin
 
     def clear(self) -> None:
         """Forgets the tensor."""

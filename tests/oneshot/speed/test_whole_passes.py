@@ -1,5 +1,7 @@
 """Memory format, compilation and cells that are computed again change no numbers, statistics included."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -67,6 +69,7 @@ def test_cells_are_computed_again_and_statistics_counted_once(merge: bool) -> No
     report = optimise(net, (X,), Speed(checkpoint_cells=True, merge=merge))
     assert "2 cells are computed again in the backward pass" in report.whole
     check_alike(net)
+    copy.deepcopy(net.model)  # no tensor of the last pass is left in it
     net.model[1][1].register_forward_hook(lambda *_: calls.append(1))  # type: ignore[index, union-attr]
     observe(net)
     assert calls == [1], "what is between the cells is computed once"
@@ -222,3 +225,23 @@ def test_a_checkpoint_that_the_example_did_not_have_is_refused_where_it_changes_
     net.model.how = False
     with pytest.raises(NasValueError, match="now one of them stands in an activation checkpoint"):
         observe(net)
+
+
+def test_a_model_that_needs_more_to_be_trained_is_looked_at_all_the_same() -> None:
+    class Targets(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.op, self.seen = LayerChoice([nn.Tanh, nn.ReLU], label="op"), 0
+            self.register_buffer("last", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+            self.seen += self.training
+            self.last = self.last + self.training
+            assert targets is not None or not self.training
+            y: torch.Tensor = self.op(x)
+            return y
+
+    net = RelaxedSupernet(ModelSpace(Targets))
+    optimise(net, X)
+    assert net.model.seen == net.model.last == 0
+    assert net.model.training
