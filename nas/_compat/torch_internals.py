@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd as Convolution
 from torch.nn.modules.conv import _ConvTransposeNd as TransposedConvolution
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrizations import _WeightNorm as WeightNormalised
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
@@ -38,12 +39,14 @@ __all__ = [
     "TorchDispatchMode",
     "TransposedConvolution",
     "TreeSpec",
+    "WeightNormalised",
     "add_to_each",
     "awaits_first_call",
     "bare_copy",
     "can_decompose",
     "children_of",
     "copy_each",
+    "forward_pre_hooks",
     "has_hooks",
     "has_numbers",
     "hook_dicts",
@@ -147,6 +150,11 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+def forward_pre_hooks(module: nn.Module) -> list[Callable[..., Any]]:
+    """What is called before a module is."""
+    return list(module._forward_pre_hooks.values())
 
 
 def hook_dicts(module: nn.Module) -> list[dict[int, Any]]:

@@ -28,12 +28,14 @@ from nas._compat.torch_internals import (
     NormBase,
     TorchDispatchMode,
     TransposedConvolution,
+    WeightNormalised,
     add_to_each,
     awaits_first_call,
     bare_copy,
     can_decompose,
     children_of,
     copy_each,
+    forward_pre_hooks,
     has_hooks,
     has_numbers,
     hook_dicts,
@@ -386,6 +388,19 @@ def test_what_a_module_keeps_beside_tensors_and_children() -> None:
     kept = plain_attributes(net)
     assert kept["note"] == 3
     assert not any(value is found for value in kept.values() for found in (children_of(net), own_buffers(net)))
+
+
+def test_weight_norm_has_a_parametrization_of_its_own_which_knows_its_dimension() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2), dim=1)
+    (step,) = [module for module in layer.modules() if isinstance(module, WeightNormalised)]
+    assert step.dim == 1
+
+
+def test_what_is_called_before_a_module_is_told() -> None:
+    net = nn.Linear(1, 1)
+    assert forward_pre_hooks(net) == []
+    net.register_forward_pre_hook(print)
+    assert forward_pre_hooks(net) == [print]
 
 
 def test_a_loader_holds_the_iterator_of_persistent_workers() -> None:

@@ -2,12 +2,12 @@
 
 from nas.oneshot.relaxed.architecture import Architecture, Mixing, Rule, softmax
 from nas.oneshot.relaxed.curvature import CurvatureStop, largest_eigenvalue
-from nas.oneshot.relaxed.masks import MaskedNetwork
-from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, TwoPathMixer
+from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, SumMixer, TwoPathMixer
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
-from nas.oneshot.relaxed.operator import weighted_sum
 from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
 from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty
+from nas.oneshot.relaxed.recomputation import RemembersCheckpoints, recomputing_as_before
+from nas.oneshot.relaxed.sums import weighted_sum
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "CurvatureStop",
     "GumbelMixer",
     "Logits",
-    "MaskedNetwork",
     "MixedDepth",
     "MixedInput",
     "MixedLayer",
@@ -27,14 +26,17 @@ __all__ = [
     "Parametrisation",
     "Phase",
     "RelaxedSupernet",
+    "RemembersCheckpoints",
     "Rule",
     "Simplex",
     "SoftmaxMixer",
+    "SumMixer",
     "Terms",
     "TwoPathMixer",
     "check_alike",
     "check_penalty",
     "largest_eigenvalue",
+    "recomputing_as_before",
     "softmax",
     "weighted_sum",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
 import torch
@@ -37,6 +37,8 @@ class RelaxedChoice:
     """One weight for each answer; for each input of "any subset" an open and a closed gate; one for each edge."""
     learned: bool = True
     """Whether it has architecture parameters; the edges of a DARTS cell have none."""
+    whole: tuple[float, ...] | None = field(default=None, compare=False)
+    """What the answers weigh where nothing is left out; 1 each where omitted. Of gates: they are open."""
 
     @property
     def answers(self) -> tuple[Answer, ...]:
@@ -165,6 +167,10 @@ class Architecture(nn.Module):
     def _device(self) -> torch.device | None:
         return next((parameter.device for parameter in self.parameters()), None)
 
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        return next((parameter.dtype for parameter in self.parameters()), None)
+
     def parameter(self, label: str) -> nn.Parameter:
         """The parameters of a label, (answers,); (inputs, 2) where any subset of the inputs may be taken.
 
@@ -219,7 +225,7 @@ class Architecture(nn.Module):
         unknown: list[tuple[str, Tensor]] = []
         for label, choice in mixing.choices.items():
             if not choice.learned:
-                weights = torch.ones(choice.shape, device=self._device)
+                weights = torch.ones(choice.shape, device=self._device, dtype=self._dtype)
                 mixing.weights[label], mixing.active[label] = weights, tuple(range(len(choice.answers)))
                 continue
             logits = self.logits_of(label)
@@ -252,14 +258,14 @@ class Architecture(nn.Module):
             sample: of the space; labels that it lacks are not active, and nothing of them is computed.
         """
         for label, choice in self._mixing.choices.items():
-            device = self._device
+            device, dtype = self._device, self._dtype
             taken: tuple[int, ...] = ()
             if label in sample:
                 answer = choice.domain.canonical(sample[label])
                 taken = tuple(answer) if choice.kind != "answers" else (_position(choice, answer),)
-            weights = torch.zeros(choice.shape, device=device)
+            weights = torch.zeros(choice.shape, device=device, dtype=dtype)
             if choice.kind == "gates":
-                opened = torch.zeros(len(choice.answers), device=device)
+                opened = torch.zeros(len(choice.answers), device=device, dtype=dtype)
                 opened[list(taken)] = 1
                 weights = torch.stack([1 - opened, opened], dim=1)
             else:

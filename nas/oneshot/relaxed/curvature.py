@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas.checks import check_int, check_number
 from nas.oneshot.relaxed.architecture import Architecture
+from nas.oneshot.relaxed.recomputation import recomputing_as_before
 
 
 @final
@@ -71,7 +72,7 @@ def largest_eigenvalue(
     was_training = [(module, module.training) for module in network.modules()]
     network.eval()  # the statistics of training would be moved
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), recomputing_as_before(network, architecture.mixing):
             architecture.mix()
             gradients = torch.autograd.grad(loss(batch), parameters, create_graph=True, allow_unused=True)
             return _power_iteration(parameters, gradients, iterations, tolerance)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import children_of, own_buffers, own_parameters
+from nas.copying import same_kind
 from nas.domains import Answer, Sample
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import indexed, region
@@ -54,7 +55,7 @@ def pairs(whole: nn.Module, part: nn.Module, sample: Mapping[str, Answer], name:
         for key, child in passed.named_children() if passed is not None else ():
             yield from pairs(whole.each[key], child, sample, f"{inside}each.{key}")
         return
-    if type(whole) is not type(part) and not isinstance(whole, MixedDepth):
+    if not same_kind(type(whole), type(part)) and not isinstance(whole, MixedDepth):
         if next(part.parameters(), None) is None and next(part.buffers(), None) is None:
             return  # what stands in the place of something unread, as the identity in a cell
         raise _differs(
@@ -97,8 +98,8 @@ def extract(
 ) -> nn.Module:
     """The architecture of a sample with copies of the weights and buffers that a supernet has for it.
 
-    It shares no storage with the supernet, and what the program froze is frozen in it. The global random state stays
-    as it is.
+    It shares no storage with the supernet and has its dtypes, and what the program froze is frozen in it. The global
+    random state stays as it is.
 
     Args:
         space: of the sample.
@@ -112,6 +113,8 @@ def extract(
         for pair in pairs(network, built, sample):
             for name, large, small in pair.tensors():
                 place = region(pair.part, name, tuple(large.shape), full_module=pair.whole)
+                if small.dtype != large.dtype:  # the supernet was made one of other numbers after it was built
+                    small.data = small.data.to(large.dtype)
                 small.copy_(indexed(large, place))
     return built
 

@@ -81,7 +81,7 @@ class Relax(Handler):
         label, domain = question.label, question.domain
         picked = select(question.default, {})
         assert isinstance(picked, ChosenInputs)
-        choice = _input_choice(question, each is not None, self._learn_edges)
+        choice = _input_choice(question, picked, each is not None, self._learn_edges)
         if domain.size == 1 and choice.kind != "edges":
             return select(domain.first, {} if each is None else {i: each(i) for i in chosen_items(domain.first)})
         if picked.reduction not in ("sum", "mean"):
@@ -109,7 +109,8 @@ class Relax(Handler):
         blocks = [block(i) for i in range(max(depths))]
         if len(depths) == 1:
             return nn.Sequential(*blocks)
-        self.mixing.add(RelaxedChoice(label=question.label, domain=question.domain, kind="answers"))
+        whole = tuple(float(depth == max(depths)) for depth in depths)
+        self.mixing.add(RelaxedChoice(label=question.label, domain=question.domain, kind="answers", whole=whole))
         return MixedDepth(self.mixing, question.label, depths, blocks)
 
     @contextmanager
@@ -121,16 +122,27 @@ class Relax(Handler):
             del self._fixed[label]
 
 
-def _input_choice(question: Question, passes: bool, learn_edges: bool) -> RelaxedChoice:
+def _input_choice(question: Question, picked: ChosenInputs, passes: bool, learn_edges: bool) -> RelaxedChoice:
     """How the inputs of an InputChoice are weighed."""
     label, domain = question.label, question.domain
+    answers = RelaxedChoice(label=label, domain=domain, kind="answers", whole=_all_inputs(question, picked))
     if not isinstance(domain, Subset):
-        return RelaxedChoice(label=label, domain=domain, kind="answers")
+        return answers
     if domain.k is None:
         return RelaxedChoice(label=label, domain=domain, kind="gates")
     if passes and not domain.replace:
         return RelaxedChoice(label=label, domain=domain, kind="edges", learned=learn_edges)
-    return RelaxedChoice(label=label, domain=domain, kind="answers")
+    return answers
+
+
+def _all_inputs(question: Question, picked: ChosenInputs) -> tuple[float, ...] | None:
+    """The weights of the answers by which each input is taken once: the sum of all inputs, or their mean."""
+    if isinstance(question.domain, Subset) and question.domain.k is None:
+        return None
+    size = question.domain.size
+    taken = size * len(chosen_items(question.domain.first))
+    assert isinstance(size, int)
+    return (1 / size if picked.reduction == "mean" else picked.n_candidates / taken,) * size
 
 
 def relaxed_network(space: ModelSpace, handler: Relax) -> nn.Module:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from nas._compat.torch_internals import NormBase, own_buffers
+from nas._compat.torch_internals import NormBase, own_buffers, own_parameters
 from nas.domains import Answer, Sample
 from nas.errors import NasValueError, explain
 from nas.oneshot.paths import region
 from nas.oneshot.relaxed.architecture import Mixing, RelaxedChoice
 from nas.oneshot.relaxed.extraction import Pair
+from nas.oneshot.relaxed.parametrised import normalised_rows
 from nas.oneshot.relaxed.shape_choices import Network, ShapeChoices
 
 
@@ -43,6 +45,8 @@ class TensorMask:
     name: str
     shape: tuple[int, ...]
     parts: tuple[MaskPart, ...]
+    whole_rows: bool = False
+    """Whether dimension 0 is not masked: each row is divided by its norm, and something else masks the rows."""
 
     def shape_of(self, sample: Mapping[str, Answer]) -> tuple[int, ...]:
         """The shape under a sample."""
@@ -109,10 +113,23 @@ def find_masks(shapes: ShapeChoices) -> Masks:
             # Tensors that the same boxes are cut out of share the mask.
             alike = labels, dims, *((tuple(i.shape), i.numpy().tobytes()) for i in part.indicators)
             parts[name].append(known.setdefault(alike, part))
-    tensors = {name: TensorMask(name=name, shape=full.shapes[name], parts=tuple(parts[name])) for name in parts}
+    rows = {
+        f"{name}.{own}" if name else own
+        for name, module in full.module.named_modules()
+        for own in normalised_rows(module)
+    }
+    tensors = {
+        name: TensorMask(name=name, shape=full.shapes[name], parts=tuple(parts[name]), whole_rows=name in rows)
+        for name in parts
+    }
     masked_labels = {label for labels in by_labels for label in labels}
     choices = tuple(
-        RelaxedChoice(label=label, domain=question.domain, kind="answers")
+        RelaxedChoice(
+            label=label,
+            domain=question.domain,
+            kind="answers",
+            whole=tuple(float(answer == largest[label]) for answer in question.domain.values()),
+        )
         for label, question in shapes.questions.items()
         if label in masked_labels
     )
@@ -189,31 +206,29 @@ def _where(labels: Sequence[str]) -> str:
     return ", ".join(f"ValueChoice {label!r}" for label in labels)
 
 
-def masked(network: nn.Module, masks: Masks, mixing: Mixing) -> nn.Module:
-    """The network with its parameters masked in each forward pass; the network itself where there are no masks."""
+def mask(network: nn.Module, masks: Masks, mixing: Mixing) -> None:
+    """Lets a network compute with masked parameters; its modules and the names of its parameters stay as they are."""
     if not masks.tensors:
-        return network
+        return
     for choice in masks.choices:
         mixing.add(choice)
-    return MaskedNetwork(network, masks, mixing)
+    network.__dict__["forward"] = MaskedForward(network, masks, mixing)
 
 
 @final
-class MaskedNetwork(nn.Module):
-    """A network that computes with masked parameters.
+class MaskedForward:
+    """The forward of a network, during which masked parameters stand in the place of its own.
 
     Args:
         network: with the largest parameters.
         masks: of these.
         mixing: where the weights are read.
-
-    Attributes:
-        network: the one given.
     """
 
     def __init__(self, network: nn.Module, masks: Masks, mixing: Mixing) -> None:
-        super().__init__()
-        self.network, self._mixing = network, mixing
+        self._forward = vars(network).get("forward") or MethodType(type(network).forward, network)
+        self.__signature__ = inspect.signature(self._forward)
+        self._mixing = mixing
         # The statistics of a batch norm are not masked, as they are written to; its weight and bias are.
         statistics = {
             f"{name}.{buffer}" if name else buffer
@@ -222,34 +237,69 @@ class MaskedNetwork(nn.Module):
             for buffer in own_buffers(module)
         }
         first = {**dict(network.named_parameters()), **dict(network.named_buffers())}  # tied ones once
-        self._tensors = [mask for name, mask in masks.tensors.items() if name in first and name not in statistics]
-        self._parts = list(dict.fromkeys(part for mask in self._tensors for part in mask.parts))
-        for i, part in enumerate(self._parts):
-            for j, indicator in enumerate(part.indicators):
-                self.register_buffer(f"indicator_{i}_{j}", indicator, persistent=False)
-        self._positions = [[self._parts.index(part) for part in mask.parts] for mask in self._tensors]
+        places = _places(network)
+        self._tensors = [
+            (mask, places[id(first[name])])
+            for name, mask in masks.tensors.items()
+            if name in first and name not in statistics
+        ]
+        self._indicators: dict[tuple[MaskPart, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the network takes and yields."""
-        device = self.get_buffer("indicator_0_0").device
-        changed: dict[str, Tensor] = {}
-        with torch.autocast(device.type, enabled=False):
-            made = [self._mask(i, part) for i, part in enumerate(self._parts)]
-            for mask, positions in zip(self._tensors, self._positions, strict=True):
-                owner, _, name = mask.name.rpartition(".")
-                tensor: Tensor = getattr(self.network.get_submodule(owner), name)
-                for position in positions:
-                    part = self._parts[position]
-                    shape = [size if dim in part.dims else 1 for dim, size in enumerate(mask.shape)]
-                    tensor = tensor * made[position].to(tensor.dtype).view(shape)
-                changed[mask.name] = tensor
-        return functional_call(self.network, changed, args, kwargs)
+        masked = self._masked()
+        kept = [(place, name, place[name]) for _, places in self._tensors for place, name in places]
+        try:
+            for (_, places), tensor in zip(self._tensors, masked, strict=True):
+                for place, name in places:
+                    place[name] = tensor
+            return self._forward(*args, **kwargs)
+        finally:
+            for place, name, own in kept:
+                place[name] = own
 
-    def _mask(self, position: int, part: MaskPart) -> Tensor:
-        """The sizes of the dimensions of a part -> the mask of that shape."""
+    def _masked(self) -> list[Tensor]:
+        """The tensors that are masked, times their masks."""
+        made: dict[tuple[MaskPart, tuple[int, ...]], Tensor] = {}
+        found = []
+        for mask, places in self._tensors:
+            (place, name), *_ = places
+            tensor: Tensor = place[name]
+            with torch.autocast(tensor.device.type, enabled=False):
+                for part in mask.parts:
+                    dims = part.dims[1:] if mask.whole_rows and part.dims[0] == 0 else part.dims
+                    if not dims:
+                        continue
+                    if (part, dims) not in made:
+                        made[part, dims] = self._mask(part, dims)
+                    shape = [size if dim in dims else 1 for dim, size in enumerate(mask.shape)]
+                    tensor = tensor * made[part, dims].to(tensor.dtype).view(shape)
+            found.append(tensor)
+        return found
+
+    def _mask(self, part: MaskPart, dims: tuple[int, ...]) -> Tensor:
+        """The mask of some dimensions of a part, of their sizes."""
         weights = self._mixing.weights[part.labels[0]]
         for label in part.labels[1:]:
             weights = (weights[:, None] * self._mixing.weights[label]).flatten()
-        letters = "abcdefg"[: len(part.dims)]
-        indicators = [self.get_buffer(f"indicator_{position}_{j}") for j in range(len(part.dims))]
+        letters = "abcdefg"[: len(dims)]
+        found = self._indicators_of(part, weights)
+        indicators = [indicator for dim, indicator in zip(part.dims, found, strict=True) if dim in dims]
         return torch.einsum(f"z,{','.join('z' + letter for letter in letters)}->{letters}", weights, *indicators)
+
+    def _indicators_of(self, part: MaskPart, weights: Tensor) -> tuple[Tensor, ...]:
+        """Those of a part where the weights are, in their numbers: copied from the host once."""
+        key = (part, weights.device, weights.dtype)
+        if key not in self._indicators:
+            self._indicators[key] = tuple(indicator.to(weights) for indicator in part.indicators)
+        return self._indicators[key]
+
+
+def _places(network: nn.Module) -> dict[int, list[tuple[dict[str, Any], str]]]:
+    """Where each parameter and buffer stands, by its id; tied ones in several places."""
+    found: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for module in network.modules():
+        for place in (own_parameters(module), own_buffers(module)):
+            for name, tensor in place.items():
+                found.setdefault(id(tensor), []).append((place, name))
+    return found

@@ -41,6 +41,11 @@ class Mixer(ABC):
     def refuse(self, architecture: Architecture) -> None:  # noqa: B027 - most can mix every one
         """Raises a NasError where an architecture cannot be mixed in this way; by default every one can."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether the architecture parameters are trained; by default they are."""
+        return True
+
     @abstractmethod
     def rule(self, moment: Moment, phase: Phase) -> Rule:
         """The rule of a phase of this step."""
@@ -57,6 +62,49 @@ class SoftmaxMixer(Mixer):
     def rule(self, moment: Moment, phase: Phase) -> Rule:
         """The softmax."""
         return softmax
+
+    def after_architecture_step(self, architecture: Architecture) -> None:
+        """Nothing to mend."""
+
+
+@final
+class SumMixer(Mixer):
+    """The supernet as a whole: everything is computed, and the candidates' outputs are added.
+
+    No architecture is learned. A candidate is judged by switching the others off (`Architecture.one_hot`), as in Bender
+    et al. 2018, "Understanding and Simplifying One-Shot Architecture Search". An InputChoice takes all its inputs, a
+    Repeat is as deep and a ValueChoice as large as it may be.
+
+    Args:
+        architecture: of the supernet.
+
+    Example:
+        >>> from nas import LayerChoice, ModelSpace
+        >>> from nas.oneshot import RelaxedSupernet
+        >>> space = ModelSpace(lambda: LayerChoice({"same": torch.nn.Identity, "half": torch.nn.Softsign}, label="op"))
+        >>> supernet = RelaxedSupernet(space)
+        >>> mixer = SumMixer(supernet.architecture)
+        >>> supernet.architecture.mix(mixer.rule(Moment(step=0, epoch=0, epochs=1), "weights"))
+        >>> supernet.model(torch.ones(1))
+        tensor([1.5000])
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._choices = architecture.choices
+
+    @property
+    def learns(self) -> bool:
+        """No."""
+        return False
+
+    def rule(self, moment: Moment, phase: Phase) -> Rule:
+        """1 for everything that is there."""
+        return self._mix
+
+    def _mix(self, label: str, logits: Tensor) -> tuple[Tensor, Sequence[int]]:
+        choice = self._choices[label]
+        whole = (0.0, 1.0) if choice.kind == "gates" else choice.whole or (1.0,) * len(logits)
+        return logits.new_tensor(whole), [i for i, weight in enumerate(whole) if weight]
 
     def after_architecture_step(self, architecture: Architecture) -> None:
         """Nothing to mend."""

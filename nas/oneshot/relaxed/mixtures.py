@@ -9,10 +9,11 @@ from typing import Any, Protocol, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import has_hooks
 from nas.domains import Answer, as_key
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing
-from nas.oneshot.relaxed.operator import weighted_sum
+from nas.oneshot.relaxed.sums import weighted_sum
 from nas.space import ChosenInputs, chosen_items
 
 Terms: TypeAlias = tuple[list[Tensor | None], Tensor | None]
@@ -42,18 +43,46 @@ class MixedLayer(nn.Module):
         self.candidates = nn.ModuleList(candidates.values())
         self.quick: QuickTerms | None = None
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """What the candidates take, to the weighted sum of what they yield."""
-        if self.quick is not None and not kwargs and len(args) == 1:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        """What the candidates take, to the weighted sum of what they yield; None where all of them yield it."""
+        if self.quick is not None and not kwargs and len(args) == 1 and isinstance(args[0], Tensor):
             return add_up([self.quick.terms(args[0])])
         active = self.mixing.active[self.label]
         outputs = [candidate(*args, **kwargs) if i in active else None for i, candidate in enumerate(self.candidates)]
-        check_alike(f"LayerChoice {self.label!r}", "candidate", dict(zip(self.answers, outputs, strict=True)))
+        where = f"LayerChoice {self.label!r}"
+        if _yields_nothing(where, {self.answers[i]: outputs[i] for i in active}):
+            return None
+        check_alike(where, "candidate", dict(zip(self.answers, outputs, strict=True)))
         return weighted_sum(outputs, self.mixing.weights[self.label])
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"{self.label!r}: {', '.join(map(repr, self.answers))}"
+
+
+def asked_of(module: nn.Module) -> nn.Module:
+    """The module whose signature says what a module takes: of a mixture, one of its candidates."""
+    while isinstance(module, MixedLayer):
+        module = module.candidates[0]
+    return module
+
+
+def _yields_nothing(where: str, outputs: Mapping[Answer, object]) -> bool:
+    """Whether the candidates that are computed yield None.
+
+    Raises:
+        NasTypeError: some of them do, and others something else.
+    """
+    none = [answer for answer, output in outputs.items() if output is None]
+    if none and len(none) < len(outputs):
+        raise NasTypeError(
+            explain(
+                f"a mixture adds tensors, but candidate {as_key(none[0])!r} yields None where others yield something",
+                where=where,
+                mend="let it return zeros, or search this space by paths",
+            )
+        )
+    return bool(none)
 
 
 def add_up(mixtures: Sequence[Terms]) -> Tensor:
@@ -131,7 +160,7 @@ class MixedInput(nn.Module):
             if i not in taken or tensor is None:
                 continue
             layer = self.each[str(i)]
-            if not isinstance(layer, MixedLayer) or layer.quick is None:
+            if not isinstance(layer, MixedLayer) or layer.quick is None or has_hooks(layer):
                 return None
             found.append((layer.quick, tensor))
         return add_up([quick.terms(tensor) for quick, tensor in found]) if found else None

@@ -14,6 +14,7 @@ from nas.domains import Answer
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing
 from nas.oneshot.relaxed.mixtures import MixedLayer
+from nas.oneshot.relaxed.parametrised import computed_weights
 
 
 @final
@@ -72,6 +73,15 @@ class PartialChannels(nn.Module):
 def _make_thin(candidate: nn.Module, share: int, where: str) -> None:
     """Makes every layer 1/share as wide, with fresh weights of its own initialisation."""
     for module in candidate.modules():
+        if computed := computed_weights(module):
+            raise NasValueError(
+                explain(
+                    "partial channels make no layer thinner whose weights are computed from other tensors",
+                    got=f"{type(module).__name__} with {', '.join(computed)}",
+                    where=where,
+                    mend="partial_channels=1",
+                )
+            )
         if not list(module.parameters(recurse=False)) and not list(module.buffers(recurse=False)):
             continue
         if isinstance(module, nn.Conv2d):

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from nas._compat.torch_internals import (
     Convolution,
@@ -20,9 +21,11 @@ from nas._compat.torch_internals import (
     own_buffers,
     own_parameters,
 )
+from nas.copying import same_kind
 from nas.domains import Answer, Sample
 from nas.errors import NasError, NasValueError, explain
 from nas.oneshot.relaxed.handler import Relax
+from nas.oneshot.relaxed.parametrised import computed_weights, difference_of_computed
 from nas.space import ModelSpace
 
 MakeHandler: TypeAlias = Callable[[Mapping[str, Answer] | None], Relax]
@@ -224,7 +227,7 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
     ours, theirs = dict(usual.named_modules()), dict(other.named_modules())
     for name in [*ours, *theirs]:
         kinds = [type(modules[name]) if name in modules else None for modules in (ours, theirs)]
-        if _qualified(kinds[0]) != _qualified(kinds[1]):
+        if kinds[0] is None or kinds[1] is None or not same_kind(kinds[0], kinds[1]):
             here, there = ("nothing" if kind is None else kind.__name__ for kind in kinds)
             return (
                 f"there is {there} at {name!r} where else is {here}, which no mask can do",
@@ -232,7 +235,7 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
             )
     for name, module in ours.items():
         twin = theirs[name]
-        reason = _leaf_difference(module, twin)
+        reason = difference_of_computed(module, twin) or _leaf_difference(module, twin)
         if reason is not None:
             return f"{type(module).__name__} {name!r} {reason}", _MEND
         for tensor in [*own_parameters(module), *own_buffers(module)]:
@@ -243,14 +246,12 @@ def _difference(usual: nn.Module, other: nn.Module) -> tuple[str, str] | None:
     return None
 
 
-def _qualified(kind: type | None) -> tuple[str, str] | None:
-    """What tells two classes apart, but not those that a function makes anew each time that it is called."""
-    return None if kind is None else (kind.__module__, kind.__qualname__)
-
-
 def _leaf_difference(module: nn.Module, twin: nn.Module) -> str | None:
     """Why masks cannot turn a layer of torch into the other."""
-    if not type(module).__module__.startswith("torch.nn.") or (children_of(module) and not own_parameters(module)):
+    computed = bool(computed_weights(module))
+    kind = type(module).__base__ if is_parametrized(module) else type(module)  # torch derives one from that
+    holds_others = bool(children_of(module)) and not own_parameters(module) and not computed
+    if kind is None or not kind.__module__.startswith("torch.nn.") or holds_others:
         return None  # a layer of the user's, or a container
     ours, theirs = _attributes(module), _attributes(twin)
     changed = [name for name in ours if ours[name] != theirs.get(name)]
@@ -307,4 +308,8 @@ def _conv_difference(module: Convolution, twin: Convolution) -> str | None:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name[0] != "_" and name != "training" and not isinstance(value, Tensor)  # a weight that was computed
+    }

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import has_hooks, hook_dicts
 from nas.oneshot.relaxed import MixedLayer, Terms, check_alike
 from nas.oneshot.speed.chains import Prefix, is_plain_norm, shared_length
 from nas.oneshot.speed.folding import Folded, FoldedLinear
@@ -25,6 +26,9 @@ class FastMixture:
         zeros: positions of candidates that yield zeros.
         shared: what it shares with the mixtures that read the same tensor.
         reader: its number among these.
+
+    Attributes:
+        heard: positions of candidates that somebody listens to, which are called as they are.
     """
 
     def __init__(
@@ -40,16 +44,24 @@ class FastMixture:
         self._folds = tuple((Prefix.of(steps), fold) for steps, fold in folds)
         self._zeros, self._shared, self._reader = frozenset(zeros), shared, reader
         self._prefixes = tuple(Prefix.of(_prefix(chain)) for chain in self._chains)
+        self.heard: frozenset[int] = frozenset()
+        self._hooks = [place for module in layer.candidates.modules() for place in hook_dicts(module)]
+
+    def look_for_listeners(self) -> None:
+        """Notes which candidates hold modules whose calls somebody listens to by now."""
+        if any(self._hooks) or self.heard:
+            candidates = enumerate(self._layer.candidates)
+            self.heard = frozenset(i for i, module in candidates if any(map(has_hooks, module.modules())))
 
     def terms(self, x: Tensor) -> Terms:
         """What there is to add up, and the weights of it."""
         mixing, label = self._layer.mixing, self._layer.label
         weights, active = mixing.weights[label], mixing.active[label]
         self._shared.open(x)
-        computed = dict.fromkeys(i for i in active if i not in self._zeros)
+        computed = dict.fromkeys(i for i in active if i not in self._zeros or i in self.heard)
         folded: list[Tensor] = []
         for prefix, fold in self._folds:
-            live = [i for i in computed if i in fold.maps]
+            live = [i for i in computed if i in fold.maps and i not in self.heard]
             if len(live) > 1:
                 folded.append(fold.run(self._shared.prefix(x, prefix), weights, live))
                 for i in live:
@@ -69,6 +81,9 @@ class FastMixture:
         return [*outputs, *folded], torch.cat([weights, weights.new_ones(len(folded))])
 
     def _run(self, position: int, x: Tensor) -> Tensor:
+        if position in self.heard:
+            called: Tensor = self._layer.candidates[position](x)
+            return called
         made = self._shared.take((self._reader, position))
         if made is not None:
             return made

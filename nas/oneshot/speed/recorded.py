@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from nas._compat.torch_internals import TreeSpec, copy_each, tree_flatten, tree_unflatten
 from nas.errors import NasValueError, explain
+from nas.example_inputs import tensors_of
 from nas.oneshot.relaxed import Mixing
 
 T = TypeVar("T")
@@ -84,7 +85,8 @@ class RecordedForward:
     epoch. Passes without gradients run as they are, and so does one while another waits for its backward pass.
 
     Args:
-        model: whose forward it is; it takes and yields tensors, in lists, tuples and dicts too.
+        model: whose forward it is; it takes and yields tensors, in lists, tuples and dicts too. What hides tensors
+            elsewhere (a dataclass) is not recorded.
         mixing: where the mixtures of the model read their weights.
         forward: what the model computes.
         recorder: makes the recorder of the device.
@@ -96,7 +98,7 @@ class RecordedForward:
         self.model, self.mixing, self._forward, self._make_recorder = model, mixing, forward, recorder
         self._seen: Counter[Key] = Counter()
         self._passes: dict[Key, _Pass] = {}
-        self._told = self._paused = False
+        self._told = self._paused = self._hidden = False
         self.latest: Callable[[], _Ticket | None] = _nobody
         """The ticket of what was replayed last, if somebody still holds what it yielded."""
         self.parameters: list[nn.Parameter] = []
@@ -137,10 +139,22 @@ class RecordedForward:
         waits = latest is not None and not latest.done
         key = None if waits or self._paused else self._key(leaves, spec)
         if key is None or not self._ready(key):
-            return self._forward(*args, **kwargs)
+            output = self._forward(*args, **kwargs)
+            if key is not None and key not in self._passes and _hides_tensors(tree_flatten(output)[0]):
+                self._hide("yields")
+            return output
         if key not in self._passes:
             self._passes[key] = self._record(leaves, spec)
         return self._passes[key].run(self, leaves)
+
+    def _hide(self, verb: str) -> None:
+        """Records no more: a replay would hand out the tensors of the pass that was recorded."""
+        self._hidden = True
+        warnings.warn(
+            f"CUDA graphs: the model {verb} objects that hold tensors, so its passes are not recorded; let it use "
+            "tensors, lists, tuples and dicts",
+            stacklevel=3,
+        )
 
     def _ready(self, key: Key) -> bool:
         """Whether a pass is recorded, or is to be."""
@@ -160,6 +174,11 @@ class RecordedForward:
     def _key(self, leaves: Sequence[Any], spec: TreeSpec) -> Key | None:
         """What makes passes equal; None of those that are not recorded."""
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if self._hidden:
+            return None
+        if _hides_tensors(leaves):
+            self._hide("takes")
+            return None
         if not self.model.training or not torch.is_grad_enabled() or any(tensor.requires_grad for tensor in tensors):
             return None
         weights = self.mixing.weights
@@ -324,6 +343,11 @@ def _gradients(ends: Sequence[Tensor], wanted: Sequence[Tensor], given: Sequence
             places.add(gradient.data_ptr())
         apart.append(gradient)
     return apart
+
+
+def _hides_tensors(leaves: Sequence[Any]) -> bool:
+    """Whether objects among the leaves hold tensors themselves."""
+    return any(not isinstance(leaf, Tensor) and next(tensors_of(leaf), None) is not None for leaf in leaves)
 
 
 def _look(leaf: Any) -> object:

@@ -46,7 +46,7 @@ class Report:
             layer.quick = None
         for mixed in self.inputs:
             mixed.joins = False
-        for handle in self.handles:
+        for handle in reversed(self.handles):
             handle.remove()
 
     def __str__(self) -> str:

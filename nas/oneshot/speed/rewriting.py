@@ -9,9 +9,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
+from nas._compat.checkpoints import checkpointed_part
+from nas._compat.torch_internals import BatchNorm, has_hooks, hook_dicts, own_buffers, version_of
 from nas.errors import NasValueError, explain
-from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
+from nas.example_inputs import Example, Inputs, read_example
+from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet, RemembersCheckpoints
 from nas.oneshot.speed.chains import Signature, shared_length, signature, steps_of
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
@@ -25,7 +27,7 @@ from nas.space import is_zero
 Steps = tuple[nn.Module, ...]
 
 
-def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed | None = None) -> Report:
+def optimise(supernet: RelaxedSupernet, example: Example | Inputs, speed: Speed | None = None) -> Report:
     """Makes the mixtures of a supernet quicker; what they compute stays the same, but for the rounding of sums.
 
     The model is run once on the example, to see which mixtures read the same tensor. Parameters, their names,
@@ -33,7 +35,7 @@ def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed |
 
     Args:
         supernet: not yet optimised.
-        example: what the model is called with; a small batch will do.
+        example: what the model is called with (see `nas.profile.Example`); a small batch will do.
         speed: what to do; all that is exact where omitted.
 
     Returns:
@@ -51,29 +53,31 @@ def optimise(supernet: RelaxedSupernet, example: tuple[Any, ...], speed: Speed |
     """
     speed = Speed() if speed is None else speed
     report = Report()
-    reads = _reads(supernet, example)
+    inputs = read_example(example)
+    reads = _reads(supernet, inputs)
     # What is computed again, or compiled, by itself shares nothing with its surroundings.
     apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile else []
     inside = {module: i for i, cell in enumerate(apart) for module in cell.modules()}
-    groups: dict[tuple[int, int, int], list[_Reader]] = {}
+    parts = _checkpointed(supernet, inputs)
+    groups: dict[tuple[int, int, int, int], list[_Reader]] = {}
     for layer in (module for module in supernet.model.modules() if isinstance(module, MixedLayer)):
         found = [read for read in reads if read.layer is layer]
-        if len(found) != 1 or found[0].x is None or has_hooks(layer):
+        if len(found) != 1 or found[0].x is None or _heard(layer):
             report.kept.append(f"LayerChoice {layer.label!r}: {_why_not(found)}")
             continue
         read = found[0]
         assert read.x is not None
-        group = groups.setdefault((id(read.x), read.version, inside.get(layer, -1)), [])
+        group = groups.setdefault((id(read.x), read.version, inside.get(layer, -1), parts.get(layer, -1)), [])
         group.append(_Reader(layer, read.x, speed, report))
     hubs = [_connect(readers, supernet.model, speed, report) for readers in groups.values()]
     for mixed in supernet.model.modules():
         if isinstance(mixed, MixedInput) and mixed.adds and speed.share:
             mixed.joins = True
             report.inputs.append(mixed)
-    forget = _Forget(hubs)
+    forget = _Forget(hubs, [layer.quick for layer in report.layers if isinstance(layer.quick, FastMixture)])
     report.handles.append(supernet.model.register_forward_pre_hook(forget.before))
     report.handles.append(supernet.model.register_forward_hook(forget.after))
-    apply_whole(supernet.model, example, speed, report)
+    apply_whole(supernet.model, inputs, speed, report)
     return report
 
 
@@ -83,31 +87,81 @@ class _Read:
 
     layer: MixedLayer
     x: Tensor | None
-    """What it read; None where that was more than one tensor."""
+    """What it read; None where it takes or yields something else than one tensor."""
     version: int = 0
 
 
-def _reads(supernet: RelaxedSupernet, example: tuple[Any, ...]) -> list[_Read]:
+def _reads(supernet: RelaxedSupernet, example: Inputs) -> list[_Read]:
     """The calls of mixtures in a forward pass in which everything is computed."""
     found: list[_Read] = []
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         assert isinstance(module, MixedLayer)
-        one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and isinstance(output, Tensor)
         found.append(
             _Read(layer=module, x=args[0], version=version_of(args[0])) if one else _Read(layer=module, x=None)
         )
 
     layers = [module for module in supernet.model.modules() if isinstance(module, MixedLayer)]
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    handles = [layer.register_forward_hook(note, with_kwargs=True) for layer in layers]
     try:
         with supernet.undisturbed(), torch.no_grad():
             supernet.architecture.mix()
-            supernet.model(*example)
+            supernet.call(example)
     finally:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _checkpointed(supernet: RelaxedSupernet, example: Inputs) -> dict[MixedLayer, int]:
+    """The mixtures that stand in the model's own activation checkpoints while it is trained -> which of these.
+
+    What is computed again by itself shares nothing with its surroundings.
+    """
+    found: dict[MixedLayer, int] = {}
+    numbers: dict[int, int] = {}
+    parts: list[object] = []  # kept, so that no two have one id
+
+    def note(module: nn.Module, args: Any) -> None:
+        part = checkpointed_part()
+        if isinstance(module, MixedLayer) and part is not None:
+            parts.append(part)
+            found[module] = numbers.setdefault(id(part), len(numbers))
+
+    layers = [module for module in supernet.model.modules() if isinstance(module, MixedLayer)]
+    buffers = {buffer: buffer.clone() for buffer in supernet.model.buffers()}
+    modules = list(supernet.model.modules())
+    counted = [(place, dict(place)) for part in modules for place in (vars(part), own_buffers(part))]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    nothing_kept = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda none: none)
+    try:
+        with supernet.undisturbed(), torch.enable_grad(), nothing_kept:
+            supernet.architecture.mix()
+            supernet.model.train()
+            supernet.call(example)
+    except Exception:  # A batch of one, targets that are missing: what it does in training is seen there.
+        found.clear()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for place, before in counted:
+            place.clear()
+            place.update(before)
+        with torch.no_grad():
+            for buffer, number in buffers.items():
+                buffer.copy_(number)
+    return found
+
+
+def _heard(layer: MixedLayer) -> bool:
+    """Whether somebody else than the supernet listens to its calls."""
+    return any(
+        not isinstance(getattr(hook, "__self__", None), RemembersCheckpoints)
+        for place in hook_dicts(layer)
+        for hook in place.values()
+        if callable(hook)
+    )
 
 
 def _why_not(found: Sequence[_Read]) -> str:
@@ -115,7 +169,9 @@ def _why_not(found: Sequence[_Read]) -> str:
         return "it was not called with the example"
     if len(found) > 1:
         return "it is called more than once in a forward pass"
-    return "it takes something else than one tensor" if found[0].x is None else "somebody listens to its calls"
+    return (
+        "it takes or yields something else than one tensor" if found[0].x is None else "somebody listens to its calls"
+    )
 
 
 class _Reader:
@@ -268,7 +324,8 @@ class _Live:
     def __call__(self, place: Slot) -> bool:
         layer = self._layers[place[0]]
         reached = all(_reaches(module, index) for module, index in self._above[place[0]])
-        return reached and place[1] in layer.mixing.active[layer.label]
+        heard = isinstance(layer.quick, FastMixture) and place[1] in layer.quick.heard
+        return reached and not heard and place[1] in layer.mixing.active[layer.label]
 
 
 def _above(name: str, model: nn.Module) -> list[tuple[nn.Module, int]]:
@@ -293,20 +350,31 @@ def _reaches(module: nn.Module, index: int) -> bool:
 
 @final
 class _Forget:
-    """Lets go of what mixtures share, before a forward pass and after it."""
+    """Lets go of what mixtures share, before a forward pass and after it.
 
-    def __init__(self, shared: Sequence[SharedInput]) -> None:
-        self._shared = tuple(shared)
+    Args:
+        shared: by mixtures.
+        fast: mixtures, which call those of their candidates themselves that somebody has begun to listen to.
+    """
+
+    def __init__(self, shared: Sequence[SharedInput], fast: Sequence[FastMixture]) -> None:
+        self._shared, self._fast = tuple(shared), tuple(fast)
 
     def before(self, module: nn.Module, args: Any) -> None:
         """Of a forward pass that ended early."""
+        self._clear()
+        if not torch.compiler.is_compiling():
+            for fast in self._fast:
+                fast.look_for_listeners()
+
+    def _clear(self) -> None:
         for shared in self._shared:
             shared.clear()
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
         """Raises where layers were computed side by side with one that was not called."""
         unread = any(shared.unread for shared in self._shared)
-        self.before(module, args)
+        self._clear()
         if unread:
             raise NasValueError(
                 explain(

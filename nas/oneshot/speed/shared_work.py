@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas._compat.checkpoints import checkpointed_part
 from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
+from nas.errors import NasValueError, explain
 from nas.oneshot.speed.chains import Prefix, Signature
 from nas.oneshot.speed.depthwise import is_average, is_depthwise, run_average, run_depthwise
 from nas.oneshot.speed.side_by_side import SideBySide, Slot
@@ -32,20 +35,41 @@ class SharedInput:
         self._readers, self._share, self.merged = readers, share, tuple(merged)
         self.clear()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedInput:
+        """Without the tensor: a part that is computed again ends early, and leaves it here until the next pass."""
+        twin = memo[id(self)] = SharedInput(self._readers, share=self._share)
+        twin.merged = copy.deepcopy(self.merged, memo)
+        return twin
+
     def clear(self) -> None:
         """Forgets the tensor."""
         self._x: Tensor | None = None
+        self._part: object | None = None
         self._left: set[int] = set()
         self._shared: dict[Signature, tuple[Tensor, int]] = {}
         self._norms: dict[Signature, tuple[Tensor, Tensor, Tensor]] = {}
         self._made: dict[Slot, Tensor] = {}
 
     def open(self, x: Tensor) -> None:
-        """A mixture begins to read a tensor."""
-        if self._x is x:
+        """A mixture begins to read a tensor.
+
+        Raises:
+            NasValueError: it was computed beside others outside of the checkpoint that it stands in, or inside of one.
+        """
+        part = None if torch.compiler.is_compiling() else checkpointed_part()
+        if self._x is x and self._part is part:
             return
+        if self._x is x and self._made:
+            raise NasValueError(
+                explain(
+                    "mixtures are computed side by side, but now one of them stands in an activation checkpoint of its "
+                    "own, as it did not with the example",
+                    where="the forward pass of the supernet",
+                    mend="Speed(merge=False)",
+                )
+            )
         self.clear()
-        self._x, self._left = x, set(range(self._readers))
+        self._x, self._part, self._left = x, part, set(range(self._readers))
         for merge in self.merged:
             self._made.update(merge.run(lambda prefix: self.prefix(x, prefix)))
 

@@ -12,38 +12,27 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers
-from nas.errors import NasValueError, explain
-from nas.oneshot.relaxed import MaskedNetwork, MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
+from nas._compat.checkpoints import Again
+from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers, tree_map
+from nas.example_inputs import Inputs
+from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
 from nas.oneshot.speed.recorded import CudaRecorder, RecordedForward, record_whole
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.speed import Speed
 
 
-def apply_whole(model: nn.Module, example: tuple[Any, ...], speed: Speed, report: Report) -> None:
-    """Does to a model what `speed` says of the whole of it, but for its compilation.
-
-    Raises:
-        NasValueError: checkpoints of cells whose parameters are masked.
-    """
-    images = any(isinstance(tensor, Tensor) and tensor.dim() == 4 for tensor in example)
+def apply_whole(model: nn.Module, example: Inputs, speed: Speed, report: Report) -> None:
+    """Does to a model what `speed` says of the whole of it, but for its compilation."""
+    images = any(tensor.dim() == 4 for tensor in example.tensors)
     if images and (speed.channels_last is True or (speed.channels_last == "auto" and _gains(model))):
         model.to(memory_format=torch.channels_last)
-        report.handles.append(model.register_forward_pre_hook(_channels_last))
+        report.handles.append(model.register_forward_pre_hook(_channels_last, with_kwargs=True))
         report.whole.append("channels lie together in memory")
     if speed.checkpoint_cells:
-        if isinstance(model, MaskedNetwork):
-            raise NasValueError(
-                explain(
-                    "cells whose parameters are masked are not computed again: the masks are gone by then",
-                    where="Speed(checkpoint_cells=True)",
-                    mend="checkpoint_cells=False, or a space without ValueChoices",
-                )
-            )
         found = cells(model)
         for cell in found:
-            cell.__dict__["forward"] = Recomputed(cell)
             report.handles.append(Undo(cell))
+            cell.__dict__["forward"] = Recomputed(cell)
         report.whole.append(f"{len(found)} cells are computed again in the backward pass")
 
 
@@ -61,9 +50,10 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
         found = cells(model) or [model]
         for module in found:
             if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
-                module.__dict__["forward"] = _own_forward(module)
                 report.handles.append(Undo(module))
+                module.__dict__["forward"] = _own_forward(module)
             if module is model and speed.cuda_graphs:  # what is recorded is outermost
+                report.handles.append(Undo(module))
                 module.__dict__["forward"] = torch.compile(module.forward)
             else:
                 module.compile()
@@ -71,8 +61,8 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
     if not speed.cuda_graphs:
         return None
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device))
     report.handles.append(Undo(model))
+    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device))
     report.whole.append("forward and backward pass are recorded as CUDA graphs")
     return recorded
 
@@ -120,11 +110,13 @@ def _gains(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
-def _channels_last(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(_laid(x) if isinstance(x, Tensor) and x.dim() == 4 else x for x in args)
+def _channels_last(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return tree_map(_laid, (args, kwargs))
 
 
-def _laid(image: Tensor) -> Tensor:
+def _laid(image: Any) -> Any:
+    if not isinstance(image, Tensor) or image.dim() != 4:
+        return image
     image = image.contiguous(memory_format=torch.channels_last)
     if image.shape[1] > 1:
         return image
@@ -143,13 +135,14 @@ class Recomputed:
 
     def __init__(self, cell: nn.Module) -> None:
         self._cell = cell
+        self._forward = vars(cell).get("forward") or MethodType(type(cell).forward, cell)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the cell yields."""
-        return checkpoint(type(self._cell).forward, self._cell, *args, use_reentrant=False, context_fn=self._contexts)
+        return checkpoint(self._forward, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_kept(self._cell)
+        return nullcontext(), Again(lambda: _statistics_kept(self._cell))
 
 
 @contextmanager
@@ -168,15 +161,17 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 @final
 class Undo:
-    """Gives a cell its own forward again.
+    """Gives a cell the forward again that it has now.
 
     Args:
-        cell: that has another.
+        cell: that is to get another.
     """
 
     def __init__(self, cell: nn.Module) -> None:
-        self._cell = cell
+        self._cell, self._forward = cell, vars(cell).get("forward")
 
     def remove(self) -> None:
         """Does so."""
         self._cell.__dict__.pop("forward", None)
+        if self._forward is not None:
+            self._cell.__dict__["forward"] = self._forward

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat
-from nas.oneshot import RelaxedSupernet
+from nas import Cell, InputChoice, LayerChoice, ModelSpace, NasValueError, Repeat, ValueChoice
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 from nas.oneshot.relaxed.extraction import labels_at_fault
 
 
@@ -137,3 +137,48 @@ def test_the_labels_at_fault_are_those_that_make_it_fail() -> None:
     assert labels_at_fault(space, sample, lambda other: other["depth"] > 1) == ["depth"]
     both = labels_at_fault(space, sample, lambda other: other["depth"] > 1 or other["input"] == 1)
     assert both == ["first", "depth", "input"]  # no single one of them
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("speed", [None, Speed(), Speed(merge=True, checkpoint_cells=True)])
+@pytest.mark.parametrize("both", [True, False])
+def test_a_supernet_of_other_numbers_computes_and_is_taken_out_in_them(
+    dtype: torch.dtype, tolerance: float, speed: Speed | None, both: bool
+) -> None:
+    def network() -> nn.Module:
+        width = ValueChoice([2, 4], label="width")
+        return nn.Sequential(nn.Conv2d(2, width, 3), nn.Conv2d(width, 2, 3), Net())
+
+    net, x = RelaxedSupernet(ModelSpace(network)), torch.randn(4, 2, 9, 9, dtype=dtype)
+    net.model.to(dtype)
+    if both:
+        net.architecture.to(dtype)
+    net.check((4, 2, 9, 9))
+    if speed is not None:
+        optimise(net, x, speed)
+    net.check(x)
+    net.architecture.mix()
+    y = net.model(x)
+    assert y.dtype == dtype
+    y.square().mean().backward()
+    assert {p.grad.dtype for p in net.model.parameters() if p.grad is not None} == {dtype}
+    for sample in [net.space.sample(seed) for seed in range(3)]:
+        built = net.extract(sample).eval()
+        assert {tensor.dtype for tensor in built.state_dict().values() if tensor.is_floating_point()} == {dtype}
+        net.architecture.one_hot(sample)
+        expected = built(x)
+        assert (net.model.eval()(x) - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("edge", ["sum", "softmax"])
+def test_mixing_in_double_precision_is_that_of_the_naive_loop(edge: str) -> None:
+    net = RelaxedSupernet(
+        ModelSpace(lambda: InputChoice(3, None if edge == "sum" else 1, reduction="mean", label="input"))
+    )
+    net.model.double()
+    net.architecture.double()
+    inputs = [torch.randn(3, dtype=torch.double) for _ in range(3)]
+    net.architecture.mix()
+    shares = net.architecture.probabilities("input")
+    expected = sum(share * x for share, x in zip(shares, inputs, strict=True)) / shares.sum()
+    assert (net.model(inputs) - expected).abs().max() < 1e-14

@@ -2,20 +2,36 @@
 
 import copy
 import os
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel
 
-from nas import Cell, InputChoice, LayerChoice, ModelSpace, Mutator, NasValueError, Repeat, ValueChoice, replace_module
+from nas import (
+    Cell,
+    InputChoice,
+    LayerChoice,
+    ModelSpace,
+    Mutator,
+    NasTypeError,
+    NasValueError,
+    Repeat,
+    ValueChoice,
+    Zero,
+    replace_module,
+)
 from nas.model_zoo import SPACES, TransformerRanges, space
-from nas.oneshot import RelaxedSupernet
+from nas.oneshot import RelaxedSupernet, Speed, optimise
 
 pytestmark = pytest.mark.long
 
@@ -426,3 +442,267 @@ def test_a_label_with_other_answers_in_each_branch_is_refused_with_the_mend() ->
     assert space.size == 4
     with pytest.raises(NasValueError, match=r"label 'act': a supernet of mixtures needs one domain for each label"):
         RelaxedSupernet(space)
+
+
+class Walked(nn.Module):
+    """A network of which people walk the parts."""
+
+    def __init__(self, *, masks: bool) -> None:
+        super().__init__()
+        width = ValueChoice([2, 4], label="width") if masks else 4
+        self.backbone = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Conv2d(width, 4, 1))
+        self.one, self.two = self._choice("one"), self._choice("two")
+        self.node = InputChoice(2, 2, replace=False, each=lambda i: self._choice(f"edge{i}"), label="node")
+        self.head = nn.Linear(4, 2)
+
+    @staticmethod
+    def _choice(label: str) -> nn.Module:
+        def block() -> nn.Module:
+            return nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))
+
+        kernels = {f"c{k}": lambda k=k: nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3)}  # type: ignore[misc]
+        return LayerChoice({"a": block, "b": block, **kernels, "same": nn.Identity, "none": Zero}, label=label)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.backbone(x)
+        y: Tensor = self.head(self.node([self.one(x) + self.two(x), x]).mean((2, 3)))
+        return y
+
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=[(masks, speed) for masks in (False, True) for speed in (None, Speed(), Speed(merge=True))])
+def walked(request: pytest.FixtureRequest) -> RelaxedSupernet:
+    masks, speed = request.param
+    net = RelaxedSupernet(ModelSpace(Walked, masks=masks))
+    if speed is not None:
+        optimise(net, IMAGES, speed)
+    net.model.train()
+    return net
+
+
+def test_people_find_the_parts_of_their_model_in_a_supernet(walked: RelaxedSupernet) -> None:
+    model = walked.model
+    assert isinstance(model, Walked)
+    names = dict(model.named_parameters())
+    built = walked.extract({**walked.space.default(), "one": "a"})
+    assert {name.split(".")[0] for name in names} == {name.split(".")[0] for name, _ in built.named_parameters()}
+    assert {"backbone.0.weight", "head.bias", "one.candidates.0.1.weight", "node.each.0.candidates.0.2.bias"} <= {
+        *names
+    }
+    assert model.state_dict().keys() == RelaxedSupernet(walked.space).model.state_dict().keys()
+
+    def initialise(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 0.25)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 0.5)
+
+    model.apply(initialise)
+    walked.check(IMAGES)
+    for seed in range(3):
+        for module in walked.extract(walked.space.sample(seed)).modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                assert (module.weight == (0.25 if isinstance(module, nn.Conv2d) else 0.5)).all()
+
+
+def test_what_is_frozen_learns_nothing(walked: RelaxedSupernet) -> None:
+    model = walked.model
+    assert isinstance(model, Walked)
+    frozen = [*model.backbone.requires_grad_(False).parameters(), *model.one.requires_grad_(False).parameters()]
+    walked.architecture.mix()
+    model(IMAGES).square().sum().backward()
+    assert all(parameter.grad is None for parameter in frozen)
+    assert all(parameter.grad is not None for part in (model.two, model.head) for parameter in part.parameters())
+
+
+def test_copies_and_averages_compute_the_same_with_their_own_weights(walked: RelaxedSupernet) -> None:
+    model = walked.model
+    walked.architecture.mix()
+    averaged = AveragedModel(model)
+    averaged.update_parameters(model)
+    twin = copy.deepcopy(model)
+    expected = model(IMAGES)
+    assert torch.equal(twin(IMAGES), expected)
+    assert torch.equal(averaged(IMAGES), expected)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    changed = model(IMAGES)
+    assert torch.equal(twin(IMAGES), expected)
+    assert not torch.allclose(changed, expected)
+    averaged.update_parameters(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2 / 3)  # the mean of 1 and 3 times what it was
+    assert torch.allclose(averaged(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_on_the_parts_are_called_whenever_they_came(walked: RelaxedSupernet) -> None:
+    walked.architecture.mix()
+    expected, called = walked.model(IMAGES), dict[str, int]()
+
+    def counting(name: str) -> Callable[..., None]:
+        return lambda *_: called.update({name: called.get(name, 0) + 1})
+
+    parts = {name: module for name, module in walked.model.named_modules() if name}
+    parts = {name: part for name, part in parts.items() if not isinstance(part, nn.ModuleList | nn.ModuleDict)}
+    handles = [module.register_forward_hook(counting(name)) for name, module in parts.items()]
+    assert torch.allclose(walked.model(IMAGES), expected, rtol=1e-4, atol=1e-5)
+    assert called == dict.fromkeys(parts, 1)
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(walked.model(IMAGES), expected)
+    assert called == dict.fromkeys(parts, 1)
+
+
+class Keywords(nn.Module):
+    """Called in all the ways in which people call models, and with choices that are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = ValueChoice([2, 4], label="width")
+        self.into, self.out = nn.Linear(4, width), nn.Linear(width, 4)
+        self.masked = LayerChoice([lambda: Masked(1.0), lambda: Masked(2.0)], label="masked")
+        self.plain = LayerChoice({"same": nn.Identity, "relu": nn.ReLU, "linear": lambda: nn.Linear(4, 4)}, label="op")
+        self.nothing = LayerChoice([nn.Identity, nn.Identity], label="nothing")
+        self.skip = InputChoice(3, 1, label="skip")
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, *, parts: Any = ()) -> dict[str, Any]:
+        h = self.masked(x=self.out(self.into(tokens)), mask=mask)
+        h = self.plain(h) + self.plain(tokens)
+        assert self.nothing(None) is None
+        found = self.skip(inputs=[h, tokens, sum(parts) if parts else h.sin()])
+        return {"logits": found, "length": len(tokens)}
+
+
+class Masked(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.linear, self.factor = nn.Linear(4, 4), factor
+
+    def forward(self, x: Tensor, *, mask: Tensor | None) -> Tensor:
+        y: Tensor = self.factor * self.linear(x)
+        return y if mask is None else y * mask
+
+
+@dataclass
+class Graph:
+    """A batch that torch knows nothing of."""
+
+    tokens: Tensor
+    mask: Tensor | None = None
+
+
+class OfBatches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Keywords()
+
+    def forward(self, batch: Any) -> Any:
+        if isinstance(batch, Graph):
+            return self.network(batch.tokens, mask=batch.mask)
+        if isinstance(batch, list):
+            return self.network(batch[0], parts=batch[1:])
+        return self.network(batch["tokens"], mask=batch.get("mask"))
+
+
+TOKENS, MASK = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([[1.0], [0.0], [1.0]])
+CALLS: dict[str, tuple[type[nn.Module], Any]] = {
+    "by position": (Keywords, (TOKENS, MASK)),
+    "with None": (Keywords, (TOKENS, None)),
+    "by keyword": (Keywords, {"mask": MASK, "tokens": TOKENS}),
+    "None by keyword": (Keywords, {"tokens": TOKENS, "mask": None, "parts": [TOKENS, MASK]}),
+    "a dict": (OfBatches, {"tokens": TOKENS, "mask": MASK}),
+    "a dataclass": (OfBatches, (Graph(TOKENS, MASK),)),
+    "a list": (OfBatches, ([TOKENS, TOKENS, MASK],)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("speed", [None, Speed(), Speed(merge=True, checkpoint_cells=True)])
+def test_models_are_called_as_people_call_theirs(call: str, speed: Speed | None) -> None:
+    factory, example = CALLS[call]
+    net = RelaxedSupernet(ModelSpace(factory))
+    net.check(example)
+    if speed is not None:
+        optimise(net, example, speed)
+        net.check(example)
+    inputs: Any = example
+    if factory is OfBatches and isinstance(example, dict):
+        inputs = (example,)
+    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+    for sample in net.space.grid():
+        net.architecture.one_hot(sample)
+        built = net.extract(sample).eval()
+        ours, theirs = net.model.eval()(*args, **kwargs), built(*args, **kwargs)
+        assert ours["length"] == theirs["length"] == 3
+        assert torch.allclose(ours["logits"], theirs["logits"], atol=1e-5)
+
+
+def test_a_root_that_is_a_choice_is_called_as_its_candidates_are() -> None:
+    class Logits(OfBatches):
+        def forward(self, batch: Any) -> Any:
+            return super().forward(batch)["logits"]
+
+    net = RelaxedSupernet(ModelSpace(lambda: LayerChoice([Logits, Logits], label="root")))
+    net.check({"tokens": TOKENS, "mask": MASK})
+    optimise(net, {"tokens": TOKENS, "mask": MASK})
+
+
+def test_candidates_of_which_some_yield_nothing_are_refused() -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor) -> None:
+            return None
+
+    net = RelaxedSupernet(ModelSpace(lambda: LayerChoice({"nothing": Nothing, "same": nn.Identity}, label="op")))
+    with pytest.raises(NasTypeError, match="LayerChoice 'op': .*candidate 'nothing' yields None where others yield"):
+        net.check((1, 2))
+
+
+class Noisy(nn.Module):
+    """Draws in evaluation too, noise of as many channels as there are."""
+
+    def __init__(self, *, width: bool, wrong: bool = False) -> None:
+        super().__init__()
+        channels = ValueChoice([2, 8], label="width") if width else 8
+        self.into, self.out = nn.Linear(4, channels), nn.Linear(channels, 4)
+        self.op = LayerChoice([nn.ReLU, nn.Tanh, lambda: Shuffled()], label="op")
+        self.scale = channels if wrong else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = nn.functional.dropout(self.into(x), 0.5, training=True)
+        h = self.scale * (h + torch.randn_like(h))
+        y: Tensor = self.op(self.out(h))
+        return y + random.random() + float(np.random.rand())
+
+
+class Shuffled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[torch.randperm(len(x))]
+
+
+@pytest.mark.parametrize("width", [False, True])
+def test_what_is_random_in_evaluation_is_compared_without_its_chance(width: bool) -> None:
+    before = torch.get_rng_state()
+    net = RelaxedSupernet(ModelSpace(Noisy, width=width))
+    net.check(TOKENS)
+    optimise(net, TOKENS)
+    net.check(TOKENS)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(NasValueError, match="label 'width'.*the relaxed supernet computes something else"):
+        RelaxedSupernet(ModelSpace(Noisy, width=True, wrong=True)).check(TOKENS)
+
+
+def test_what_is_not_a_number_in_one_of_the_two_is_a_difference() -> None:
+    class Log(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(ValueChoice([1, 3], label="width")))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (self.weight.log() * self.weight).sum()
+
+    with pytest.raises(NasValueError, match="label 'width'.*differ by nan"):
+        RelaxedSupernet(ModelSpace(Log)).check((2, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -302,3 +303,44 @@ def test_a_copy_computes_with_its_own_weights(recorders: list[Any]) -> None:
 def test_what_is_recorded_is_not_computed_again() -> None:
     with pytest.raises(NasValueError, match="what is recorded as CUDA graphs cannot be computed again"):
         Speed(cuda_graphs=True, checkpoint_cells=True)
+
+
+@dataclass
+class Batch:
+    """What hides its tensor from torch."""
+
+    x: Tensor
+
+
+class Hiding(nn.Module):
+    """A network of which one side is hidden in a batch."""
+
+    def __init__(self, *, takes: bool) -> None:
+        super().__init__()
+        self.net, self.takes = network(), takes
+
+    def forward(self, given: Any) -> Any:
+        return self.net(given.x) if self.takes else Batch(self.net(given))
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_what_hides_tensors_is_not_recorded(takes: bool, recorders: list[Any]) -> None:
+    net = RelaxedSupernet(ModelSpace(lambda: Hiding(takes=takes)))
+    net.model.train()
+    example = (Batch(batch(0)[0]),) if takes else batch(0)[0]
+    speed = Speed(cuda_graphs=True)
+    compile_whole(net, speed, optimise(net, example, speed))
+
+    def run(seed: int) -> Tensor:
+        x = batch(seed)[0]
+        torch.manual_seed(0)
+        net.architecture.mix()
+        found: Tensor = net.model(Batch(x)) if takes else net.model(x).x
+        found.sum().backward()  # type: ignore[no-untyped-call]
+        return found.detach()
+
+    with pytest.warns(UserWarning, match="objects that hold tensors, so its passes are not recorded"):
+        run(0)
+    found = [run(seed) for seed in range(6)]
+    assert recorders[-1].replays == 0
+    assert len({float(y.sum()) for y in found}) == 6
