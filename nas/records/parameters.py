@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import itertools
+import math
 import numbers
 import os
 import re
@@ -77,13 +78,14 @@ def space_parameters(space: ModelSpace) -> dict[str, str]:
         >>> space_parameters(ModelSpace(Net, 3))
         {'': 'Net', 'classes': '3', 'bias': 'True'}
     """
-    program = space.program
-    describer = _Describer(frozenset())
-    if isinstance(program.source, torch.nn.Module):
-        return dict(describer.describe(program.source, ""))
+    program, describer = space.program, _Describer(frozenset())
     found = {"": space.name}
-    for name, value in bound_arguments(program.source, program.args, program.kwargs).items():
-        found |= dict(describer.describe(value, name))
+    if isinstance(program.source, torch.nn.Module):
+        return found | dict(describer.describe(program.source, "model"))
+    # A function that does not say what it takes leaves it at its name.
+    with suppress(TypeError, ValueError):
+        for name, value in bound_arguments(program.source, program.args, program.kwargs).items():
+            found |= dict(describer.describe(value, name))
     return found
 
 
@@ -151,9 +153,12 @@ class _Describer:
             yield name, _class_name(type(thing))
         else:
             self._around.append(id(thing))
+            found: list[tuple[str, str]] = []
             # What cannot be looked at has no say: no search fails by that.
             with suppress(Exception):
-                yield from list(self._describe_inside(thing, name, depth, data=data))
+                for line in self._describe_inside(thing, name, depth, data=data):
+                    found.append(line)
+            yield from found or [(name, _class_name(type(thing)))]
             self._around.pop()
 
     def _describe_inside(self, thing: Any, name: str, depth: int, *, data: bool) -> Iterator[tuple[str, str]]:
@@ -190,6 +195,9 @@ class _Describer:
             yield from self._describe(value, f"{name}.{_short(str(key))}", depth + 1, data=data)
 
     def _describe_object(self, thing: Any, name: str, depth: int, *, data: bool) -> Iterator[tuple[str, str]]:
+        if not hasattr(thing, "__dict__"):  # A value like a date or a time.
+            yield name, _short(_ADDRESS.sub("", repr(thing)))
+            return
         yield name, _class_name(type(thing))
         data = data or isinstance(thing, Dataset | DataLoader)
         if isinstance(thing, DataLoader):
@@ -295,9 +303,15 @@ def _plain(value: Any) -> str | None:
 def _numbers(values: Any, name: str, *, data: bool) -> Iterator[tuple[str, str]]:
     """Shape and dtype, and a look at some of the numbers."""
     yield name, f"{tuple(values.shape)} of {values.dtype}"
-    flat = values.detach().cpu().flatten() if isinstance(values, Tensor) else values.ravel()
-    places = sorted({int(place) for place in numpy.linspace(0, len(flat) - 1, min(len(flat), 64))})
-    chosen = [flat[place].item() for place in places]
+    shape = tuple(values.shape)
+    count = math.prod(shape)
+    if not shape or not count:
+        chosen = [] if not count else [values.item()]
+    else:
+        places = numpy.unique(numpy.linspace(0, count - 1, min(count, 64)).astype("int64"))
+        indices = numpy.unravel_index(places, shape)
+        is_tensor = isinstance(values, Tensor)
+        chosen = values[tuple(torch.from_numpy(index) for index in indices) if is_tensor else indices].tolist()
     yield f"{name}.numbers{DATA if data else ''}", hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +374,16 @@ class Samples(Dataset[Any]):
         return self.size
 
 
+class Odd:
+    """An object that cannot be looked at."""
+
+    def __init__(self, size: int) -> None: ...
+
+    @property
+    def __dict__(self) -> Any:
+        raise RuntimeError("no")
+
+
 def lines(first: Any, second: Any) -> list[str]:
     return changed_parameters(*(parameters(Third(part=thing)) for thing in (first, second)))
 
@@ -392,6 +403,16 @@ def test_objects_count_by_their_class_and_settings() -> None:
     weights = [nn.CrossEntropyLoss(weight=torch.tensor([1.0, weight])) for weight in (1.0, 2.0)]
     assert len(lines(*weights)) == 1
     assert lines({1, 2, 3}, {3, 2, 1}) == []
+    assert lines(timedelta(minutes=1), timedelta(minutes=2)) == [
+        "Third.part: datetime.timedelta(seconds=60) -> datetime.timedelta(seconds=120)"
+    ]
+    wide = torch.zeros(3, 4).t().expand(2, 4, 3)
+    assert lines(wide, wide.clone()) == []
+    assert len(lines(torch.tensor(1.0), torch.tensor(2.0))) == len(lines(numpy.zeros(2), numpy.ones(2))) == 1
+    assert lines(torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2)) == [
+        "Third.part: (2,) of torch.bfloat16 -> (2,) of torch.float32"
+    ]
+    assert lines(Odd(1), Odd(2)) == []
     assert lines(torch.float32, torch.float16) != []
     assert lines(optuna.samplers.NSGAIISampler(mutation_prob=0.1), optuna.samplers.NSGAIISampler()) != []
     assert lines(optuna.samplers.TPESampler(seed=1), optuna.samplers.TPESampler(seed=2)) == []
