@@ -289,6 +289,7 @@ RECORDS = {
     "nas.Trial": "the experiment makes it",
     "nas.evaluators.TrainingEvaluator": "abstract",
     "nas.evaluators.SupervisedModule": "an evaluator makes it, and has checked its numbers",
+    "nas.evaluators.fresh": "a search calls it, with a seed that it has made itself",
     "nas.export.OnnxReport": "to_onnx makes it",
     "nas.oneshot.Compared": "trust_report makes it",
     "nas.oneshot.Moment": "a learner makes it",

@@ -137,6 +137,8 @@ class Own(Strategy):
 class Longer(Own):
     """Counts how long it has trained, and proposes anew when that is longer."""
 
+    may_change = frozenset({"goal"})
+
     def __init__(self, goal: int, *, ranks: bool = True) -> None:
         self._training = OneWeight(goal=goal, counted=True, ranks=ranks)
 
