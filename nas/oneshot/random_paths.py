@@ -12,9 +12,19 @@ from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explai
 from nas.example_inputs import Inputs
 from nas.oneshot.contest import Contest, Thoroughness, Whole, make_contest
 from nas.oneshot.paths import PathSupernet
-from nas.oneshot.relaxed import CostPenalty, check_penalty
+from nas.oneshot.relaxed import CostPenalty, RelaxedSupernet, SumMixer, check_penalty
 from nas.oneshot.strategy import SupernetSettings, SupernetStrategy
-from nas.oneshot.training import Chooser, Distillation, Judge, Learner, PathLearner, Search, soft_cross_entropy
+from nas.oneshot.training import (
+    ArchitectureSteps,
+    Chooser,
+    Distillation,
+    Judge,
+    Learner,
+    PathLearner,
+    RelaxedLearner,
+    Search,
+    soft_cross_entropy,
+)
 from nas.protocols import Strategy, Task, Trial, TrialState
 from nas.space import Choice, ModelSpace
 
@@ -31,7 +41,9 @@ class RandomOneShot(SupernetStrategy):
 
     Args:
         sampling: "uniform"; or "sandwich" (Yu and Huang 2019, arXiv 1903.05134): in each step the largest path, the
-            smallest one and `middle` random ones.
+            smallest one and `middle` random ones; or "sum" (Bender et al. 2018, "Understanding and Simplifying One-Shot
+            Architecture Search"): the supernet is trained whole, the outputs of candidates added, and each path is
+            judged with the others switched off.
         middle: random paths of a sandwich.
         distillation: with "sandwich" the smaller paths learn what the largest says, by this loss of (what they say,
             what it says); None for their own loss.
@@ -57,7 +69,7 @@ class RandomOneShot(SupernetStrategy):
     def __init__(
         self,
         *,
-        sampling: Literal["uniform", "sandwich"] = "uniform",
+        sampling: Literal["uniform", "sandwich", "sum"] = "uniform",
         middle: int = 2,
         distillation: Distillation | None = soft_cross_entropy,
         evaluations: int = 200,
@@ -68,7 +80,7 @@ class RandomOneShot(SupernetStrategy):
         **settings: Unpack[SupernetSettings],
     ) -> None:
         super().__init__(**settings)
-        check_word("sampling", sampling, ("uniform", "sandwich"), where="RandomOneShot")
+        check_word("sampling", sampling, ("uniform", "sandwich", "sum"), where="RandomOneShot")
         if search is not None and not isinstance(search, Strategy):
             raise NasTypeError(explain("search is a strategy", got=search, mend="RegularizedEvolution(), say"))
         if search is not None and search.shared_training is not None:
@@ -87,7 +99,7 @@ class RandomOneShot(SupernetStrategy):
                 )
             )
         self._judging = judging
-        self._sandwich = sampling == "sandwich"
+        self._sandwich, self._sum = sampling == "sandwich", sampling == "sum"
         self._middle = check_int("middle", middle, least=0, where="RandomOneShot")
         self._distillation = distillation if self._sandwich else None
         self._evaluations = check_int("evaluations", evaluations, least=1, where="RandomOneShot")
@@ -95,13 +107,16 @@ class RandomOneShot(SupernetStrategy):
         self._search, self._penalty = search, penalty
 
     def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
-        """Random paths."""
-        chooser = _RandomPaths(
-            space,
-            seed,
-            middle=self._middle if self._sandwich else None,
-            rank=lambda k, judge: self._rank(space, seed, k, judge),
-        )
+        """Random paths, or all of them at once."""
+
+        def rank(k: int, judge: Judge) -> list[Sample]:
+            return self._rank(space, seed, k, judge)
+
+        if self._sum:
+            supernet = RelaxedSupernet(space, seed=seed)
+            mixer = SumMixer(supernet.architecture)
+            return RelaxedLearner(supernet, mixer, ArchitectureSteps(), example, rank=rank)
+        chooser = _RandomPaths(space, seed, middle=self._middle if self._sandwich else None, rank=rank)
         return PathLearner(PathSupernet(space, seed=seed, example_input=example), chooser, self._distillation)
 
     def _rank(self, space: ModelSpace, seed: int, k: int, judge: Judge) -> list[Sample]:

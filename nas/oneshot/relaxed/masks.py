@@ -206,13 +206,41 @@ def _where(labels: Sequence[str]) -> str:
     return ", ".join(f"ValueChoice {label!r}" for label in labels)
 
 
-def mask(network: nn.Module, masks: Masks, mixing: Mixing) -> None:
-    """Lets a network compute with masked parameters; its modules and the names of its parameters stay as they are."""
+def mask(network: nn.Module, masks: Masks, mixing: Mixing) -> Indicators | None:
+    """Lets a network compute with masked parameters; its modules and the names of its parameters stay as they are.
+
+    Returns:
+        What the masks are made of, which is to be where the network is; None where there are no masks.
+    """
     if not masks.tensors:
-        return
+        return None
     for choice in masks.choices:
         mixing.add(choice)
-    network.__dict__["forward"] = MaskedForward(network, masks, mixing)
+    indicators = Indicators(part for tensor in masks.tensors.values() for part in tensor.parts)
+    network.__dict__["forward"] = MaskedForward(network, masks, mixing, indicators)
+    return indicators
+
+
+@final
+class Indicators(nn.Module):
+    """Those of the parts of masks, as buffers: they go where the module goes, and are in no checkpoint.
+
+    Args:
+        parts: of the masks.
+    """
+
+    def __init__(self, parts: Iterable[MaskPart]) -> None:
+        super().__init__()
+        self._names: dict[MaskPart, list[str]] = {}
+        for part in parts:
+            if part not in self._names:
+                self._names[part] = [f"{len(self._names)}_{i}" for i in range(len(part.indicators))]
+                for name, indicator in zip(self._names[part], part.indicators, strict=True):
+                    self.register_buffer(name, indicator.clone(), persistent=False)
+
+    def of(self, part: MaskPart) -> list[Tensor]:
+        """For each dimension of a part (joint answers, size)."""
+        return [self.get_buffer(name) for name in self._names[part]]
 
 
 @final
@@ -223,9 +251,10 @@ class MaskedForward:
         network: with the largest parameters.
         masks: of these.
         mixing: where the weights are read.
+        indicators: of the masks.
     """
 
-    def __init__(self, network: nn.Module, masks: Masks, mixing: Mixing) -> None:
+    def __init__(self, network: nn.Module, masks: Masks, mixing: Mixing, indicators: Indicators) -> None:
         self._forward = vars(network).get("forward") or MethodType(type(network).forward, network)
         self.__signature__ = inspect.signature(self._forward)
         self._mixing = mixing
@@ -243,7 +272,7 @@ class MaskedForward:
             for name, mask in masks.tensors.items()
             if name in first and name not in statistics
         ]
-        self._indicators: dict[tuple[MaskPart, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+        self._indicators = indicators
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the network takes and yields."""
@@ -283,16 +312,9 @@ class MaskedForward:
         for label in part.labels[1:]:
             weights = (weights[:, None] * self._mixing.weights[label]).flatten()
         letters = "abcdefg"[: len(dims)]
-        found = self._indicators_of(part, weights)
-        indicators = [indicator for dim, indicator in zip(part.dims, found, strict=True) if dim in dims]
+        found = self._indicators.of(part)
+        indicators = [indicator.to(weights) for dim, indicator in zip(part.dims, found, strict=True) if dim in dims]
         return torch.einsum(f"z,{','.join('z' + letter for letter in letters)}->{letters}", weights, *indicators)
-
-    def _indicators_of(self, part: MaskPart, weights: Tensor) -> tuple[Tensor, ...]:
-        """Those of a part where the weights are, in their numbers: copied from the host once."""
-        key = (part, weights.device, weights.dtype)
-        if key not in self._indicators:
-            self._indicators[key] = tuple(indicator.to(weights) for indicator in part.indicators)
-        return self._indicators[key]
 
 
 def _places(network: nn.Module) -> dict[int, list[tuple[dict[str, Any], str]]]:

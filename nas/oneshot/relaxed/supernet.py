@@ -102,12 +102,14 @@ class RelaxedSupernet:
                 )
             )
         self._network, self._mixing, self._edge_labels = network, relax.mixing, relax.edge_labels
-        mask(network, self._masks, relax.mixing)
+        indicators = mask(network, self._masks, relax.mixing)
         self.model: nn.Module = network
         remembers = RemembersCheckpoints(relax.mixing)
         self.model.register_forward_pre_hook(remembers.before)
         self.model.register_forward_hook(remembers.after, always_call=True)
         self.architecture = Architecture(relax.mixing, seed=seed, parametrisation=parametrisation)
+        if indicators is not None:
+            self.architecture.add_module("indicators", indicators)
         if partial_channels == 1:
             self._check_shapes()
 

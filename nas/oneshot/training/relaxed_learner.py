@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, final
 
 import torch
@@ -21,6 +21,7 @@ from nas.oneshot.relaxed import (
     Moment,
     RelaxedSupernet,
     largest_eigenvalue,
+    recomputing_as_before,
 )
 from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, uncompiled
 from nas.oneshot.training.architecture_steps import ArchitectureSteps
@@ -37,6 +38,7 @@ class RelaxedLearner(Learner):
         mixer: the rules of mixing.
         steps: of the architecture.
         example: what the model is called with; where it is omitted, the supernet computes as it is.
+        rank: finds the best samples afterwards; the likeliest ones if omitted.
 
     Attributes:
         report: how the supernet was made quick.
@@ -48,12 +50,14 @@ class RelaxedLearner(Learner):
         mixer: Mixer,
         steps: ArchitectureSteps,
         example: Inputs | None = None,
+        *,
+        rank: Callable[[int, Judge], list[Sample]] | None = None,
     ) -> None:
         super().__init__()
         # In a tuple: the weights are the evaluator's module's, not the learner's.
         self._supernet = (supernet,)
         self.architecture: Architecture = supernet.architecture
-        self._mixer, self._steps = mixer, steps
+        self._mixer, self._steps, self._rank = mixer, steps, rank
         mixer.refuse(self.architecture)
         self._optimizer = steps.make_optimizer(self.architecture.parameters())
         self._check_extra_loss()
@@ -75,8 +79,8 @@ class RelaxedLearner(Learner):
 
     @property
     def needs_validation(self) -> bool:
-        """Yes: the architecture is trained on it."""
-        return True
+        """Where the architecture learns: on it."""
+        return self._mixer.learns
 
     @property
     def stopped(self) -> bool:
@@ -84,8 +88,8 @@ class RelaxedLearner(Learner):
         return bool(self._history["stopped"])
 
     def optimizers(self) -> list[Optimizer]:
-        """Of the architecture."""
-        return [self._optimizer]
+        """Of the architecture, where it learns."""
+        return [self._optimizer] if self._mixer.learns else []
 
     def get_extra_state(self) -> dict[str, Any]:
         """The curvature so far."""
@@ -99,7 +103,7 @@ class RelaxedLearner(Learner):
         """A step of the architecture, after the warm-up; then the mixture that the weights are trained in."""
         losses = {}
         self._validation = validation
-        if search.current_epoch >= self._steps.warmup_epochs:
+        if self._mixer.learns and search.current_epoch >= self._steps.warmup_epochs:
             losses["architecture_loss"] = self._step_architecture(search, train, validation)
         with torch.no_grad():
             self.architecture.mix(self._mixer.rule(_moment(search), "weights"))
@@ -110,19 +114,23 @@ class RelaxedLearner(Learner):
         self._optimizer.zero_grad(set_to_none=True)
         self.architecture.mix(self._mixer.rule(_moment(search), "architecture"))
         if self._steps.unrolled:
-            with uncompiled(self.model):
+            with uncompiled(self.model), self._recomputing(search):
                 loss = unrolled_loss(search, train, validation) + self._extra()
                 scaled = search.scaled(loss)
                 gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         else:
-            with frozen(search.weights):
+            with frozen(search.weights), self._recomputing(search):
                 loss = search.loss(validation) + self._extra()
             search.backward_into(loss, inputs=parameters)
         search.step_architecture(self._optimizer, parameters)
         self._mixer.after_architecture_step(self.architecture)
         return loss.detach()
+
+    def _recomputing(self, search: Search) -> AbstractContextManager[None]:
+        """What a user's checkpoints compute again, around the model too, is what was computed here."""
+        return recomputing_as_before(search.inner, self.architecture.mixing)
 
     def _extra(self) -> Tensor | float:
         """What the architecture costs by itself."""
@@ -145,9 +153,12 @@ class RelaxedLearner(Learner):
             )
 
     def show(self, search: Search) -> None:
-        """The mixture by the probabilities."""
+        """The mixture by the probabilities; where nothing learns, the one that is trained."""
         with torch.no_grad():
-            self.architecture.mix()
+            if self._mixer.learns:
+                self.architecture.mix()
+            else:
+                self.architecture.mix(self._mixer.rule(_moment(search), "weights"))
 
     def begin_epoch(self, search: Search) -> None:
         """Compiles what is to be compiled: not before, as judging and checking compute other parts each time."""
@@ -160,11 +171,16 @@ class RelaxedLearner(Learner):
     def end_epoch(self, search: Search) -> None:
         """Looks at the curvature, where that may end the search."""
         stop = self._steps.stop
-        if stop is None or self._validation is None or search.current_epoch < self._steps.warmup_epochs:
+        if (
+            stop is None
+            or not self._mixer.learns
+            or self._validation is None
+            or search.current_epoch < self._steps.warmup_epochs
+        ):
             return
         history = self._history
         # Each device has another batch; all must stop together.
-        curvatures = gather(self.curvature(search, self._validation))
+        curvatures = [found for found in gather(self.curvature(search, self._validation)) if found is not None]
         history["curvature"].append(sum(curvatures) / len(curvatures))
         snapshot = {name: tensor.detach().clone().cpu() for name, tensor in self.architecture.state_dict().items()}
         history["snapshots"] = [*history["snapshots"], snapshot][-stop.patience - 1 :]
@@ -173,14 +189,18 @@ class RelaxedLearner(Learner):
             self.architecture.load_state_dict(history["snapshots"][0])
             search.stop()
 
-    def curvature(self, search: Search, batch: Any) -> float:
+    def curvature(self, search: Search, batch: Any) -> float | None:
         """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters."""
+        if not self._mixer.learns:
+            return None
         with uncompiled(self.model):
             return largest_eigenvalue(search.loss, search.inner, self.architecture, batch)
 
     def logged(self) -> dict[str, float]:
-        """The probability of each answer, and the entropy of each label."""
-        found = {}
+        """The probability of each answer, and the entropy of each label, where they are learned."""
+        found: dict[str, float] = {}
+        if not self._mixer.learns:
+            return found
         with torch.no_grad():
             for label in self.architecture.labels:
                 found[f"entropy/{label}"] = float(self.architecture.entropy(label))
@@ -192,7 +212,9 @@ class RelaxedLearner(Learner):
         return found
 
     def rank(self, k: int, judge: Judge) -> list[Sample]:
-        """The likeliest samples, as the papers derive them; they are not validated."""
+        """The likeliest samples, as the papers derive them, which are not validated; or as it was made."""
+        if self._rank is not None:
+            return self._rank(k, judge)
         return self.supernet.discretise(k)
 
     @property

@@ -34,7 +34,8 @@ from nas.strategies import Random
 pytestmark = pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`:UserWarning")
 
 SHORT: Any = {"candidates": 2, "recalibration": 2, "checkpoint_every": 3}
-QUIET: Any = {"accelerator": "cpu", "logger": False, "max_epochs": 2}
+PLAIN: Any = {"accelerator": "cpu", "logger": False}
+QUIET: Any = PLAIN | {"max_epochs": 2}
 ALGORITHMS: dict[str, Callable[..., Any]] = {
     "DARTS": DARTS,
     "Gumbel": GumbelDARTS,
@@ -238,7 +239,7 @@ def test_a_module_asks_its_trainer_as_under_fit(algorithm: str, tmp_path: Path) 
     Asking.seen.clear()
     module = Asking(ModelSpace(network).build({"width": 8, "kind": "linear"}))
     with silenced():
-        trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False)
+        trainer = Trainer(max_epochs=2, enable_checkpointing=False, enable_progress_bar=False, **PLAIN)
         trainer.fit(module, datamodule=Classes())
     plain = distinct(Asking.seen)
     assert len(plain) == 10

@@ -312,3 +312,36 @@ def test_a_metric_that_is_not_logged_is_refused_before_training(tmp_path: Path) 
         ):
             experiment.run(progress="silent")
         assert not (experiment.path / "supernet" / "last.ckpt").exists()
+
+
+def test_a_supernet_trained_whole_is_judged_with_candidates_switched_off(tmp_path: Path) -> None:
+    """The weights are those of the plain sum, trained by hand; and each subnet is judged by its own part of them."""
+
+    def space() -> nn.Module:
+        kinds = {"useful": lambda: nn.Linear(6, 3), "blind": Blind, "wild": lambda: nn.Linear(6, 3, bias=False)}
+        return LayerChoice(kinds, label="kind")
+
+    strategy = RandomOneShot(sampling="sum", evaluations=3, **SHORT)
+    searched = experiment(tmp_path, strategy, space=space)
+    searched.run(progress="silent")
+    assert searched.best_trial.sample["kind"] != "blind"
+    (model,) = searched.export_top_models(1, "model", inherit_weights=True)
+    state = checkpoint(searched)["state_dict"]
+    assert any(torch.equal(tensor, model.weight) for tensor in state.values())
+    again = experiment(tmp_path / "again", RandomOneShot(sampling="sum", evaluations=3, **SHORT), space=space)
+    for _ in range(3):
+        again.run(timeout=1e-3, progress="silent")
+    again.run(progress="silent")
+    assert differences(checkpoint(again)["state_dict"], state) == []
+    assert searched.one_shot_report(k=2).curvature is None
+
+
+class Blind(nn.Module):
+    """Says the same, whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.zeros(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scores.expand(len(inputs), 3)
