@@ -27,7 +27,14 @@ else:
 class Supervised(_Base):
     """What a LightningModule of either family does that trains a model on batches (inputs..., target).
 
-    The arguments are those of `SupervisedModule`.
+    Args:
+        model: is called with the inputs of a batch.
+        criterion: (prediction, target) -> the loss.
+        metrics: name -> metric; `loss` comes by itself.
+        optimizer: makes one of the parameters.
+        scheduler: makes one of the optimizer, stepped each epoch; or of it and `total_steps`, stepped each batch.
+        match_shapes: whether the prediction takes the shape of the target: (batch, 1) for (batch,).
+        auxiliary_weight: of the losses of what a model returns behind its prediction, as a tuple, in training.
     """
 
     def __init__(
@@ -170,14 +177,7 @@ class SupervisedModule(Supervised, LightningModule):
     `training_step` and `configure_optimizers` need no Trainer, so that one-shot search can call them; nor do
     `validation_step`, which adds a batch to the metrics, and `scores`, which computes and resets them.
 
-    Args:
-        model: is called with the inputs of a batch.
-        criterion: (prediction, target) -> the loss.
-        metrics: name -> metric; `loss` comes by itself.
-        optimizer: makes one of the parameters.
-        scheduler: makes one of the optimizer, stepped each epoch; or of it and `total_steps`, stepped each batch.
-        match_shapes: whether the prediction takes the shape of the target: (batch, 1) for (batch,).
-        auxiliary_weight: of the losses of what a model returns behind its prediction, as a tuple, in training.
+    The arguments are those of `Supervised`, of which this is the one of `pytorch_lightning`.
     """
 
 
