@@ -406,6 +406,7 @@ print("the end")
 """
 
 
+@pytest.mark.slow
 def test_the_data_is_torn_down_when_the_process_ends(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

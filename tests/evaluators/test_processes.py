@@ -100,6 +100,7 @@ def check_complete(state: str, value: float, curve: list[float], error: str | No
     assert value > 0.4
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model_report_and_are_stopped(lines: list[str]) -> None:
     _, (stopped, last, curve, _), complete = results(lines)
     assert stopped == "STOPPED"

@@ -84,6 +84,7 @@ def test_without_more_epochs_nothing_changes(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*.json*")} == files
 
 
+@pytest.mark.slow
 def test_more_candidates_go_on_where_the_others_ended(tmp_path: Path) -> None:
     search(tmp_path / "both", 2, candidates=2).run(progress="silent")
     more = search(tmp_path / "both", 2, candidates=4)
@@ -127,7 +128,7 @@ def test_a_kill_in_the_second_ranking_changes_nothing(where: str, tmp_path: Path
     _assert_as_uninterrupted(tmp_path)
 
 
-@pytest.mark.parametrize("judged", [5 + 2, 5 + 5])
+@pytest.mark.parametrize("judged", [pytest.param(5 + 2, marks=pytest.mark.slow), 5 + 5])
 def test_an_interrupt_in_the_second_ranking_changes_nothing(
     judged: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -317,6 +317,7 @@ def test_no_row_is_left_over() -> None:
     assert set(ARGUMENTS) == {name for _, name in WALK}
 
 
+@pytest.mark.slow
 def test_the_text_is_the_same_in_every_process() -> None:
     here = Path(__file__)
     script = (

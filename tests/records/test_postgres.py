@@ -78,6 +78,7 @@ def test_processes_share_the_trials(postgres: Server, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("evaluated-*"))) >= 2, "at least two took part"
 
 
+@pytest.mark.slow
 def test_the_trials_of_a_dead_process_are_run_by_another(postgres: Server, tmp_path: Path) -> None:
     url = postgres.database("dead")
     victim = start(tmp_path, url, 12, pause=1000)
@@ -94,6 +95,7 @@ def test_the_trials_of_a_dead_process_are_run_by_another(postgres: Server, tmp_p
     assert time.monotonic() - begin > 1, "not before its heart has stopped"
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_is_survived(postgres: Server, tmp_path: Path) -> None:
     url = postgres.database("cut")
     processes = [start(tmp_path, url, 40, pause=0.05) for _ in range(2)]

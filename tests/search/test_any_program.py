@@ -106,7 +106,7 @@ def unbounded() -> float:
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(k, marks=[] if k in (Random, RegularizedEvolution, TPE) else pytest.mark.slow) for k in ALL[1:]],
+    [pytest.param(k, marks=[] if k is Random else pytest.mark.slow) for k in ALL[1:]],
 )
 @pytest.mark.filterwarnings("ignore:The search space of unbounded is not exact")
 @pytest.mark.filterwarnings("ignore:RegularizedEvolution")

@@ -62,6 +62,7 @@ def searched(space: ModelSpace, folder: Path, call: Callable[[nn.Module], Any]) 
     return experiment
 
 
+@pytest.mark.slow
 def test_lazy_layers_take_the_shape_that_the_evaluator_knows(tmp_path: Path) -> None:
     experiment = searched(ModelSpace(Lazy()), tmp_path, lambda model: model(torch.randn(4, 3, 6, 6)))
     files = experiment.export_top_models(2, "onnx")

@@ -89,7 +89,12 @@ class Parametrised(nn.Module):
         return torch.as_tensor(self.head(self.layers(self.choice(x))))
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+MOST = [
+    pytest.param(kind, marks=pytest.mark.slow if "spectral" in name else (), id=name) for name, kind in KINDS.items()
+]
+
+
+@pytest.mark.parametrize("kind", MOST)
 def test_parametrised_layers_train_and_extract_as_their_architectures(
     kind: Callable[[nn.Module], nn.Module],
 ) -> None:
@@ -124,7 +129,7 @@ def test_the_weight_of_a_parametrised_layer_can_be_read() -> None:
     assert isinstance(supernet.middle, nn.Linear)
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", MOST)
 def test_chosen_shapes_of_parametrised_layers_are_refused(kind: Callable[[nn.Module], nn.Module]) -> None:
     def build() -> nn.Module:
         width = ValueChoice([4, 6], label="width")

@@ -81,6 +81,14 @@ CALLS: dict[str, tuple[Any, Any]] = {
 }
 
 
+MOST = ("DARTS", "RandomOneShot")
+PAIRS = [
+    pytest.param(name, way, marks=[] if name in MOST or way == "keywords" else pytest.mark.slow)
+    for name in ALGORITHMS
+    for way in CALLS
+]
+
+
 class Reads(LightningModule):
     def __init__(self, model: nn.Module, way: str) -> None:
         super().__init__()
@@ -102,8 +110,7 @@ def evaluator(way: str) -> LightningEvaluator:
     return LightningEvaluator(Reads, *loaders, metric="val_acc", way=way, max_epochs=1, accelerator="cpu", logger=False)
 
 
-@pytest.mark.parametrize("way", CALLS)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("algorithm", "way"), PAIRS)
 def test_every_way_to_call_a_model(algorithm: str, way: str, tmp_path: Path) -> None:
     search = Experiment(CALLS[way][0], evaluator(way), ALGORITHMS[algorithm](), name="search", directory=tmp_path)
     search.run(progress="silent")

@@ -43,8 +43,11 @@ ALGORITHMS: dict[str, Callable[..., Any]] = {
     "ENAS": functools.partial(ENAS, controller_steps=2, samples_per_step=2, draws=4),
     "RandomOneShot": functools.partial(RandomOneShot, evaluations=4),
 }
-some = pytest.mark.parametrize("algorithm", ["DARTS", "RandomOneShot"])
-every = pytest.mark.parametrize("algorithm", ALGORITHMS)
+MOST = ("DARTS", "RandomOneShot")
+some = pytest.mark.parametrize("algorithm", MOST)
+every = pytest.mark.parametrize(
+    "algorithm", [pytest.param(name, marks=[] if name in MOST else pytest.mark.slow) for name in ALGORITHMS]
+)
 
 
 def strategy(algorithm: str, **given: Any) -> Any:
@@ -365,7 +368,9 @@ ENDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    "end", [pytest.param(name, marks=pytest.mark.slow if name in ("timer", "max_time") else ()) for name in ENDS]
+)
 @some
 def test_what_ends_a_training_ends_that_of_the_supernet_and_subnets_are_ranked(
     end: str, algorithm: str, tmp_path: Path
@@ -571,3 +576,12 @@ def test_modules_of_lightning_pytorch(tmp_path: Path) -> None:
         assert list((folder / "kept").glob("*.ckpt"))
         same = searched(tmp_path / f"{algorithm}-same", strategy(algorithm))
         assert [trial.metrics for trial in experiment.trials] == [trial.metrics for trial in same.trials]
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+@pytest.mark.parametrize("algorithm", ["ENAS", "DARTS"])
+def test_true_precision(algorithm: str, precision: Any, tmp_path: Path) -> None:
+    experiment = searched(tmp_path, strategy(algorithm), precision=precision)
+    (model,) = experiment.export_top_models(1, "model", inherit_weights=True)
+    expected = torch.float64 if precision == "64-true" else torch.bfloat16
+    assert {parameter.dtype for parameter in model.parameters()} == {expected}

@@ -72,6 +72,10 @@ class Logging(LightningModule):
         optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         if self.plan == "steps":
             return [optimizer], [{"scheduler": StepLR(optimizer, 2, 0.5), "interval": "step"}]
+        if self.plan == "plateaus of steps":
+            scheduler = ReduceLROnPlateau(optimizer, patience=0, factor=0.5, threshold=0.9, mode="max")
+            plan = {"scheduler": scheduler, "monitor": "train_loss", "interval": "step", "strict": False}
+            return {"optimizer": optimizer, "lr_scheduler": plan}
         if self.plan == "epochs":
             return {"optimizer": optimizer, "lr_scheduler": CosineAnnealingLR(optimizer, 2)}
         if self.plan in ("val_loss", "train_accuracy_epoch"):
@@ -118,6 +122,7 @@ def test_modules_may_log_what_they_like(make: Any, tmp_path: Path) -> None:
 
 
 RATES = {
+    "plateaus of steps": [0.1 * 0.5**9],
     "steps": [0.1 * 0.5 ** (10 // 2)],
     "epochs": [0.0],
     "val_loss": [0.01],
