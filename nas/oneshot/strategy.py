@@ -14,6 +14,7 @@ from nas.domains import Sample, sample_key
 from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
 from nas.evaluators import TrainingEvaluator
 from nas.example_inputs import Inputs
+from nas.oneshot.extracted import Extracted
 from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.oneshot.training import Learner, Training
 from nas.oneshot.trust import TrustReport, trust_report
@@ -63,6 +64,7 @@ class SupernetStrategy(OneShotStrategy):
         self._ranking: Ranking | None = None
         self._training: Training | None = None
         self._passes: Passes | None = None
+        self._extracted = Extracted(lambda sample: self._trained.learner.extract(sample))
         self._tried: dict[int | None, list[Sample]] = {}
 
     may_change = frozenset({"epochs", "candidates", "checkpoint_every"})
@@ -228,6 +230,7 @@ class SupernetStrategy(OneShotStrategy):
                 epochs=self._settings.get("epochs"),
                 every=self._settings.get("checkpoint_every", 100),
             )
+            self._extracted = Extracted(lambda sample: self._trained.learner.extract(sample))
         self._training.task = task
         return self._training
 
@@ -279,7 +282,7 @@ class SupernetStrategy(OneShotStrategy):
         training = self._trained
         if not training.learner.has_weights:
             return training.measure(sample, batches)
-        inherited = training.learner.extract(sample)
+        inherited = self._extracted(sample)
         if model is None:
             model = inherited
         else:
