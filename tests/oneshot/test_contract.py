@@ -74,6 +74,7 @@ class Cells(nn.Module):
         return found
 
 
+@pytest.mark.slow
 class TestPCDARTS(Small):
     weights = False
 
@@ -84,6 +85,7 @@ class TestPCDARTS(Small):
         return ModelSpace(Cells)
 
 
+@pytest.mark.slow
 class TestProxylessNAS(Small):
     def make(self) -> OneShotStrategy:
         return ProxylessNAS(**SHORT)

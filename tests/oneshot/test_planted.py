@@ -101,6 +101,8 @@ def find(name: str, seed: int, folder: Path) -> Sample:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in ("enas", "proxyless") else ()) for n in ALGORITHMS]
+)
 def test_the_planted_optimum_is_found(name: str, seed: int, tmp_path: Path) -> None:
     assert find(name, seed, tmp_path) == ALGORITHMS[name][3]

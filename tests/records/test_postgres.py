@@ -66,6 +66,7 @@ def evaluated(folder: Path) -> list[str]:
     return [line for path in folder.glob("evaluated-*") for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_processes_share_the_trials(postgres: Server, tmp_path: Path) -> None:
     url = postgres.database("shared")
     results = [finish(tmp_path, process) for process in [start(tmp_path, url, 40) for _ in range(3)]]

@@ -83,7 +83,9 @@ def limits() -> int:
     return most + ValueChoice(Integer(most, 2 * most), label="number")
 
 
-@pytest.mark.parametrize("kind", ALL[1:])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow if k in (TPE, RegularizedEvolution) else ()) for k in ALL[1:]]
+)
 @pytest.mark.filterwarnings("ignore:The search space of limits is not exact")
 @pytest.mark.filterwarnings("ignore:RegularizedEvolution")
 def test_a_domain_that_follows_a_number_is_met_as_the_search_goes_on(kind: type[Strategy], tmp_path: Path) -> None:

@@ -194,6 +194,7 @@ STRATEGIES: dict[str, Callable[[], SupernetStrategy]] = {
 
 
 @pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_trains_the_same(name: str, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)

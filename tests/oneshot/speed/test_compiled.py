@@ -121,7 +121,9 @@ def test_compiled_cells_find_the_same(name: str, tmp_path: Path, compiled: list[
     assert compiled == ["Node" if name == "partial" else "Block"]
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "proxyless" else ()) for n in STRATEGIES]
+)
 def test_recorded_steps_find_the_same_to_the_bit(name: str, tmp_path: Path, recorders: list[Any]) -> None:
     plain = search(name, Speed(), tmp_path, batch_size=4)
     assert search(name, Speed(cuda_graphs=True), tmp_path, batch_size=4) == plain

@@ -93,7 +93,13 @@ def train(net: RelaxedSupernet, steps: int, *, bfloat16: bool = False) -> list[T
 
 @pytest.mark.parametrize(
     ("name", "merge"),
-    [("blocks", True), ("cells", True), ("cells", False), ("partial channels", True), ("widths", False)],
+    [
+        ("blocks", True),
+        ("cells", True),
+        pytest.param("cells", False, marks=pytest.mark.slow),
+        pytest.param("partial channels", True, marks=pytest.mark.slow),
+        ("widths", False),
+    ],
 )
 def test_steps_are_the_same_bit_by_bit(name: str, merge: bool, recorders: list[Any]) -> None:
     plain = train(make(name, Speed(merge=merge)), 6)

@@ -52,7 +52,9 @@ STRATEGIES: dict[str, Callable[[], SupernetStrategy]] = {
 }
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "first order" else pytest.mark.slow) for n in STRATEGIES]
+)
 def test_every_strategy_trains_the_same(name: str, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     data = TensorDataset(torch.randn(16, 4, generator=generator), torch.randint(4, (16,), generator=generator))
