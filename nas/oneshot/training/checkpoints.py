@@ -125,6 +125,8 @@ class Checkpoints(Callback):
         """The states before the batch of a step that begins with a checkpoint was loaded."""
         self._to_restore: dict[str, Any] | None = None
         self._first = True
+        self._written = 0
+        """Training steps of the newest checkpoint."""
         self._settle: Callable[[], None] | None = None
         self._time_is_up = False
         self._sums: Mapping[str, Any] = {}
@@ -137,7 +139,7 @@ class Checkpoints(Callback):
         steering = self._steering
         steering.learner.load_state_dict(found["learner"])
         steering.done, steering.position, steering.resumed = found["done"], found["position"], found["inside"]
-        self._sums = found["sums"]
+        self._sums, self._written = found["sums"], found["done"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The learner's optimizers: on the device of their parameters by now."""
@@ -171,9 +173,11 @@ class Checkpoints(Callback):
         steering, trainer = self._steering, self._steering.trainer
         if trainer is None or trainer.sanity_checking:
             return
+        if steering.position % trainer.accumulate_grad_batches:
+            return  # gradients that wait for others are in no checkpoint
         if self._deadline is not None and not self._first:
             self._time_is_up = bool(trainer.strategy.broadcast(time.monotonic() > self._deadline))
-        due = steering.position == 0 or steering.done % self._every == 0 or self._time_is_up
+        due = steering.position == 0 or steering.done - self._written >= self._every or self._time_is_up
         if due and not (self._first and steering.done):
             self._random = all_states()
 
@@ -214,6 +218,7 @@ class Checkpoints(Callback):
 
     def _write(self, trainer: Trainer, random: dict[str, Any], *, inside: bool) -> None:
         """Every device must come here, the first one writes."""
+        self._written = self._steering.done
         gathered = gather(random)
         state = lightning_states(trainer)
         state["nas"] |= {

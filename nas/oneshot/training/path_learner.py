@@ -107,7 +107,7 @@ class PathLearner(Learner):
         self._paths = self._chooser.paths(search.done)
         self.supernet.select(self._paths[0])
         self._said.clear()
-        if self._distillation is not None:
+        if self._distillation is not None and self._listening is None:
             self._listening = self.supernet.register_forward_hook(self._hear)
         return {}
 

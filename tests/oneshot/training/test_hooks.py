@@ -30,6 +30,7 @@ from nas import Experiment, LayerChoice, ModelSpace, NasTypeError, NasValueError
 from nas.evaluators import Classification, LightningEvaluator, silenced
 from nas.oneshot import DARTS, ENAS, GumbelDARTS, ProxylessNAS, RandomOneShot
 from nas.strategies import Random
+from nas.testing import differences
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*`training_step` returned `None`:UserWarning")
 
@@ -409,15 +410,19 @@ def test_the_bar_of_the_user_is_shown(algorithm: str, tmp_path: Path, capsys: An
 
 
 def test_steps_may_be_accumulated(tmp_path: Path) -> None:
+    """Interrupted wherever gradients wait for others, it ends the same."""
+    halves = {"batch_size": 4, "accumulate_grad_batches": 2}
     states = []
-    for name, size, given in (("whole", 8, {}), ("halves", 4, {"accumulate_grad_batches": 2})):
-        evaluator = Classification(pairs(40), pairs(24), batch_size=size, optimizer="SGD", **QUIET, **given)
-        made = RandomOneShot(sampling="sandwich", middle=1, evaluations=3, distillation=None, **SHORT)
-        experiment = Experiment(network, evaluator, made, name=name, directory=tmp_path, seed=3)
-        experiment.run(progress="silent")
+    for name, given in (("whole", {"batch_size": 8}), ("halves", halves), ("interrupted", halves)):
+        for timeout in [1e-3] * (5 if name == "interrupted" else 0) + [None]:
+            evaluator = Classification(pairs(40), pairs(24), optimizer="SGD", **QUIET, **given)
+            made = RandomOneShot(sampling="sandwich", middle=1, evaluations=3, distillation=None, **SHORT)
+            experiment = Experiment(network, evaluator, made, name=name, directory=tmp_path, seed=3, resume=True)
+            experiment.run(progress="silent", timeout=timeout)
         states.append(torch.load(experiment.path / "supernet" / "last.ckpt", weights_only=True))
-    assert states[0]["global_step"] == states[1]["global_step"] == 10
-    assert states[1]["nas"]["done"] == 20
+    assert [state["global_step"] for state in states] == [10, 10, 10]
+    assert [state["nas"]["done"] for state in states] == [10, 20, 20]
+    assert differences(states[2], states[1]) == []
 
 
 def test_rates_are_monitored(tmp_path: Path) -> None:
