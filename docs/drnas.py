@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from nas.oneshot import (
     Architecture,
     ArchitectureSteps,
     Concentrations,
+    Inputs,
     Learner,
     Mixer,
     Moment,
@@ -70,6 +71,6 @@ class DrNAS(SupernetStrategy):
         pull = partial(anchored, weight=anchor)
         self._steps = ArchitectureSteps(learning_rate=learning_rate, weight_decay=0.0, extra_loss=pull)
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         supernet = RelaxedSupernet(space, seed=seed, parametrisation=Concentrations())
         return RelaxedLearner(supernet, DirichletMixer(seed=seed), self._steps, example)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Unpack, final
+from typing import Unpack, final
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from nas import ModelSpace
 from nas.oneshot import (
     ArchitectureSteps,
+    Inputs,
     Learner,
     RelaxedLearner,
     RelaxedSupernet,
@@ -54,6 +55,6 @@ class GAEA(SupernetStrategy):
         optimizer = partial(ExponentiatedGradient, lr=learning_rate)
         self._steps = ArchitectureSteps(optimizer=optimizer, warmup_epochs=warmup_epochs)
 
-    def make_learner(self, space: ModelSpace, *, seed: int, example: tuple[Any, ...]) -> Learner:
+    def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         supernet = RelaxedSupernet(space, seed=seed, parametrisation=Simplex())
         return RelaxedLearner(supernet, SoftmaxMixer(), self._steps, example)

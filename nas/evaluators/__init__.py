@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nas.evaluators.supervised import Classification, Regression
     from nas.evaluators.supervised_module import SupervisedModule
     from nas.evaluators.training import TrainingEvaluator
-    from nas.evaluators.trial_callback import interruptible, logged, silenced
+    from nas.evaluators.trial_callback import interruptible, logged, silence, silenced
 
 _LATE = {
     "Classification": "nas.evaluators.supervised",
@@ -25,6 +25,7 @@ _LATE = {
     "fresh": "nas.evaluators.data_modules",
     "interruptible": "nas.evaluators.trial_callback",
     "logged": "nas.evaluators.trial_callback",
+    "silence": "nas.evaluators.trial_callback",
     "silenced": "nas.evaluators.trial_callback",
 }
 
@@ -46,6 +47,7 @@ __all__ = [
     "read_nasbench101",
     "read_nasbench201",
     "read_nats_bench",
+    "silence",
     "silenced",
 ]
 

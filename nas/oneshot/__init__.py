@@ -6,6 +6,7 @@ from nas.late import late
 from nas.oneshot.relaxed import weighted_sum
 
 if TYPE_CHECKING:
+    from nas.example_inputs import Inputs
     from nas.oneshot.alarms import Compared
     from nas.oneshot.darts import DARTS, PCDARTS, ArchitectureSettings, GumbelDARTS, ProxylessNAS
     from nas.oneshot.enas import ENAS
@@ -63,6 +64,7 @@ _LATE = {
     "ENAS": "nas.oneshot.enas",
     "GumbelDARTS": "nas.oneshot.darts",
     "GumbelMixer": "nas.oneshot.relaxed.mixers",
+    "Inputs": "nas.example_inputs",
     "Judge": "nas.oneshot.training.learner",
     "Learner": "nas.oneshot.training.learner",
     "Logits": "nas.oneshot.relaxed.parametrisations",
@@ -114,6 +116,7 @@ __all__ = [
     "Distillation",
     "GumbelDARTS",
     "GumbelMixer",
+    "Inputs",
     "Judge",
     "Learner",
     "Logits",

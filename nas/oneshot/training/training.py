@@ -13,7 +13,7 @@ from nas._compat.lightning_families import family_of
 from nas._compat.torch_internals import tree_leaves
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
-from nas.evaluators import TrainingEvaluator, interruptible, logged, silenced
+from nas.evaluators import TrainingEvaluator, interruptible, logged, silence, silenced
 from nas.example_inputs import Inputs
 from nas.oneshot.training.batches import Batches, Load
 from nas.oneshot.training.calls import network_calls
@@ -209,6 +209,11 @@ class _Follow(Callback):
     def __init__(self, task: OneShotTask, steering: Steering, epochs: int) -> None:
         self._task, self._steering, self._epochs = task, steering, epochs
         self.exception: BaseException | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In a process of another device: it is as quiet as the one it came from."""
+        self.__dict__.update(state)
+        silence()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says which data does what."""
