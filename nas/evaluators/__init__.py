@@ -9,7 +9,7 @@ from nas.evaluators.tabular import Run, SimulatedBudget, SimulatedEvaluator, Tab
 from nas.late import late
 
 if TYPE_CHECKING:
-    from nas.evaluators.data_modules import fresh
+    from nas.evaluators.data_modules import all_of, fresh
     from nas.evaluators.lightning import LightningEvaluator
     from nas.evaluators.supervised import Classification, Regression
     from nas.evaluators.supervised_module import SupervisedModule
@@ -22,6 +22,7 @@ _LATE = {
     "Regression": "nas.evaluators.supervised",
     "SupervisedModule": "nas.evaluators.supervised_module",
     "TrainingEvaluator": "nas.evaluators.training",
+    "all_of": "nas.evaluators.data_modules",
     "fresh": "nas.evaluators.data_modules",
     "interruptible": "nas.evaluators.trial_callback",
     "logged": "nas.evaluators.trial_callback",
@@ -41,6 +42,7 @@ __all__ = [
     "Surrogate",
     "Tabular",
     "TrainingEvaluator",
+    "all_of",
     "fresh",
     "interruptible",
     "logged",

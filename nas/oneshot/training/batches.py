@@ -15,7 +15,7 @@ from nas._compat.lightning_families import is_combined
 from nas._compat.lightning_loops import length_of
 from nas._compat.torch_internals import tree_leaves, tree_map
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.evaluators import fresh
+from nas.evaluators import all_of, fresh
 from nas.oneshot.training.measures import IndexedBatch, without_lone
 from nas.oneshot.training.random_streams import RandomStream
 from nas.random_state import derive_seed
@@ -223,22 +223,18 @@ class _Batches:
 
 def generators_of(loaders: Any) -> list[torch.Generator]:
     """The random generators of one loader or several, and of their samplers."""
-    owners = [owner for loader in _flat(loaders) for owner in (loader, *_samplers(loader))]
+    owners = [owner for loader in all_of(loaders) for owner in (loader, *_samplers(loader))]
     found = [getattr(owner, "generator", None) for owner in owners]
     return [generator for generator in found if isinstance(generator, torch.Generator)]
 
 
 def _tell(loaders: Any, epoch: int) -> None:
     """Samplers that go by the epoch are told it, as Lightning does."""
-    for loader in _flat(loaders):
+    for loader in all_of(loaders):
         for sampler in _samplers(loader):
             set_epoch: Any = getattr(sampler, "set_epoch", None)
             if callable(set_epoch):
                 set_epoch(epoch)
-
-
-def _flat(loaders: Any) -> list[Any]:
-    return list(loaders.flattened) if is_combined(loaders) else tree_leaves(loaders)
 
 
 def _samplers(loader: Any) -> list[Any]:

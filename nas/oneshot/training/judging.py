@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any, TypeVar, final
@@ -14,7 +14,7 @@ from torch import nn
 
 from nas._compat.lightning_families import Family, family_of
 from nas._compat.lightning_loops import ready_batches
-from nas.evaluators import TrainingEvaluator, interruptible, logged, silenced
+from nas.evaluators import TrainingEvaluator, all_of, interruptible, logged, silenced
 from nas.example_inputs import Inputs, tensors_of
 from nas.oneshot.training.calls import network_calls
 from nas.oneshot.training.measures import recalibrate, without_lone
@@ -141,7 +141,7 @@ class Judging:
         limit = self._evaluator.trainer_arguments().get("limit_val_batches")
 
         def look(trainer: Trainer) -> int:
-            return max(_length(loader, limit) for loader in one_or_many(trainer.val_dataloaders))
+            return max(_length(loader, limit) for loader in all_of(trainer.val_dataloaders))
 
         return self.inside(inner, look)
 
@@ -149,13 +149,6 @@ class Judging:
         """How many batches of training data `recalibration` takes, where it is to take this number."""
         self.recalibration(model, number)
         return len(self._calls[:number])
-
-
-def one_or_many(loaders: Any) -> list[Any]:
-    """The loaders of a validation, as a list."""
-    if isinstance(loaders, Mapping):
-        return list(loaders.values())
-    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
 
 
 def _length(loader: Any, limit: int | float | None) -> int:
