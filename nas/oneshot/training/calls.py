@@ -116,3 +116,12 @@ def _refuse_without_steps(inner: LightningModule) -> None:
     for hook in ("training_step", "validation_step", "configure_optimizers"):
         if not family_of(inner).is_overridden(hook, inner):
             raise NasTypeError(explain(f"one-shot search needs a module with {hook}", got=type(inner).__name__))
+    if "dataloader_iter" in inspect.signature(inner.training_step).parameters:
+        raise NasValueError(
+            explain(
+                "in one-shot search each step is given its batch, as the path or mixture is chosen before it",
+                got="training_step(dataloader_iter)",
+                where=type(inner).__name__,
+                mend="take (batch, batch_idx)",
+            )
+        )

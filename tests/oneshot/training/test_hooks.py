@@ -497,6 +497,11 @@ class Newton(Module):
         return torch.optim.LBFGS(self.model.parameters())
 
 
+class Fetches(Module):
+    def training_step(self, dataloader_iter: Any) -> Any:
+        return super().training_step(next(dataloader_iter)[0], 0)
+
+
 class NoValidation(LightningModule):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -511,6 +516,7 @@ class NoValidation(LightningModule):
     [
         (ByHand, "automatic_optimization=False", NasValueError),
         (Newton, "LBFGS", NasValueError),
+        (Fetches, "dataloader_iter", NasValueError),
         (NoValidation, "validation_step", NasTypeError),
     ],
 )
