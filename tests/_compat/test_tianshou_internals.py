@@ -73,6 +73,7 @@ def updated(proposed: list[float]) -> list[float]:
     return weights
 
 
+@pytest.mark.slow
 def test_the_update_goes_by_the_probabilities_that_are_given() -> None:
     assert updated([-0.7] * 4) == updated([-0.7] * 4)
     # A ratio beyond the clip, for actions that were good, teaches nothing more.

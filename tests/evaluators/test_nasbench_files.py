@@ -260,6 +260,7 @@ def test_all_of_cifar10_has_no_validation(files_201: dict[str, Any]) -> None:
     assert read(path, dataset="cifar100")[ARCHS[0]][0].metrics["test_accuracy"] == pytest.approx(49.777)
 
 
+@pytest.mark.slow
 def test_nats_bench_is_searched_with_early_stopping(files_201: dict[str, Any], tmp_path: Path) -> None:
     read, path = files_201["simple"]
     table = read(path, epochs=12)

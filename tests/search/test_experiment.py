@@ -347,6 +347,7 @@ def test_exports(make: Callable[..., Experiment], tmp_path: Path) -> None:
     assert frame["value"].max() == experiment.best_trial.value
 
 
+@pytest.mark.slow
 def test_code_rebuilds_the_architecture_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "mynet.py").write_text(
         "from torch import nn\nfrom nas import ValueChoice, model_space\n"

@@ -46,6 +46,7 @@ def quiet(experiment: Experiment, *args: object, **options: object) -> Experimen
     return experiment
 
 
+@pytest.mark.slow
 def test_results_loaded_without_the_evaluator_export_everything(make: Callable[..., Experiment]) -> None:
     experiment = quiet(make(lambda model, rate: rate, values={"rate": Real(0, 1)}), 3)
     results = Experiment.load(experiment.path, Net)

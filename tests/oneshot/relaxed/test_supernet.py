@@ -303,6 +303,7 @@ def test_it_runs_distributed(small: RelaxedSupernet, tmp_path: os.PathLike[str])
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_edge_normalisation_and_partial_channels_of_pc_darts() -> None:
     net = zoo_supernet("darts", edges="softmax", partial_channels=2)
     full = zoo_supernet("darts")
