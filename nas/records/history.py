@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from nas.domains import Sample, sample_key
 from nas.errors import NasError
@@ -16,6 +15,8 @@ from nas.protocols import Objectives, Strategy, Task, Trial, TrialState, compara
 from nas.records.ledger import Ledger, Record
 from nas.records.trial_folder import folder_of
 from nas.space import SearchSpace
+
+T = TypeVar("T")
 
 
 @final
@@ -74,13 +75,22 @@ class History:
         task = Task(space=self._space, directions=directions, seed=self._seed, max_trials=self._max_trials)
         self._strategy.start(task)
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """What happens in it happens to the ledger as it is now, and no other process comes between."""
-        with self._ledger.sharing.turn():
+    def in_turn(self, action: Callable[[], T]) -> T:
+        """Does something to the ledger as it is now, and no other process comes between.
+
+        Args:
+            action: is done again, on what is there then, where a database took the turn away before it had written.
+
+        Returns:
+            What it returned.
+        """
+
+        def refreshed() -> T:
             if self._ledger.sharing.is_shared:
                 self._refresh()
-            yield
+            return action()
+
+        return self._ledger.sharing.in_turn(refreshed)
 
     def look(self) -> None:
         """Takes note of what others have asked for meanwhile: samples in the queue, and stops."""
@@ -163,13 +173,15 @@ class History:
         Returns:
             Whether it was new.
         """
-        with self.turn():
-            self.look()
-            known = {sample_key(s) for s in (*self._queue, *(trial.sample for trial in self.trials.values()))}
-            if sample_key(sample) in known:
-                return False
-            self._queue.append(sample)
-            self._ledger.write_queue(self._queue)
+        return self.in_turn(lambda: self._enqueue(sample))
+
+    def _enqueue(self, sample: Sample) -> bool:
+        self.look()
+        known = {sample_key(s) for s in (*self._queue, *(trial.sample for trial in self.trials.values()))}
+        if sample_key(sample) in known:
+            return False
+        self._queue.append(sample)
+        self._ledger.write_queue(self._queue)
         return True
 
     @property

@@ -49,11 +49,12 @@ class Ledger:
             ExperimentError: another process was first, and does not share it.
         """
         sharing = share(storage, name)
-        with sharing.turn():
+
+        def create() -> Ledger:
             found = cls.find(storage, name) if sharing.is_shared else None
-            if found is not None:
-                return found
-            return cls._create(storage, sharing, name=name, directions=directions, header=header)
+            return found or cls._create(storage, sharing, name=name, directions=directions, header=header)
+
+        return patiently(lambda: sharing.in_turn(create))
 
     @staticmethod
     def is_shared(storage: BaseStorage, name: str) -> bool:

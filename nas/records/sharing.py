@@ -7,7 +7,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, final
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from nas._compat.optuna_internals import backend_of, stale_trials, trials_with_heartbeat
 from nas.records.retry import patiently
@@ -15,9 +17,31 @@ from nas.records.retry import patiently
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
 
+T = TypeVar("T")
+
+
+class TurnLost(Exception):  # noqa: N818 - names the situation
+    """The connection that held a process's turn was cut, so another process may have written meanwhile."""
+
 
 class Sharing(ABC):
     """How the processes that run one experiment keep out of each other's way."""
+
+    def in_turn(self, action: Callable[[], T]) -> T:
+        """Does something in which no other process writes; again from its beginning where the turn was lost in it.
+
+        Args:
+            action: what it began to do before a turn was lost must not matter, but for what is written by then.
+
+        Returns:
+            What the action returned.
+        """
+        while True:
+            try:
+                with self.turn():
+                    return action()
+            except TurnLost:
+                continue
 
     @property
     @abstractmethod
@@ -26,7 +50,7 @@ class Sharing(ABC):
 
     @abstractmethod
     def turn(self) -> Any:
-        """A context in which no other process writes."""
+        """A context in which no other process writes; what would be written after its loss raises TurnLost."""
 
     @abstractmethod
     def claim(self, trial_id: int) -> None:
@@ -83,8 +107,10 @@ class Alone(Sharing):
 class Joint(Sharing):
     """Any number of processes on any number of hosts.
 
-    Turns are taken by a lock of the server, which frees it when the connection of its holder ends; the life of each
-    trial is told by Optuna's heartbeat.
+    Turns are taken by a lock of the server, which frees it when the connection of its holder ends. The storage writes
+    over other connections, so each of its transactions makes sure first that the turn has not been lost; and who takes
+    a turn waits until no transaction of the one before is under way. The life of each trial is told by Optuna's
+    heartbeat.
 
     Args:
         backend: the storage, with a heartbeat interval.
@@ -94,11 +120,12 @@ class Joint(Sharing):
 
     def __init__(self, backend: RDBStorage, name: str, study: Callable[[], int]) -> None:
         self._backend, self._study = backend, study
-        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        self._key, self._writing = _number(name), _number(f"{name}: a transaction")
         self._own: set[int] = set()
         self._changing = threading.Lock()
         self._over = threading.Event()
         self._heart: threading.Thread | None = None
+        _guard(backend.engine)
 
     @property
     def is_shared(self) -> bool:
@@ -108,24 +135,28 @@ class Joint(Sharing):
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Waits until no other process has its turn."""
-        connection = patiently(self._lock)
+        connection, holder = patiently(self._lock)
+        token = _turn.set(_Turn(self._backend.engine, self._key, self._writing, holder))
         try:
             yield
         finally:
+            _turn.reset(token)
             with suppress(Exception):  # A connection that was cut has freed the lock.
                 connection.exec_driver_sql(f"SELECT pg_advisory_unlock({self._key})")
             with suppress(Exception):
                 connection.close()
 
-    def _lock(self) -> Any:
+    def _lock(self) -> tuple[Any, int]:
         connection = self._backend.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             connection.exec_driver_sql(f"SELECT pg_advisory_lock({self._key})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._writing})")
+            holder: int = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         except BaseException:
             connection.invalidate()
             connection.close()
             raise
-        return connection
+        return connection, holder
 
     def claim(self, trial_id: int) -> None:
         """Its heart beats for this trial from now on."""
@@ -170,6 +201,52 @@ class Joint(Sharing):
             self._heart.join()
             self._heart = None
         self._own.clear()
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What is held of the server while a process has its turn."""
+
+    engine: Any
+    """Of the storage."""
+    key: int
+    """Of the lock."""
+    writing: int
+    """Of the lock that each transaction of the turn shares."""
+    holder: int
+    """The server's process of the connection that holds the lock."""
+
+
+_turn: ContextVar[_Turn | None] = ContextVar("_turn", default=None)
+"""The turn that this thread has."""
+
+_HELD = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND pid = {holder} AND (classid::bigint << 32 | objid::bigint) = {key}
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def _guard(engine: Any) -> None:
+    """Every transaction that begins in a turn makes sure of it."""
+    from sqlalchemy import event
+
+    if not event.contains(engine, "begin", _make_sure):
+        event.listen(engine, "begin", _make_sure)
+
+
+def _make_sure(connection: Any) -> None:
+    turn = _turn.get()
+    if turn is None or turn.engine is not connection.engine:
+        return
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock_shared({turn.writing})")
+    if not connection.exec_driver_sql(_HELD.format(holder=turn.holder, key=turn.key)).scalar_one():
+        raise TurnLost
+
+
+def _number(name: str) -> int:
+    """A key for a lock of the server, which takes 64 bits."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
 def share(storage: BaseStorage, name: str) -> Sharing:

@@ -92,18 +92,20 @@ class SearchLoop:
         history, stops = self.history, self.history.stops
         under_way: set[int] = set()
         failures, ending = 0, ""
+
+        def begin() -> tuple[Trial | None, str]:
+            history.look()
+            if interrupts.asked:
+                return None, INTERRUPTED
+            if history.stops > stops:
+                return None, STOPPED
+            if end is not None and time.monotonic() >= end:
+                return None, TIME_IS_UP
+            return self._next(max_trials, under_way)
+
         while True:
             while len(under_way) < self.concurrency and not ending:
-                with history.turn():
-                    history.look()
-                    if interrupts.asked:
-                        ending = INTERRUPTED
-                    elif history.stops > stops:
-                        ending = STOPPED
-                    elif end is not None and time.monotonic() >= end:
-                        ending = TIME_IS_UP
-                    else:
-                        trial, ending = self._next(max_trials, under_way)
+                trial, ending = history.in_turn(begin)
                 if ending or trial is None:
                     break
                 settled = self._settled(trial)
@@ -156,8 +158,7 @@ class SearchLoop:
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Writes an outcome down: the folder first, so that what the ledger calls finished has all its files."""
         write_outcome(folder_of(self.path, number), outcome)
-        with self.history.turn():
-            return self.history.finish(number, outcome)
+        return self.history.in_turn(lambda: self.history.finish(number, outcome))
 
     def _propose(self) -> Trial:
         """Takes a sample from the queue or asks the strategy, and writes the new trial down before it runs."""

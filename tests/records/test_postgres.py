@@ -6,14 +6,16 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from torch import nn
 
-from nas import Experiment, Real, TrialState, ValueChoice
+from nas import Assignment, Experiment, Real, TrialState, ValueChoice
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import Random, RegularizedEvolution
 from nas.testing import ended_well, fork, wait_until
@@ -111,6 +113,52 @@ def test_a_connection_that_is_cut_is_survived(postgres: Server, tmp_path: Path) 
     assert set(evaluated(tmp_path)) == {json.dumps(trial[1:3]) for trial in results[0]}
 
 
+class Disturbed(Random):
+    """While its search holds the turn to begin the third trial, something happens in another process."""
+
+    happens: ClassVar[list[Callable[[], object]]] = []
+
+    def ask(self, number: int) -> Any:
+        if number == 2 and self.happens:
+            with ThreadPoolExecutor() as pool:
+                pool.submit(self.happens.pop()).result()
+        return super().ask(number)
+
+
+@pytest.mark.parametrize("what", ["begin", "finish", "enqueue"])
+def test_a_turn_that_was_lost_is_taken_again(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("NAS_HEARTBEAT", "1")
+    url, foreign = postgres.database(what), {"width": 7, "rate": 0.25}
+
+    def made(folder: str) -> Experiment:
+        evaluator, where = FunctionalEvaluator(value, rate=Real(0, 1)), tmp_path / folder
+        return Experiment(space, evaluator, Disturbed(), name="lost", directory=where, storage=url, resume=True)
+
+    def happens() -> None:
+        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{what}'"
+        assert (True,) in postgres.sql(cut, "postgres")
+        other = made("b")._session.begun()
+        if what == "enqueue":
+            assert other.enqueue(foreign)
+            return
+        trial = other.in_turn(lambda: other.begin(foreign, 5))
+        assert trial.number == 2, "the one that lost its turn has not written"
+        if what == "finish":
+            outcome = Assignment(number=2, sample=foreign, seed=5).failed("of the other")
+            assert other.in_turn(lambda: other.finish(2, outcome)).state is TrialState.FAILED
+        other._ledger.sharing.end()
+
+    Disturbed.happens.append(happens)
+    disturbed = made("a")
+    disturbed.run(3, progress="silent")
+    assert [trial.number for trial in disturbed.trials] == list(range(3))
+    assert disturbed.trials[2].sample == foreign
+    orders = sorted(record.order for record in disturbed._session.ledger.read())
+    assert orders == list(range(3)), "each ended once, after the one before"
+
+
 def value(model: Any, rate: float) -> float:
     return float(model.out_features * rate)
 
@@ -138,21 +186,14 @@ def test_a_late_result_of_one_that_was_thought_dead_is_dropped(postgres: Server,
     made = make(tmp_path, url)
     made.run(2, progress="silent")
     one, two = made._session.begun(), make(tmp_path, url)._session.begun()
-    with one.turn():
-        trial = one.begin({"width": 3, "rate": 0.5}, 1)
-    with two.turn():
-        assert two.adopt() is None, "its heart beats"
-        assert trial.number in two.running
+    trial = one.in_turn(lambda: one.begin({"width": 3, "rate": 0.5}, 1))
+    assert two.in_turn(two.adopt) is None, "its heart beats"
+    assert trial.number in two.running
     postgres.sql("UPDATE trial_heartbeats SET heartbeat = now() - interval '1 day'", "late")
-    with two.turn():
-        adopted = two.adopt()
-    assert adopted == trial
+    assert two.in_turn(two.adopt) == trial
     outcome = made._loop(made.evaluator, one, 1, None)
-    from nas import Assignment
-
     failed = Assignment(number=trial.number, sample=trial.sample, seed=1).failed("of the second")
-    with two.turn():
-        assert two.finish(trial.number, failed).state is TrialState.FAILED
+    assert two.in_turn(lambda: two.finish(trial.number, failed)).state is TrialState.FAILED
     late = Assignment(number=trial.number, sample=trial.sample, seed=1).failed("of the first, late")
     assert outcome._finish(trial.number, late).error == "of the second\n"
     for history in (one, two):
