@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
+from types import MethodType
 from typing import Any, Self, final
 
 import torch
@@ -41,6 +42,8 @@ __all__ = [
     "TreeSpec",
     "WeightNormalised",
     "add_to_each",
+    "apply_along",
+    "apply_to",
     "awaits_first_call",
     "bare_copy",
     "can_decompose",
@@ -256,6 +259,38 @@ class MovableModule(nn.Module, ABC):
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch's
         self.moved()
         return self
+
+
+def apply_to(module: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
+    """Replaces all tensors of a module by what a function makes of them, as `.to()` does."""
+    module._apply(function)
+
+
+def apply_along(module: nn.Module, move: Callable[[Callable[[Tensor], Tensor]], None]) -> None:
+    """Lets tensors that are in no module go wherever one goes; copies of the module leave them where they are.
+
+    Args:
+        module: which `.to()`, `.half()`, `.cuda()` and the like move or convert.
+        move: is given the function of a tensor that its own are given.
+    """
+    module.__dict__["_apply"] = _AppliedAlong(module, move)
+
+
+@final
+class _AppliedAlong:
+    """What applies a function to the tensors of a module."""
+
+    def __init__(self, module: nn.Module, move: Callable[[Callable[[Tensor], Tensor]], None]) -> None:
+        self._module, self._move = module, move
+
+    def __call__(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> nn.Module:
+        self._move(fn)
+        applied: nn.Module = type(self._module)._apply(self._module, fn, *args, **kwargs)
+        return applied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = copy.deepcopy(self._module, memo)
+        return MethodType(type(copied)._apply, copied)
 
 
 # Tensors.

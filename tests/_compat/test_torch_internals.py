@@ -30,6 +30,8 @@ from nas._compat.torch_internals import (
     TransposedConvolution,
     WeightNormalised,
     add_to_each,
+    apply_along,
+    apply_to,
     awaits_first_call,
     bare_copy,
     can_decompose,
@@ -224,6 +226,29 @@ def test_a_module_is_told_of_each_move(move: Callable[[nn.Module], nn.Module], i
     assert move(nn.Sequential(module) if inside else module) is not None
     assert module.times == 1
     assert module.float() is module
+
+
+def test_a_function_is_applied_to_all_tensors_of_a_module() -> None:
+    layer = nn.BatchNorm1d(1)
+    apply_to(layer, lambda tensor: tensor + 2)
+    assert layer.weight.item() == 3
+    assert layer.running_mean is not None
+    assert layer.running_mean.item() == 2
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_what_is_in_no_module_goes_along(move: Callable[[nn.Module], nn.Module], inside: bool) -> None:
+    layer, given = nn.Linear(1, 1), []
+    apply_along(layer, given.append)
+    copied = copy.deepcopy(layer)
+    assert move(nn.Sequential(copied) if inside else copied) is not None
+    assert not given
+    assert move(nn.Sequential(layer) if inside else layer) is not None
+    (function,) = given
+    moved = function(torch.ones(1))
+    assert (moved.dtype, moved.device) == (layer.weight.dtype, layer.weight.device)
+    assert layer.weight.dtype == copied.weight.dtype
 
 
 def test_versions_count_what_is_written_in_place() -> None:

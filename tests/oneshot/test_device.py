@@ -77,13 +77,11 @@ def pretend(module: nn.Module, mode: FakeTensorMode) -> None:
         with mode:
             return torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype, device="cuda")
 
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None:
-                part._parameters[name] = nn.Parameter(moved(parameter))
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = moved(buffer)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        module._apply(moved)  # type: ignore[no-untyped-call]  # torch's
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
 
 
 @pytest.mark.parametrize("merge", [True, False])

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
+from nas._compat.torch_internals import apply_along, apply_to
 from nas.checks import check_int
 from nas.domains import Answer, Domain, Sample, as_key
 from nas.errors import NasTypeError, NasValueError, close_names, explain
@@ -58,18 +59,38 @@ class RelaxedChoice:
 class Mixing:
     """The weights that the mixtures read in a forward pass, and what they have to compute.
 
-    All copies of a model read the same one.
+    All copies of a model read the same one. It goes where the supernet goes that it belongs to; copies of the supernet
+    do not take it along.
 
     Attributes:
         choices: label -> what it is here.
         weights: label -> (answers,); for any subset (inputs, 2), whose second column opens.
         active: label -> the positions that are computed.
+        device: where the weights are, whatever they are made of.
     """
 
     def __init__(self) -> None:
         self.choices: dict[str, RelaxedChoice] = {}
         self.weights: dict[str, Tensor] = {}
         self.active: dict[str, tuple[int, ...]] = {}
+        self.device = torch.device("cpu")
+        self._goes_along: list[nn.Module] = []
+
+    def belong_to(self, network: nn.Module, *others: nn.Module) -> None:
+        """From now on `.to` and the like move and convert the weights with a network.
+
+        Args:
+            network: whose mixtures read them.
+            *others: modules that it computes with, but that are not in it.
+        """
+        self._goes_along.extend(others)
+        apply_along(network, self._apply)
+
+    def _apply(self, move: Callable[[Tensor], Tensor]) -> None:
+        self.device = move(torch.empty(0, device=self.device)).device
+        self.weights = {label: move(weights) for label, weights in self.weights.items()}
+        for module in self._goes_along:
+            apply_to(module, move)
 
     def add(self, choice: RelaxedChoice) -> None:
         """Makes a label known, all its answers weighing the same until the architecture is mixed.
@@ -100,6 +121,7 @@ class Mixing:
         self.choices[label] = choice
         share = {"answers": 1 / len(choice.answers), "gates": 0.5, "edges": 1.0}[choice.kind]
         self.weights[label] = torch.full(choice.shape, share)
+        self.device = self.weights[label].device  # "meta" where a network is made for its shapes alone
         self.active[label] = tuple(range(len(choice.answers)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Mixing:
@@ -116,7 +138,8 @@ def softmax(label: str, logits: Tensor) -> tuple[Tensor, Sequence[int]]:
 class Architecture(nn.Module):
     """One parameter for each label of a relaxed supernet; none of them is a parameter of the model.
 
-    The weights lie where the logits lay when they were last mixed: mix again after moving them to another device.
+    The weights that are made of them lie where the model is, wherever the parameters are; move both, so that nothing is
+    copied from one device to another in each step.
 
     Args:
         mixing: what the supernet asked; the weights are written there.
@@ -162,10 +185,6 @@ class Architecture(nn.Module):
     def weights(self) -> Mapping[str, Tensor]:
         """What the mixtures read: label -> (answers,), for any subset (inputs, 2)."""
         return self._mixing.weights
-
-    @property
-    def _device(self) -> torch.device | None:
-        return next((parameter.device for parameter in self.parameters()), None)
 
     @property
     def _dtype(self) -> torch.dtype | None:
@@ -225,14 +244,14 @@ class Architecture(nn.Module):
         unknown: list[tuple[str, Tensor]] = []
         for label, choice in mixing.choices.items():
             if not choice.learned:
-                weights = torch.ones(choice.shape, device=self._device, dtype=self._dtype)
+                weights = torch.ones(choice.shape, device=mixing.device, dtype=self._dtype)
                 mixing.weights[label], mixing.active[label] = weights, tuple(range(len(choice.answers)))
                 continue
             logits = self.logits_of(label)
             rows = [rule(label, row) for row in (logits.unbind() if choice.kind == "gates" else [logits])]
             made = [row if isinstance(row, tuple) else (row, None) for row in rows]
             weights = torch.stack([row for row, _ in made]) if choice.kind == "gates" else made[0][0]
-            mixing.weights[label] = weights
+            mixing.weights[label] = weights.to(mixing.device)
             given = [computed for _, computed in made if computed is not None]
             if len(given) < len(made):
                 unknown.append((label, weights))
@@ -258,7 +277,7 @@ class Architecture(nn.Module):
             sample: of the space; labels that it lacks are not active, and nothing of them is computed.
         """
         for label, choice in self._mixing.choices.items():
-            device, dtype = self._device, self._dtype
+            device, dtype = self._mixing.device, self._dtype
             taken: tuple[int, ...] = ()
             if label in sample:
                 answer = choice.domain.canonical(sample[label])

@@ -210,7 +210,7 @@ def mask(network: nn.Module, masks: Masks, mixing: Mixing) -> Indicators | None:
     """Lets a network compute with masked parameters; its modules and the names of its parameters stay as they are.
 
     Returns:
-        What the masks are made of, which is to be where the network is; None where there are no masks.
+        What the masks are made of, which is to go where the network goes; None where there are no masks.
     """
     if not masks.tensors:
         return None

@@ -107,9 +107,8 @@ class RelaxedSupernet:
         remembers = RemembersCheckpoints(relax.mixing)
         self.model.register_forward_pre_hook(remembers.before)
         self.model.register_forward_hook(remembers.after, always_call=True)
+        relax.mixing.belong_to(network, *([] if indicators is None else [indicators]))
         self.architecture = Architecture(relax.mixing, seed=seed, parametrisation=parametrisation)
-        if indicators is not None:
-            self.architecture.add_module("indicators", indicators)
         if partial_channels == 1:
             self._check_shapes()
 

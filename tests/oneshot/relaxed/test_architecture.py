@@ -1,5 +1,7 @@
 """Architecture parameters: one for each label, mixed once in a step, never among the weights."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -153,3 +155,27 @@ def test_a_choice_of_very_many_answers_is_refused() -> None:
     space = ModelSpace(lambda: InputChoice(20, 10, label="many"))
     with pytest.raises(NasValueError, match="label 'many': a choice of more than 4096 answers is not relaxed"):
         RelaxedSupernet(space)
+
+
+def test_weights_go_where_the_model_goes() -> None:
+    net = RelaxedSupernet(ModelSpace(Net))
+    outer = nn.Sequential(net.model)
+    outer.to("meta")
+    assert {weights.device.type for weights in net.architecture.weights.values()} == {"meta"}
+    net.architecture.one_hot({"shared": "flip"})
+    assert {weights.device.type for weights in net.architecture.weights.values()} == {"meta"}
+
+
+def test_weights_hang_in_the_graph_of_parameters_elsewhere() -> None:
+    net = RelaxedSupernet(ModelSpace(Net))
+    net.model.to("meta")
+    net.architecture.mix()
+    assert all(parameter.device.type == "cpu" for parameter in net.architecture.parameters())
+    assert all(weights.requires_grad for weights in net.architecture.weights.values())
+
+
+def test_a_copy_of_the_model_leaves_the_weights_where_they_are() -> None:
+    net = RelaxedSupernet(ModelSpace(Net))
+    copied = copy.deepcopy(net.model)
+    copied.to("meta")
+    assert {weights.device.type for weights in net.architecture.weights.values()} == {"cpu"}

@@ -54,7 +54,7 @@ def weighted_sum(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
             explain(
                 f"the weights must be where the outputs are, on {computed[0].device}",
                 got=weights.device,
-                mend="mix the architecture again after moving it",
+                mend="weights.to(outputs[0].device)",
             )
         )
     if len(computed) < len(outputs):
