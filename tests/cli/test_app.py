@@ -165,6 +165,7 @@ def test_lazy_layers_are_exported_with_the_shape_that_the_evaluator_knows(folder
     assert weights["1.weight"] == (4, 6)
 
 
+@pytest.mark.slow
 def test_export_and_enqueue(folder: Path) -> None:
     nas("run", "search.py")
     best = as_json("top", "first", "-k", "1")[0]
@@ -252,6 +253,7 @@ def run_command(folder: Path, arguments: Sequence[str]) -> None:
     app(list(arguments), prog_name="nas")
 
 
+@pytest.mark.slow
 def test_stop_from_another_process(folder: Path) -> None:
     (folder / "wait").touch()
     command = ("run", "search.py", "--executor", "process", "-c", "2", "-n", "50")

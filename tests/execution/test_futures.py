@@ -145,7 +145,9 @@ class StopAtOnce(nas.EarlyStopping):
         return ThresholdPruner(upper=0.5)
 
 
-@pytest.mark.parametrize("kind", ["processes", "loky", "dask", "submitit"])
+@pytest.mark.parametrize(
+    "kind", ["processes", "loky", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dask", "submitit"))]
+)
 def test_a_search_in_each_kind_of_pool(kind: str, tmp_path: Path) -> None:
     """One trial is complete (save where each takes seconds to begin), one stopped early; one kills its process."""
     widths = [2, 3] if kind == "submitit" else [1, 2, 3]

@@ -91,6 +91,7 @@ def test_a_search(tmp_path: Path) -> None:
         assert (folder / "saved.txt").read_text() == width
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("owner")
 def test_a_request_that_no_node_can_meet_is_refused(tmp_path: Path) -> None:
     executor = RayExecutor(resources_per_trial={"CPU": 1000})
@@ -102,6 +103,7 @@ def test_a_request_that_no_node_can_meet_is_refused(tmp_path: Path) -> None:
     assert experiment.trials == []
 
 
+@pytest.mark.slow
 def test_a_cluster_ends_with_the_run_that_has_started_it(owner: Executor) -> None:
     assert ray.is_initialized(), "those that have joined it have left it running"
     owner.close()

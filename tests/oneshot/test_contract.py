@@ -44,6 +44,7 @@ class TestUnrolledDARTS(Small):
         return DARTS(unrolled=True, warmup_epochs=1, **SHORT)
 
 
+@variant
 class TestGumbelDARTS(Small):
     def make(self) -> OneShotStrategy:
         return GumbelDARTS(**SHORT)

@@ -92,7 +92,7 @@ def test_a_wrapper_around_a_builtin_counts_by_its_own_code() -> None:
     assert changed_code(fingerprint(wrapped(math.sqrt)), fingerprint(other(math.sqrt)))
 
 
-@pytest.mark.parametrize("where", ["site", "target"])
+@pytest.mark.parametrize("where", [pytest.param("site", marks=pytest.mark.slow), "target"])
 def test_libraries_of_any_site_directory_are_no_code_of_the_users(where: str, tmp_path: Path) -> None:
     """A second site-packages, and a folder on PYTHONPATH that an installer has filled."""
     folder = tmp_path / ("second/site-packages" if where == "site" else "libraries")

@@ -56,7 +56,7 @@ def assert_same_step(supernet: PathSupernet, sample: Sample, x: Tensor, *, train
     supernet.load_state_dict(before)
 
 
-LARGE = ("amoebanet", "enas_micro", "nasbench101", "nasnet", "nasnet_simple", "nats_bench_size", "pnas")
+LARGE = ("amoebanet", "enas_micro", "lenet", "nasbench101", "nasnet", "nasnet_simple", "nats_bench_size", "pnas")
 """Among the slow tests; darts has all kinds of cells, and those of one cell show the rest in a second."""
 
 

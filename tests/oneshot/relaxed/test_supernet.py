@@ -162,7 +162,7 @@ class _Distinct(nn.Module):
         return y
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(numbers=st.lists(st.integers(0, 29), min_size=1, max_size=3), seed=st.integers(0, 10**6))
 def test_random_spaces_equal_their_architectures(numbers: list[int], seed: int) -> None:
     model_space = ModelSpace(Random, numbers)
