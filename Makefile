@@ -108,7 +108,7 @@ style: $(DEV_READY)
 types: $(DEV_READY)
 	$(RUN) -m mypy nas
 	MYPYPATH=.:docs/benchmark $(RUN) -m mypy examples
-	MYPYPATH=.:docs/benchmark $(RUN) -m mypy docs
+	MYPYPATH=.:docs/benchmark:docs $(RUN) -m mypy docs
 
 format: $(DEV_READY)
 	$(RUN) -m ruff check --fix .
