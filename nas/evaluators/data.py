@@ -9,9 +9,11 @@ from typing import Any, TypeAlias, final
 import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from nas._compat.lightning_families import Family, family_of, is_combined, is_data_module
+from nas._compat.torch_internals import tree_map
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.evaluators.data_modules import HeldModule, Wraps, all_of, fresh, length_of, loaders_module, mapped
 from nas.random_state import seeded
@@ -224,4 +226,16 @@ def _loader(part: Any, seed: int, *, batch_size: int, shuffle: bool) -> Any:
         # A last batch of one sample is more than batch normalisation can take.
         drop_last=shuffle and length is not None and length > 1 and length % batch_size == 1,
         generator=torch.Generator().manual_seed(seed),
+        collate_fn=_pinned if torch.cuda.is_available() else None,
+    )
+
+
+def _pinned(samples: list[Any]) -> Any:
+    """A batch in memory from which it goes to a device that is at work; from elsewhere, when the work is done.
+
+    What lies on a device stays there, which the `pin_memory` of a loader refuses.
+    """
+    return tree_map(
+        lambda leaf: leaf.pin_memory() if isinstance(leaf, Tensor) and leaf.device.type == "cpu" else leaf,
+        default_collate(samples),
     )

@@ -188,7 +188,7 @@ class Architecture(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype | None:
-        return next((parameter.dtype for parameter in self.parameters()), None)
+        return next((parameter.dtype for parameter in self.logits.values()), None)
 
     def parameter(self, label: str) -> nn.Parameter:
         """The parameters of a label, (answers,); (inputs, 2) where any subset of the inputs may be taken.
@@ -240,11 +240,11 @@ class Architecture(nn.Module):
         Args:
             rule: label and logits (n,) -> weights (n,), perhaps with the positions to compute.
         """
-        mixing = self._mixing
+        mixing, dtype = self._mixing, self._dtype
         unknown: list[tuple[str, Tensor]] = []
         for label, choice in mixing.choices.items():
             if not choice.learned:
-                weights = torch.ones(choice.shape, device=mixing.device, dtype=self._dtype)
+                weights = torch.ones(choice.shape, device=mixing.device, dtype=dtype)
                 mixing.weights[label], mixing.active[label] = weights, tuple(range(len(choice.answers)))
                 continue
             logits = self.logits_of(label)
@@ -276,8 +276,8 @@ class Architecture(nn.Module):
         Args:
             sample: of the space; labels that it lacks are not active, and nothing of them is computed.
         """
+        device, dtype = self._mixing.device, self._dtype
         for label, choice in self._mixing.choices.items():
-            device, dtype = self._mixing.device, self._dtype
             taken: tuple[int, ...] = ()
             if label in sample:
                 answer = choice.domain.canonical(sample[label])

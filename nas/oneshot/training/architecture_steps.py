@@ -98,3 +98,13 @@ class ArchitectureSteps:
         if not isinstance(made, Optimizer):
             raise NasTypeError(explain("optimizer must make a torch optimizer", got=made))
         return made
+
+
+def on_device(optimizer: Optimizer) -> None:
+    """Lets Adam step in one kernel where all parameters lie on a CUDA device; what is set already stays."""
+    if not isinstance(optimizer, Adam):
+        return
+    for group in optimizer.param_groups:
+        as_usual = group.get("fused") is None and group.get("foreach") is None
+        if as_usual and all(parameter.is_cuda and parameter.is_floating_point() for parameter in group["params"]):
+            group["fused"] = True

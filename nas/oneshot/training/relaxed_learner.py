@@ -24,7 +24,7 @@ from nas.oneshot.relaxed import (
     recomputing_as_before,
 )
 from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, uncompiled
-from nas.oneshot.training.architecture_steps import ArchitectureSteps
+from nas.oneshot.training.architecture_steps import ArchitectureSteps, on_device
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.learner import Judge, Learner, Search
 
@@ -110,7 +110,7 @@ class RelaxedLearner(Learner):
         return losses
 
     def _step_architecture(self, search: Search, train: Any, validation: Any) -> Tensor:
-        parameters = list(self.architecture.parameters())
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._optimizer.zero_grad(set_to_none=True)
         self.architecture.mix(self._mixer.rule(_moment(search), "architecture"))
         if self._steps.unrolled:
@@ -162,6 +162,7 @@ class RelaxedLearner(Learner):
 
     def begin_epoch(self, search: Search) -> None:
         """Compiles what is to be compiled: not before, as judging and checking compute other parts each time."""
+        on_device(self._optimizer)
         if not self._compiled:
             self._recorded = compile_whole(self.supernet, self._steps.speed, self.report)
             self._compiled = True

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import SGD, Adam
 from torch.utils.data import TensorDataset
 
 from nas import Experiment, LayerChoice, ModelSpace, NasError
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, PCDARTS, Architecture, ArchitectureSteps, RelaxedLearner, RelaxedSupernet, SoftmaxMixer
+from nas.oneshot.training.architecture_steps import on_device
 
 
 def network() -> nn.Module:
@@ -21,6 +23,40 @@ def network() -> nn.Module:
 
 def learner(steps: ArchitectureSteps) -> RelaxedLearner:
     return RelaxedLearner(RelaxedSupernet(ModelSpace(network)), SoftmaxMixer(), steps)
+
+
+def test_adam_is_left_as_it_is_on_a_cpu() -> None:
+    made = ArchitectureSteps().make_optimizer([nn.Parameter(torch.zeros(2))])
+    on_device(made)
+    assert made.param_groups[0]["fused"] is None
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, True), ({"foreach": True}, None), ({"fused": False}, False)])
+def test_adam_steps_in_one_kernel_on_a_device(given: dict[str, bool], expected: bool | None) -> None:
+    with FakeTensorMode():
+        optimizer = Adam([nn.Parameter(torch.zeros(2, device="cuda"))], **given)
+    on_device(optimizer)
+    assert optimizer.param_groups[0]["fused"] is expected
+    sgd = SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
+    on_device(sgd)
+    assert sgd.param_groups[0]["fused"] is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_one_kernel_finds_the_same() -> None:
+    found = []
+    for fuses in (True, False):
+        torch.manual_seed(0)
+        parameter = nn.Parameter(torch.randn(8, device="cuda"))
+        optimizer = ArchitectureSteps().make_optimizer([parameter])
+        if fuses:
+            on_device(optimizer)
+        for _ in range(5):
+            optimizer.zero_grad()
+            parameter.square().sum().backward()
+            optimizer.step()
+        found.append(parameter.detach())
+    torch.testing.assert_close(*found)
 
 
 def searched(folder: Path, strategy: DARTS) -> Tensor:
