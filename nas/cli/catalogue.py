@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -15,7 +14,7 @@ from nas.domains import Sample
 from nas.errors import ExperimentError, NasValueError, close_names, explain
 from nas.protocols import Trial, TrialState
 from nas.records import Ledger, open_storage, quiet_optuna
-from nas.search import Results
+from nas.search import Results, describe_failures
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -129,7 +128,7 @@ class Catalogue:
         state = "running" if running else "done" if finished and finished == len(counted) else "interrupted"
         if state == "done" and goal is not None and finished < goal:
             state = "stopped"
-        failures = Counter(trial.error_line for trial in trials if trial.state is TrialState.FAILED)
+
         return {
             "name": name,
             "state": state if trials else "empty",
@@ -140,7 +139,7 @@ class Catalogue:
             "best": None if best is None else describe_trial(best),
             "pareto_front": [describe_trial(trial) for trial in results.pareto_front] if several else None,
             "objective": results.objectives.describe(),
-            "failures": [{"reason": reason, "count": count} for reason, count in failures.most_common()],
+            "failures": describe_failures(trials),
             "seconds_left": _seconds_left(run, finished, goal) if running else None,
             "changes": results.header.get("changes", []),
             "strategy": results.header["strategy"],

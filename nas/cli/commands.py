@@ -373,7 +373,7 @@ def _trials(found: list[dict[str, Any]]) -> None:
 def _tell(found: dict[str, Any]) -> None:
     from datetime import timedelta
 
-    from nas.search import sample_text
+    from nas.search import failures_text, sample_text
 
     counts = ", ".join(f"{number} {state.lower()}" for state, number in found["trials"].items() if number)
     lines = [
@@ -386,7 +386,7 @@ def _tell(found: dict[str, Any]) -> None:
     for title, best in [("best", found["best"]), *(("Pareto front", t) for t in found["pareto_front"] or ())]:
         if best is not None:
             lines.append(f"{title}: {_values(best)} (trial {best['number']}: {sample_text(best['sample'])})")
-    lines += [f"failed {failure['count']} times: {failure['reason']}" for failure in found["failures"]]
+    lines += failures_text(found["failures"], Path(found["path"]))
     for number, changes in enumerate(found["changes"], 1):
         lines += [f"change {number}, accepted: {change}" for change in changes]
     lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {found['file']}, folder {found['path']}")

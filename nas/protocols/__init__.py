@@ -12,6 +12,7 @@ from nas.protocols.evaluation import (
     report,
     trial_directory,
 )
+from nas.protocols.failure import Failure, read_failure
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
 from nas.protocols.remembered import Remembers, arguments_of, bound_arguments
@@ -26,13 +27,15 @@ from nas.protocols.trained_weights import (
     weights_of_runs,
     write_weights,
 )
-from nas.protocols.trial import Trial, TrialState, comparable
+from nas.protocols.trial import Cause, Trial, TrialState, causes, comparable
 
 __all__ = [
+    "Cause",
     "Direction",
     "EarlyStopping",
     "Evaluator",
     "ExperimentArguments",
+    "Failure",
     "Hyperband",
     "Job",
     "MedianStop",
@@ -52,6 +55,7 @@ __all__ = [
     "as_metrics",
     "as_number",
     "bound_arguments",
+    "causes",
     "check_single",
     "comparable",
     "copy_weights",
@@ -62,6 +66,7 @@ __all__ = [
     "keep_weights",
     "load_weights",
     "losses",
+    "read_failure",
     "read_state",
     "report",
     "save_state",

@@ -10,6 +10,7 @@ from typing import final
 
 from nas.domains import Sample
 from nas.errors import ExperimentError, explain
+from nas.protocols.failure import Failure, read_failure
 from nas.protocols.trained_weights import weights_file
 
 
@@ -91,9 +92,8 @@ class Trial:
 
     @property
     def error_line(self) -> str:
-        """The last line of the traceback: what went wrong, in short."""
-        lines = [line for line in (self.error or "").strip().splitlines() if line and not line.startswith(" ")]
-        return lines[-1] if lines else ""
+        """What went wrong, in short: the type of the error and the first line of its message."""
+        return read_failure(self.error or "").reason
 
 
 def comparable(trials: Iterable[Trial]) -> list[Trial]:
@@ -113,3 +113,32 @@ def comparable(trials: Iterable[Trial]) -> list[Trial]:
         return trials
     newest = max(judged, key=lambda trial: trial.number).supernet_steps
     return [trial for trial in trials if trial.supernet_steps == newest]
+
+
+@final
+@dataclass(frozen=True)
+class Cause:
+    """Failed trials of one cause."""
+
+    first: Failure
+    """That of the first of them."""
+    trials: tuple[int, ...]
+    """Their numbers."""
+
+
+def causes(trials: Iterable[Trial]) -> list[Cause]:
+    """The causes of the FAILED ones among some trials, that of the most trials first.
+
+    Example:
+        >>> failed = TrialState.FAILED
+        >>> trials = [Trial(number=i, sample={}, state=failed, error=f"ValueError: {i % 2}") for i in range(3)]
+        >>> [(cause.first.reason, cause.trials) for cause in causes(trials)]
+        [('ValueError: 0', (0, 2)), ('ValueError: 1', (1,))]
+    """
+    found: dict[tuple[str, str], tuple[Failure, list[int]]] = {}
+    for trial in trials:
+        if trial.state is TrialState.FAILED:
+            failure = read_failure(trial.error or "")
+            found.setdefault(failure.cause, (failure, []))[1].append(trial.number)
+    known = [Cause(first, tuple(numbers)) for first, numbers in found.values()]
+    return sorted(known, key=lambda cause: -len(cause.trials))

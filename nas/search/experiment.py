@@ -22,8 +22,9 @@ from nas.search.arguments import (
     make_executor,
     open_folder,
 )
+from nas.search.conclusion import conclude
 from nas.search.progress import ProgressMode, make_progress
-from nas.search.results import Results, conclude
+from nas.search.results import Results
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop
 from nas.search.shared_weights import SharedWeights

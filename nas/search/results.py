@@ -18,7 +18,6 @@ from nas.export import to_code
 from nas.protocols import Objectives, Trial, TrialState, comparable, load_weights, read_state, save_state
 from nas.random_state import seeded
 from nas.records import Ledger, folder_of, open_storage
-from nas.search.progress import Progress, count_text
 from nas.search.weights import WEIGHTS, checkpoint_of
 from nas.space import ModelSpace
 
@@ -304,20 +303,3 @@ def _argument(spec: dict[str, Any], *, batch: int | None) -> Any:
         if dtype.is_floating_point
         else torch.zeros(shape, dtype=dtype)
     )
-
-
-def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> None:
-    """Shows what a run came to.
-
-    Args:
-        shown: where.
-        results: after it.
-        ending: why it ended.
-        seconds: that it took.
-    """
-    several = len(results.objectives.names) > 1
-    text = f"{count_text(results.trials)} in {seconds:.1f} s ({ending}). Everything is in {results.path}"
-    failed = [trial for trial in results.trials if trial.state is TrialState.FAILED]
-    if failed:
-        text += f"\nThe last failure, trial {failed[-1].number}: {failed[-1].error_line}"
-    shown.summary(text, results.pareto_front if several else results.top(5), results.objectives)

@@ -85,10 +85,14 @@ def test_run_list_show_top_trials_log(folder: Path) -> None:
     failed = [trial["number"] for trial in trials if trial["state"] == "FAILED"]
     assert failed, "the seed is chosen so that a trial fails"
     assert "ValueError: three is right out" in nas("log", "first", str(failed[0])).stdout
-    assert shown["failures"] == [{"reason": "ValueError: three is right out", "count": len(failed)}]
+    (failure,) = shown["failures"]
+    assert failure.pop("place").endswith(" in train")
+    assert failure == {"reason": "ValueError: three is right out", "count": len(failed), "trials": failed}
     text = nas("show", "first").stdout
     assert "first: done, 6/6 trials finished" in text
-    assert f"failed {len(failed)} times: ValueError: three is right out" in text
+    times = "once" if len(failed) == 1 else f"{len(failed)} times"
+    assert f"failed {times}: ValueError: three is right out (raised at " in text
+    assert f"nas log first {failed[0]}\n" in text
     assert "first" in nas("list").stdout
     assert "COMPLETE" in nas("trials", "first").stdout
 

@@ -1,0 +1,68 @@
+"""What a run came to, in words: the best trials, why others failed, and where everything is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.protocols import Trial, causes
+from nas.search.progress import Progress, count_text
+from nas.search.results import Results
+
+_SHOWN_CAUSES = 3
+
+
+def failures_text(failures: Sequence[Mapping[str, Any]], path: Path) -> list[str]:
+    """A line for each of the commonest causes of failed trials, and how to read more of one.
+
+    Args:
+        failures: the causes, as `describe_failures` gives them.
+        path: of the experiment.
+    """
+    lines = []
+    for failure in failures[:_SHOWN_CAUSES]:
+        number, place = failure["count"], failure["place"]
+        times = "once" if number == 1 else f"{number} times"
+        lines.append(f"failed {times}: {failure['reason']}{f' (raised at {place})' if place else ''}")
+    if len(failures) > _SHOWN_CAUSES:
+        lines.append(f"and for {len(failures) - _SHOWN_CAUSES} more causes")
+    if failures:
+        lines.append(f"all that a trial has printed, and its traceback: {log_command(path, failures[0]['trials'][0])}")
+    return lines
+
+
+def describe_failures(trials: Iterable[Trial]) -> list[dict[str, Any]]:
+    """The causes of failed trials as JSON, that of the most trials first."""
+    return [
+        {
+            "reason": cause.first.reason,
+            "place": cause.first.place or None,
+            "count": len(cause.trials),
+            "trials": list(cause.trials),
+        }
+        for cause in causes(trials)
+    ]
+
+
+def log_command(path: Path, number: int) -> str:
+    """The command that prints what a trial has printed, with its traceback."""
+    elsewhere = os.path.abspath(path.parent) != os.path.abspath("nas-experiments")
+    return f"nas log {shlex.quote(path.name)} {number}" + (f" -d {shlex.quote(str(path.parent))}" if elsewhere else "")
+
+
+def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> None:
+    """Shows what a run came to.
+
+    Args:
+        shown: where.
+        results: after it.
+        ending: why it ended.
+        seconds: that it took.
+    """
+    several = len(results.objectives.names) > 1
+    text = f"{count_text(results.trials)} in {seconds:.1f} s ({ending}). Everything is in {results.path}"
+    text += "".join(f"\n{line}" for line in failures_text(describe_failures(results.trials), results.path))
+    shown.summary(text, results.pareto_front if several else results.top(5), results.objectives)
