@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -13,7 +14,7 @@ import filelock
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasValueError, close_names, explain
 from nas.protocols import Trial, TrialState
-from nas.records import Ledger, open_storage, quiet_optuna
+from nas.records import Ledger, Session, open_storage, quiet_optuna
 from nas.search import Results, describe_failures
 
 if TYPE_CHECKING:
@@ -82,6 +83,12 @@ class Catalogue:
         assert ledger is not None, "its name was found"
         return ledger
 
+    def retry(self, name: str, numbers: Collection[int] | None) -> list[int]:
+        """Puts FAILED trials of an experiment in its queue again, all or those of some numbers; which those are."""
+        ledger = self.ledger(name)
+        with Session.queueing(self.directory / name):
+            return ledger.retry(numbers or None)
+
     def is_running(self, name: str) -> bool:
         """Whether a process runs the experiment."""
         if self.storage is not None:
@@ -121,11 +128,12 @@ class Catalogue:
         running = self.is_running(name)
         trials, run = results.trials, results.run
         counted = results.counted
-        finished = sum(trial.state.is_finished for trial in counted)
+        finished = sum(trial.state.is_finished for trial in counted) - len(results.retried)
         goal = run.get("max_trials")
         several = len(results.objectives.names) > 1
         best = None if several or not results.top(1) else results.best_trial
-        state = "running" if running else "done" if finished and finished == len(counted) else "interrupted"
+        over = counted and all(trial.state.is_finished for trial in counted)
+        state = "running" if running else "done" if over else "interrupted"
         if state == "done" and goal is not None and finished < goal:
             state = "stopped"
 

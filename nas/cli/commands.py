@@ -17,6 +17,7 @@ import typer
 
 from nas.cli.catalogue import Catalogue, UnknownName, describe_trial
 from nas.cli.loading import open_file
+from nas.cli.telling import of_goal, retried, tell, values
 from nas.errors import NasError, NasValueError
 from nas.opened import Opening
 
@@ -64,6 +65,7 @@ def run(
     storage: Storage = None,
     directory: Annotated[Path | None, typer.Option("--directory", "-d", envvar="NAS_DIRECTORY")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where there is one of this name.")] = False,
+    accept_changes: Accept = False,
 ) -> None:
     """Run the experiment that FILE holds. Where FILE itself would run it, what it says is taken unless said here."""
     with _errors():
@@ -71,7 +73,8 @@ def run(
             directory=None if directory is None else str(directory),
             storage=storage,
             executor=executor,
-            resume=True if resume else None,
+            resume=True if resume or accept_changes else None,
+            accept_changes=accept_changes or None,
         )
         experiment, arguments = open_file(target, opening)
         limits = (max_trials, timeout, concurrency, max_trial_time)
@@ -144,7 +147,13 @@ def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = 
         catalogue = Catalogue(directory=directory, storage=storage)
         found = [catalogue.describe(name) for name in catalogue.names()]
         rows = [
-            [e["name"], e["state"], _of(e["finished"], e["max_trials"]), str(e["trials"]["FAILED"]), _values(e["best"])]
+            [
+                e["name"],
+                e["state"],
+                of_goal(e["finished"], e["max_trials"]),
+                str(e["trials"]["FAILED"]),
+                values(e["best"]),
+            ]
             for e in found
         ]
         _show(found, as_json, lambda: _table(["name", "state", "finished", "failed", "best"], rows))
@@ -155,7 +164,7 @@ def show(name: Name, directory: Directory = HERE, storage: Storage = None, as_js
     """Show an experiment: its state, its best trial, its failures with their reasons, the time that is left."""
     with _errors():
         found = Catalogue(directory=directory, storage=storage).describe(name)
-        _show(found, as_json, lambda: _tell(found))
+        _show(found, as_json, lambda: typer.echo(tell(found)))
 
 
 @app.command()
@@ -203,6 +212,18 @@ def stop(name: Name, directory: Directory = HERE, storage: Storage = None) -> No
         running = catalogue.is_running(name)
         catalogue.ledger(name).ask_to_stop()
         typer.echo(f"{name} ends when its running trials have." if running else f"{name} is not running here.")
+
+
+@app.command()
+def retry(
+    name: Name,
+    trial: Annotated[list[int] | None, typer.Argument(help="Which of them; all where omitted.")] = None,
+    directory: Directory = HERE,
+    storage: Storage = None,
+) -> None:
+    """Put FAILED trials in the queue again, also while the experiment runs."""
+    with _errors():
+        typer.echo(retried(Catalogue(directory=directory, storage=storage), name, trial))
 
 
 @app.command()
@@ -343,14 +364,6 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _of(finished: int, goal: int | None) -> str:
-    return str(finished) if goal is None else f"{finished}/{goal}"
-
-
-def _values(trial: dict[str, Any] | None) -> str:
-    return "" if trial is None or trial["values"] is None else ", ".join(f"{value:.6g}" for value in trial["values"])
-
-
 def _trials(found: list[dict[str, Any]]) -> None:
     from nas.search import sample_text
 
@@ -358,7 +371,7 @@ def _trials(found: list[dict[str, Any]]) -> None:
         [
             str(t["number"]),
             t["state"],
-            _values(t),
+            values(t),
             "" if t["duration"] is None else f"{t['duration']:.2f}",
             sample_text(t["sample"]),
             t["error"] or "",
@@ -368,26 +381,3 @@ def _trials(found: list[dict[str, Any]]) -> None:
     ]
     more = ["steps of the supernet"] if any(t["supernet_steps"] is not None for t in found) else []
     _table(["trial", "state", "value", "seconds", "sample", "error", *more], rows)
-
-
-def _tell(found: dict[str, Any]) -> None:
-    from datetime import timedelta
-
-    from nas.search import failures_text, sample_text
-
-    counts = ", ".join(f"{number} {state.lower()}" for state, number in found["trials"].items() if number)
-    lines = [
-        f"{found['name']}: {found['state']}, {_of(found['finished'], found['max_trials'])} trials finished ({counts})"
-    ]
-    if found["outdated"]:
-        lines.append(f"{found['outdated']} earlier trials, from before the supernet was trained on, do not count")
-    if found["seconds_left"] is not None:
-        lines.append(f"time left: about {timedelta(seconds=round(found['seconds_left']))}")
-    for title, best in [("best", found["best"]), *(("Pareto front", t) for t in found["pareto_front"] or ())]:
-        if best is not None:
-            lines.append(f"{title}: {_values(best)} (trial {best['number']}: {sample_text(best['sample'])})")
-    lines += failures_text(found["failures"], Path(found["path"]))
-    for number, changes in enumerate(found["changes"], 1):
-        lines += [f"change {number}, accepted: {change}" for change in changes]
-    lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {found['file']}, folder {found['path']}")
-    typer.echo("\n".join(lines))

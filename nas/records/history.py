@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -12,7 +12,7 @@ from nas.domains import Sample, sample_key
 from nas.errors import NasError
 from nas.execution import Outcome
 from nas.protocols import Objectives, Strategy, Task, Trial, TrialState, comparable
-from nas.records.ledger import Ledger, Record
+from nas.records.ledger import Ledger, Queued, Record
 from nas.records.trial_folder import folder_of
 from nas.space import SearchSpace
 
@@ -65,7 +65,8 @@ class History:
         self._begun, self._ended = Counter[int | None](), Counter[int | None]()
         self._complete: dict[tuple[int | None, str], Trial] = {}
         self._known: set[int] = set()
-        self._queue: list[Sample] = []
+        self._queue: list[Queued] = []
+        self._again: set[int] = set()
         self._taken = 0
         self._start()
         self._refresh()
@@ -112,6 +113,8 @@ class History:
                 self._end(outcomes.pop(0))
             if record.place is not None:
                 self._taken = max(self._taken, record.place + 1)
+            if record.again:
+                self._again.add(record.trial.number)
             trial = record.trial
             proposed, steps = record.proposed, trial.supernet_steps
             self._take(Trial(number=trial.number, sample=proposed, seed=trial.seed, supernet_steps=steps))
@@ -165,24 +168,41 @@ class History:
     @property
     def upcoming(self) -> Sample | None:
         """What stands first in the queue."""
-        return self._queue[self._taken] if self._taken < len(self._queue) else None
+        return self._queue[self._taken].sample if self._taken < len(self._queue) else None
 
-    def enqueue(self, sample: Sample) -> bool:
+    def enqueue(self, sample: Sample, *, again: bool = False) -> bool:
         """Puts a sample at the end of the queue, unless it has been there, or in a trial, before.
 
-        Returns:
-            Whether it was new.
-        """
-        return self.in_turn(lambda: self._enqueue(sample))
+        Args:
+            sample: of the space.
+            again: whether it may have been; only one that waits in the queue is not put there twice.
 
-    def _enqueue(self, sample: Sample) -> bool:
+        Returns:
+            Whether it was put there.
+        """
+        return self.in_turn(lambda: self._enqueue(Queued(sample, again)))
+
+    def _enqueue(self, queued: Queued) -> bool:
         self.look()
-        known = {sample_key(s) for s in (*self._queue, *(trial.sample for trial in self.trials.values()))}
-        if sample_key(sample) in known:
+        known = {sample_key(other.sample) for other in self._queue[self._taken if queued.again else 0 :]}
+        if not queued.again:
+            known |= {sample_key(trial.sample) for trial in self.trials.values()}
+        if sample_key(queued.sample) in known:
             return False
-        self._queue.append(sample)
+        self._queue.append(queued)
         self._ledger.write_queue(self._queue)
         return True
+
+    def retry(self, numbers: Collection[int] | None = None) -> list[int]:
+        """Puts the samples of FAILED trials into the queue again: see `Ledger.retry`."""
+        found = self._ledger.retry(numbers)
+        self.look()
+        return found
+
+    def _retried(self) -> int:
+        """How many trials have another one, begun or in the queue, in their place."""
+        places = [queued.instead_of for queued in self._queue]
+        return sum(n in self.trials and self.trials[n].supernet_steps == self._steps for n in places if n is not None)
 
     @property
     def _steps(self) -> int | None:
@@ -192,29 +212,34 @@ class History:
 
     @property
     def begun(self) -> int:
-        """How many trials there are, those left out that a supernet judged which has been trained on since."""
-        return self._begun[self._steps]
+        """How many trials there are.
+
+        Those are left out that a supernet judged which has been trained on since, and those that are tried again.
+        """
+        return self._begun[self._steps] - self._retried()
 
     @property
     def ended(self) -> int:
         """How many of these have finished."""
-        return self._ended[self._steps]
+        return self._ended[self._steps] - self._retried()
 
     def is_outdated(self, trial: Trial) -> bool:
         """Whether the supernet has been trained on since a trial was begun."""
         return trial.supernet_steps != self._steps
 
-    def known(self, sample: Sample) -> Trial | None:
-        """The first COMPLETE trial of this very sample, by the same judge."""
-        return self._complete.get((self._steps, sample_key(sample)))
+    def known(self, trial: Trial) -> Trial | None:
+        """The first COMPLETE trial of the very sample of another, by the same judge; None of one that is to be run."""
+        return None if trial.number in self._again else self._complete.get((self._steps, sample_key(trial.sample)))
 
     def begin(self, sample: Sample, seed: int, *, queued: bool = False) -> Trial:
         """Writes a new trial down, before it runs; `queued` where its sample is the `upcoming` one."""
         place = self._taken if queued else None
-        steps = self._steps
+        steps, again = self._steps, queued and self._queue[self._taken].again
         number = self._ledger.start(
-            sample, self._space, seed=seed, told=self.finished, place=place, supernet_steps=steps
+            sample, self._space, seed=seed, told=self.finished, place=place, supernet_steps=steps, again=again
         )
+        if again:
+            self._again.add(number)
         self._taken += queued
         self._take(Trial(number=number, sample=sample, seed=seed, supernet_steps=steps))
         return self.trials[number]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
 from nas.domains import Answer, Sample, dumps_sample, loads_sample
-from nas.errors import ExperimentError, explain
+from nas.errors import ExperimentError, NasValueError, explain
 from nas.protocols import Trial, TrialState
 from nas.records.optuna_parameters import to_optuna
 from nas.records.retry import is_broken_connection, patiently
@@ -111,9 +112,46 @@ class Ledger:
         """What is written beside the trials, as it is now."""
         return Notes(patiently(lambda: self._storage.get_study_user_attrs(self._study_id)))
 
-    def write_queue(self, samples: Iterable[Sample]) -> None:
+    def write_queue(self, queue: Iterable[Queued]) -> None:
         """Writes the queue, those that have been taken out of it included."""
-        self._note(_QUEUE, [dumps_sample(sample) for sample in samples])
+        self._note(_QUEUE, [queued.as_json() for queued in queue])
+
+    def retry(self, numbers: Collection[int] | None = None) -> list[int]:
+        """Puts the samples of FAILED trials into the queue again, unless that has been done.
+
+        Args:
+            numbers: of the trials; None for all that are FAILED.
+
+        Returns:
+            The numbers of those that were put there.
+
+        Raises:
+            NasValueError: a number of no trial, or of one that is not FAILED.
+        """
+        return self.sharing.in_turn(lambda: self._retry(numbers))
+
+    def _retry(self, numbers: Collection[int] | None) -> list[int]:
+        queue = self.notes().queue
+        trials = {record.trial.number: record for record in self.read()}
+        failed = {number: r for number, r in trials.items() if r.trial.state is TrialState.FAILED}
+        for number in numbers or ():
+            if number not in failed:
+                state = f"is {trials[number].trial.state}" if number in trials else "is not there"
+                raise NasValueError(
+                    explain(
+                        f"trials that are FAILED can be tried again, but trial {number} {state}",
+                        got=number,
+                        mend=f"one of {', '.join(map(str, failed))}" if failed else "there is none that is FAILED",
+                    )
+                )
+        done = {queued.instead_of for queued in queue}
+        new = [number for number in (failed if numbers is None else sorted(set(numbers))) if number not in done]
+        self.write_queue([*queue, *(Queued(failed[n].proposed, again=True, instead_of=n) for n in new)])
+        return new
+
+    def forget(self) -> None:
+        """Deletes all that it holds."""
+        self._storage.delete_study(self._study_id)
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Writes what was asked of the latest run: its limits and when it began."""
@@ -140,6 +178,7 @@ class Ledger:
         told: int,
         place: int | None,
         supernet_steps: int | None = None,
+        again: bool = False,
     ) -> int:
         """Writes a new trial, RUNNING, as this process's own.
 
@@ -150,6 +189,7 @@ class Ledger:
             told: how many trials had finished by then.
             place: in the queue, where it comes from there.
             supernet_steps: of the trial.
+            again: whether it is evaluated though a trial of the same sample is COMPLETE.
 
         Returns:
             Its number.
@@ -163,6 +203,7 @@ class Ledger:
             "told": told,
             "place": place,
             "supernet_steps": supernet_steps,
+            "again": again or None,
             "mark": uuid.uuid4().hex if self.sharing.is_shared else None,
         }
         parameters, distributions = to_optuna(sample, space)
@@ -274,11 +315,36 @@ class Ledger:
 
 
 @final
+@dataclass(frozen=True)
+class Queued:
+    """A sample that comes before what the strategy proposes."""
+
+    sample: Sample
+    again: bool = False
+    """Whether it is evaluated though it has been tried before."""
+    instead_of: int | None = None
+    """The FAILED trial whose place among those that are counted it takes."""
+
+    def as_json(self) -> Any:
+        """A text; what is to be tried again is a list, which older versions do not read."""
+        text = dumps_sample(self.sample)
+        return [text, self.instead_of] if self.again else text
+
+    @classmethod
+    def of_json(cls, value: Any) -> Queued:
+        """What `as_json` has made."""
+        if isinstance(value, str):
+            return cls(loads_sample(value))
+        text, instead_of = value
+        return cls(loads_sample(text), again=True, instead_of=instead_of)
+
+
+@final
 class Notes:
     """What a ledger holds beside its trials."""
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self.queue: list[Sample] = [loads_sample(text) for text in attributes.get(_QUEUE, [])]
+        self.queue: list[Queued] = [Queued.of_json(value) for value in attributes.get(_QUEUE, [])]
         """Samples that were put in the queue, those that have been taken out of it included."""
         self.stops: int = attributes.get(_STOPS, 0)
         """How often somebody has asked for the search to be stopped."""
@@ -297,6 +363,8 @@ class Record:
         """How many trials had finished when it was asked for."""
         self.proposed = loads_sample(asked["sample"])
         """The sample before the build completed it."""
+        self.again: bool = asked.get("again", False)
+        """Whether it is evaluated though a trial of the same sample is COMPLETE."""
         self.place: int | None = asked.get("place")
         """Its place in the queue, where it came from there."""
         self.order: int = result.get("order", -1)

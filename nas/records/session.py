@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from nas.checks import check_bool
 from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.opened import opened_how
-from nas.protocols import Objectives, Strategy, Task
+from nas.protocols import Objectives, Strategy, Task, TrialState
 from nas.records.history import History
 from nas.records.identity import amend, refuse_differences
 from nas.records.ledger import Ledger
@@ -34,7 +35,7 @@ class Session:
         path: the experiment's folder; its name is the experiment's.
         header: what the experiment is.
         space, strategy, objectives, seed: of the search.
-        resume: whether to go on with what is there.
+        resume: whether to go on with what is there; "auto": unless trials have failed and none has succeeded.
         accept_changes: whether to go on though the code or the space is another one than it was.
 
     Raises:
@@ -51,15 +52,21 @@ class Session:
         strategy: Strategy,
         objectives: Objectives,
         seed: int,
-        resume: bool,
+        resume: bool | Literal["auto"],
         accept_changes: bool,
     ) -> None:
         self._storage, self._path, self.header = storage, path, dict(header)
         self._space, self._strategy, self._objectives, self._seed = space, strategy, objectives, seed
         self._accept_changes = check_bool("accept_changes", accept_changes, where="Experiment")
-        self._resume = check_bool("resume", resume, where="Experiment")
+        if resume != "auto":
+            check_bool("resume", resume, or_else='"auto"', where="Experiment")
+        self._resume = bool(resume)
         self.history: History | None = None
+        self.earlier: Path | None = None
+        """Where that is which an experiment of this name held before it was begun anew."""
         self.ledger = Ledger.find(storage, path.name)
+        if self.ledger is not None and resume is not True:
+            self._begin_anew(self.ledger, only_failed=resume == "auto")
         if self.ledger is not None:
             if not resume:
                 raise ExperimentError(
@@ -74,6 +81,33 @@ class Session:
         else:
             # What a strategy cannot do (several objectives, say) it refuses here, before anything is written.
             strategy.start(Task(space=space.search_space, directions=objectives.directions, seed=seed))
+
+    def _begin_anew(self, ledger: Ledger, *, only_failed: bool) -> None:
+        """Puts aside what is there, where nothing is lost by it.
+
+        That is: no trial has succeeded or is in the queue, no supernet has been trained, and no process runs it.
+        """
+        records = ledger.read()
+        states = {record.trial.state for record in records}
+        waits = len(ledger.notes().queue) > sum(record.place is not None for record in records)
+        if (
+            states & {TrialState.COMPLETE, TrialState.STOPPED}
+            or waits
+            or (only_failed and TrialState.FAILED not in states)
+            or ledger.sharing.is_shared
+            or (self._path / "supernet").exists()
+        ):
+            return
+        with exclusively(self._path):
+            if records:
+                self.earlier = self._path / "earlier" / str(len(list(self._path.glob("earlier/*"))))
+                self.earlier.mkdir(parents=True)
+                if (journal := self._path / "journal.log").exists():
+                    shutil.copy(journal, self.earlier)
+                if (trials := self._path / "trials").exists():
+                    trials.rename(self.earlier / "trials")
+            ledger.forget()
+        self.ledger = None
 
     def _compare(self, ledger: Ledger) -> None:
         changes = refuse_differences(ledger.header, self.header, self._path.name, accept=self._accept_changes)
@@ -103,10 +137,20 @@ class Session:
         run = {**limits, **origin, "began": time.time(), "finished": self.history.finished}
         self.ledger.write_run({name: value for name, value in run.items() if value is not None})
 
-    def enqueue(self, sample: Sample) -> bool:
+    def enqueue(self, sample: Sample, *, again: bool = False) -> bool:
         """Puts a sample in the queue; a process that runs the experiment takes it from there."""
-        with exclusively(self._path, patient=True, name="queue.lock"):
-            return self.begun().enqueue(sample)
+        with self.queueing(self._path):
+            return self.begun().enqueue(sample, again=again)
+
+    def retry(self, numbers: Collection[int] | None = None) -> list[int]:
+        """Puts the samples of FAILED trials in the queue again: see `Ledger.retry`."""
+        with self.queueing(self._path):
+            return self.begun().retry(numbers)
+
+    @staticmethod
+    def queueing(path: Path) -> AbstractContextManager[None]:
+        """Keeps other processes from the queue of the experiment in a folder."""
+        return exclusively(path, patient=True, name="queue.lock")
 
     def begun(self, max_trials: int | None = None) -> History:
         """The history as the ledger knows it, whatever struck since: a Ctrl-C, or another process."""

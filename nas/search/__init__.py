@@ -1,6 +1,6 @@
 """The experiment: its loop, what it shows, and what comes of it."""
 
-from nas.search.conclusion import describe_failures, failures_text, log_command
+from nas.search.conclusion import describe_failures, failures_text
 from nas.search.experiment import Experiment
 from nas.search.progress import Progress, sample_text, value_text
 from nas.search.results import Results
@@ -15,7 +15,6 @@ __all__ = [
     "Results",
     "describe_failures",
     "failures_text",
-    "log_command",
     "sample_text",
     "value_text",
 ]

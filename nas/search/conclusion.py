@@ -30,7 +30,8 @@ def failures_text(failures: Sequence[Mapping[str, Any]], path: Path) -> list[str
     if len(failures) > _SHOWN_CAUSES:
         lines.append(f"and for {len(failures) - _SHOWN_CAUSES} more causes")
     if failures:
-        lines.append(f"all that a trial has printed, and its traceback: {log_command(path, failures[0]['trials'][0])}")
+        lines.append(f"what a trial has printed, and its traceback: {_command('log', path, failures[0]['trials'][0])}")
+        lines.append(f"when the cause is mended, try them again: {_command('retry', path)} (or experiment.retry())")
     return lines
 
 
@@ -47,10 +48,12 @@ def describe_failures(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     ]
 
 
-def log_command(path: Path, number: int) -> str:
-    """The command that prints what a trial has printed, with its traceback."""
-    elsewhere = os.path.abspath(path.parent) != os.path.abspath("nas-experiments")
-    return f"nas log {shlex.quote(path.name)} {number}" + (f" -d {shlex.quote(str(path.parent))}" if elsewhere else "")
+def _command(verb: str, path: Path, *arguments: object) -> str:
+    """A command line, for an experiment in any folder."""
+    words = ["nas", verb, path.name, *map(str, arguments)]
+    if os.path.abspath(path.parent) != os.path.abspath("nas-experiments"):
+        words += ["-d", str(path.parent)]
+    return shlex.join(words)
 
 
 def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
+from nas.checks import check_bool
 from nas.domains import Answer
 from nas.execution import Executor
 from nas.opened import hand_over, opened
@@ -23,16 +24,15 @@ from nas.search.arguments import (
     open_folder,
 )
 from nas.search.conclusion import conclude
+from nas.search.found import Found
 from nas.search.progress import ProgressMode, make_progress
 from nas.search.results import Results
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop
 from nas.search.shared_weights import SharedWeights
-from nas.search.weights import chosen_weights
 from nas.space import Mutator
 
 if TYPE_CHECKING:
-    import pandas
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
 
@@ -40,7 +40,7 @@ ExecutorName: TypeAlias = Literal["inline", "process", "ray"]
 
 
 @final
-class Experiment:
+class Experiment(Found):
     """A search: proposes samples, evaluates them, and keeps every result.
 
     Args:
@@ -60,7 +60,10 @@ class Experiment:
         early_stopping: asked at each `nas.report`: MedianStop, SuccessiveHalving, Hyperband, Patience, or any Optuna
             pruner.
         storage: an Optuna storage or its URL; None keeps a journal in the experiment's folder.
-        resume: go on with the experiment of this name where there is one.
+        resume: go on with the experiment of this name where there is one; "auto": unless trials have failed and none
+            has succeeded, when it is begun anew, whatever has changed. Where there is one and it is not to be gone on
+            with, it is begun anew if no trial of it has succeeded, else refused; what it held is kept in its folder,
+            under `earlier`.
         accept_changes: go on with it though the code, the space or the strategy has changed since; else that is
             refused, with a list of what has.
 
@@ -97,7 +100,7 @@ class Experiment:
         repeats: int = 1,
         early_stopping: EarlyStopping | BasePruner | None = None,
         storage: str | BaseStorage | None = None,
-        resume: bool = False,
+        resume: bool | Literal["auto"] = False,
         accept_changes: bool = False,
     ) -> None:
         directory, storage, executor, resume, accept_changes = opened(
@@ -152,51 +155,6 @@ class Experiment:
             header=self._session.header,
             inputs=[] if self._session.history is None else self._session.history.inputs,
             inherit=None if self.strategy.shared_training is None else self._shared_weights.inherit,
-        )
-
-    @property
-    def best_trial(self) -> Trial:
-        """The COMPLETE trial with the best value.
-
-        Raises:
-            ExperimentError: there is none yet, or there are several objectives.
-        """
-        return self.results.best_trial
-
-    @property
-    def pareto_front(self) -> list[Trial]:
-        """The COMPLETE trials that no other one beats in every objective."""
-        return self.results.pareto_front
-
-    def hypervolume(self, reference: Sequence[float] | Mapping[str, float]) -> float:
-        """The volume that the COMPLETE trials dominate, as far as a reference point: the worst that matters.
-
-        Args:
-            reference: metric -> value, or the values in order.
-        """
-        return self.objectives.hypervolume(self.results.counted, reference)
-
-    def to_dataframe(self) -> pandas.DataFrame:
-        """A row for each trial: its number, state, values, metrics, duration in seconds, and its answers."""
-        return self.results.to_dataframe()
-
-    def export_top_models(
-        self,
-        k: int = 1,
-        formatter: str = "dict",
-        *,
-        weights: str | None = None,
-        inherit_weights: bool = False,
-        example_input: Any = None,
-        directory: str | Path | None = None,
-    ) -> list[Any]:
-        """The k best different architectures, best first; see `Results.export_top_models`.
-
-        `inherit_weights=True` is another way to write `weights="inherit"`; where neither is said, they are fresh.
-        """
-        weights = chosen_weights(weights, inherit_weights)
-        return self.results.export_top_models(
-            k, formatter, weights=weights, example_input=example_input, directory=directory
         )
 
     def retrain(
@@ -341,6 +299,8 @@ class Experiment:
         limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
         shown = make_progress(progress)
         begin = time.monotonic()
+        if (earlier := self._session.earlier) is not None:
+            shown.note(f"no trial had succeeded, so the experiment begins anew; what it held is in {earlier}")
         with self._session.writing():
             history = self._session.begun(max_trials)
             self._session.note_run(**limits, concurrency=concurrency)
@@ -380,7 +340,7 @@ class Experiment:
             max_trial_time=max_trial_time,
         )
 
-    def enqueue(self, sample: Mapping[str, Answer]) -> bool:
+    def enqueue(self, sample: Mapping[str, Answer], *, again: bool = False) -> bool:
         """Puts a sample in front of what the strategy proposes: known architectures to begin with.
 
         The queue is part of the ledger. A sample that was enqueued or tried before is not enqueued again, so a script
@@ -389,12 +349,29 @@ class Experiment:
 
         Args:
             sample: label -> answer; what it lacks takes its default.
+            again: whether it is evaluated once more where it has been tried before.
 
         Returns:
-            Whether it was new.
+            Whether it was put in the queue.
 
         Raises:
             NasValueError: unknown labels, answers outside their domain, or a sample that is not allowed in the space.
         """
         whole = self.space.validate(self.space.complete(sample))
-        return self._session.enqueue(whole)
+        return self._session.enqueue(whole, again=check_bool("again", again, where="enqueue"))
+
+    def retry(self, numbers: int | Iterable[int] | None = None) -> list[int]:
+        """Puts the samples of FAILED trials in the queue again, once each; the next `run` evaluates them first.
+
+        What is tried again takes the place of what failed: among the `max_trials` of a run it counts once.
+
+        Args:
+            numbers: of the trials; None for all that are FAILED.
+
+        Returns:
+            The numbers of the trials whose samples were put there.
+
+        Raises:
+            NasValueError: a trial that is not there, or not FAILED.
+        """
+        return self._session.retry([numbers] if isinstance(numbers, int) else None if numbers is None else [*numbers])

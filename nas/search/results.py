@@ -45,6 +45,8 @@ class Results:
     """Shape and dtype of the tensors that the first model was called with."""
     run: dict[str, Any] = field(default_factory=dict)
     """What was asked of the latest run, where the results were loaded."""
+    retried: frozenset[int] = frozenset()
+    """The FAILED trials that have another one in their place, begun or in the queue, where the results were loaded."""
     inherit: Callable[[Sample], nn.Module] | None = None
     """Makes the architecture of a sample with the shared weights of one-shot search, where there are some."""
 
@@ -62,7 +64,7 @@ class Results:
         ledger = Ledger.find(open_storage(storage, path), path.name)
         if ledger is None:
             raise ExperimentError(explain(f"the storage holds no experiment named {path.name!r}", got=str(path)))
-        records = ledger.read()
+        records, notes = ledger.read(), ledger.notes()
         header = ledger.header
         objective = header["objective"] if header["named"] else next(iter(header["objective"].values()))
         return cls(
@@ -72,7 +74,8 @@ class Results:
             header=header,
             space=space if space is None or isinstance(space, ModelSpace) else ModelSpace(space),
             inputs=next((record.inputs for record in records if record.inputs), []),
-            run=ledger.notes().run,
+            run=notes.run,
+            retried=frozenset(queued.instead_of for queued in notes.queue if queued.instead_of is not None),
         )
 
     @property

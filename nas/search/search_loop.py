@@ -152,7 +152,7 @@ class SearchLoop:
         if self.history.is_outdated(trial):
             # Its value would be that of another supernet than the one that ranked it.
             return give_up(trial, "The supernet was trained on before this trial was judged.\n")
-        known = self.history.known(trial.sample)
+        known = self.history.known(trial)
         return None if known is None else answer_again(known)
 
     def _finish(self, number: int, outcome: Outcome) -> Trial:

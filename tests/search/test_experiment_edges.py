@@ -238,6 +238,6 @@ def test_plain_lines_tell_of_failures_and_resuming(
     assert out.count("FAILED: ValueError: [bold]no data[/bold]") == 3  # the first three are enough
     assert "5/5 trials, none complete yet" in out
     assert re.search(r"\nfailed 5 times: ValueError: \[bold\]no data\[/bold\] \(raised at .*py:\d+ in broken\)\n", out)
-    assert re.search(r"\nall that a trial has printed, and its traceback: nas log \S+ 0 -d /", out)
+    assert re.search(r"\nwhat a trial has printed, and its traceback: nas log \S+ 0 -d /", out)
     experiment.run(6, progress="plain")
     assert "resuming after 5 finished trials" in capsys.readouterr().out

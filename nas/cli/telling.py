@@ -1,0 +1,56 @@
+"""What the command line says in plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from nas.cli.catalogue import Catalogue
+
+
+def of_goal(finished: int, goal: int | None) -> str:
+    """How many trials have finished, of how many."""
+    return str(finished) if goal is None else f"{finished}/{goal}"
+
+
+def values(trial: dict[str, Any] | None) -> str:
+    """The values of a trial, short."""
+    return "" if trial is None or trial["values"] is None else ", ".join(f"{value:.6g}" for value in trial["values"])
+
+
+def retried(catalogue: Catalogue, name: str, numbers: Collection[int] | None) -> str:
+    """Puts FAILED trials of an experiment in its queue again, and says which."""
+    found = catalogue.retry(name, numbers)
+    if not found:
+        return "No trial is FAILED that has not been tried again."
+    several = (
+        f"samples of trials {', '.join(map(str, found))} are" if len(found) > 1 else f"sample of trial {found[0]} is"
+    )
+    then = "next" if catalogue.is_running(name) else f"by: nas resume {name}"
+    return f"The {several} in the queue, and tried again {then}."
+
+
+def tell(found: dict[str, Any]) -> str:
+    """An experiment, as `Catalogue.describe` describes it."""
+    from datetime import timedelta
+
+    from nas.search import failures_text, sample_text
+
+    counts = ", ".join(f"{number} {state.lower()}" for state, number in found["trials"].items() if number)
+    lines = [
+        f"{found['name']}: {found['state']}, {of_goal(found['finished'], found['max_trials'])} trials finished "
+        f"({counts})"
+    ]
+    if found["outdated"]:
+        lines.append(f"{found['outdated']} earlier trials, from before the supernet was trained on, do not count")
+    if found["seconds_left"] is not None:
+        lines.append(f"time left: about {timedelta(seconds=round(found['seconds_left']))}")
+    for title, best in [("best", found["best"]), *(("Pareto front", t) for t in found["pareto_front"] or ())]:
+        if best is not None:
+            lines.append(f"{title}: {values(best)} (trial {best['number']}: {sample_text(best['sample'])})")
+    lines += failures_text(found["failures"], Path(found["path"]))
+    for number, changes in enumerate(found["changes"], 1):
+        lines += [f"change {number}, accepted: {change}" for change in changes]
+    lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {found['file']}, folder {found['path']}")
+    return "\n".join(lines)
