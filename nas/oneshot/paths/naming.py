@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, final
 
+import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import TENSOR_DICTS, children_of, own_buffers, own_parameters
 from nas.domains import Answer, Sample, as_key
-from nas.space import Answering, Choice, ChosenInputs, Handler, ModelSpace, Question, SearchSpace, Select
+from nas.space import ARCHITECTURE, Answering, Choice, ChosenInputs, Handler, ModelSpace, Question, SearchSpace, Select
 from nas.weightless import NoInitialisation
 
 
@@ -171,6 +172,11 @@ class OnePath(Handler):
         """What was asked, with the answers."""
         return self._answering.answers
 
+    @property
+    def questions(self) -> Mapping[str, Question]:
+        """What was asked, by label."""
+        return self._answering.questions
+
     def value(self, question: Question) -> Answer:
         """The plain answer."""
         return self._answering.value(question)
@@ -264,6 +270,23 @@ def construct_without_weights(
     """
     with NoInitialisation():
         return space.without_weights(make, serves=_has_no_plain_tensors, alone=False)
+
+
+def construct_with_weights(
+    space: ModelSpace, sample: Mapping[str, Answer], device: torch.device | str
+) -> tuple[nn.Module, OnePath]:
+    """What `space.build` makes of a sample, and the handler that has seen which choice stands where.
+
+    Args:
+        space: of the sample.
+        sample: complete.
+        device: where the tensors are made.
+    """
+    handler = OnePath(answers_from(sample))
+    model = space.construct(handler, device)
+    labels = {label: repr(question.domain) for label, question in handler.questions.items()}
+    vars(model)[ARCHITECTURE] = {"sample": dict(handler.answers), "labels": labels}
+    return model, handler
 
 
 def _has_no_plain_tensors(model: nn.Module) -> bool:

@@ -19,12 +19,20 @@ from nas.example_inputs import Example, Inputs, read_example, tensors_of
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
 from nas.oneshot.paths.facade import Facade
 from nas.oneshot.paths.inventory import Built, Inventory
-from nas.oneshot.paths.naming import ModuleSite, OnePath, TensorSite, answers_from
+from nas.oneshot.paths.naming import (
+    ModuleSite,
+    OnePath,
+    TensorSite,
+    answers_from,
+    construct_with_weights,
+    named,
+    places_of,
+)
 from nas.oneshot.paths.selection import Selection
-from nas.oneshot.paths.slicing import indexed
+from nas.oneshot.paths.slicing import Region, indexed
 from nas.oneshot.paths.store import Store
 from nas.oneshot.paths.subnets import Part, Subnet
-from nas.oneshot.paths.watched import Twin, Watched, apply_settings
+from nas.oneshot.paths.watched import Twin, Watched
 from nas.random_state import seeded
 from nas.space import ModelSpace
 
@@ -160,35 +168,42 @@ class PathSupernet(Facade):
             device: where it is made; that of the store where omitted.
             settings: whether it gets the attributes and modes that were set on modules of the supernet too.
         """
-        return self._extracted(self._subnet(sample), device, settings=settings)
+        return self._extracted(sample, device, settings=settings)
 
     def _extracted(
         self,
-        subnet: Subnet,
+        sample: Mapping[str, Answer],
         device: torch.device | str | None = None,
         *,
         settings: bool = True,
         hooks: bool = False,
     ) -> nn.Module:
-        subnet.bind(self._store)
+        """Constructs it once, with numbers: the names of its tensors are read off that."""
         if device is None:
             device = next(self.parameters(), torch.empty(0)).device
+        regions: dict[tuple[str, str], Region | None] = {}
+        if self.inventory.follows:  # its forward pass was seen, without numbers
+            regions = {(part.path, part.local): part.region for part in self._subnet(sample).parts}
         with seeded(0), torch.no_grad(), self.inventory.default_dtype():
-            model = self.space.build(subnet.sample, device=device)
-            modules = dict(model.named_modules(remove_duplicate=False))
-            for part in subnet.parts:
-                module, whole = modules[part.path], self._store.tensor(part.name)
-                own = (own_parameters if part.parameter else own_buffers)(module)[part.local]
-                assert own is not None
+            model, handler = construct_with_weights(self.space, self.space.validate(sample), device)
+            sites = list(handler.names.sites(model, self.inventory.numbering))
+            for site in sites:
+                for watched in self._stored(site):
+                    if watched.changed():
+                        self._store.generation += 1
+            for name, place in named(places_of(sites)):
+                whole, own = self._store.tensor(name), place.tensor
+                spot = place.path, place.local
+                region = regions[spot] if spot in regions else self.inventory.region(name, place, {})
                 if own.dtype != whole.dtype:
                     own.data = torch.empty_like(own, dtype=whole.dtype)
-                own.copy_(whole if part.region is None else indexed(whole, part.region))
-                if part.parameter:
+                own.copy_(whole if region is None else indexed(whole, region))
+                if isinstance(own, nn.Parameter):
                     own.requires_grad_(whole.requires_grad)
             if not settings:
                 return model.train(self.training)
-            for path, twin in subnet.twins.items():
-                apply_settings(modules[path], twin, hooks=hooks)
+            for twin in self._twins(sites).values():
+                twin.apply_settings(hooks=hooks)
         return model
 
     def check(self, example_inputs: Example | Inputs, samples: Iterable[Mapping[str, Answer]]) -> None:
@@ -223,7 +238,7 @@ class PathSupernet(Facade):
                     buffer.copy_(buffers[name])
 
     def _check(self, inputs: Inputs, sample: Mapping[str, Answer]) -> None:
-        alone = self._extracted(self._path(), hooks=True)
+        alone = self._extracted(self._path().sample, hooks=True)
         outputs = []
         args, kwargs = inputs.arguments_for(alone)
         for model in (alone, self):
@@ -287,10 +302,14 @@ class PathSupernet(Facade):
             if id(site.module) in seen:
                 continue
             seen.add(id(site.module))
-            stored = [self._watched[name] for name in (*site.choices, site.name) if name in self._watched]
+            stored = self._stored(site)
             called = [watched for watched in stored if watched.name]
             twins[site.path] = Twin(site.module, stored, called, self._nearest(site.name))
         return twins
+
+    def _stored(self, site: ModuleSite) -> list[Watched]:
+        """The modules of the store that say how one of a path is set."""
+        return [self._watched[name] for name in (*site.choices, site.name) if name in self._watched]
 
     def _nearest(self, name: str) -> Watched:
         """The module of a place, that around it where none was found there."""

@@ -14,7 +14,6 @@ from nas._compat.torch_internals import (
     SET_BY_HOOKS,
     WHAT_A_CALL_IS,
     children_of,
-    hook_dicts,
     hooks_of,
     own_buffers,
     own_parameters,
@@ -154,32 +153,35 @@ class Twin:
         Raises:
             NasValueError: an attribute was set that architectures choose.
         """
+        self._take_settings()
+        if not self.merges:
+            for watched in self._called:
+                self.attributes.update(hooks_of(watched.module))
+
+    def apply_settings(self, *, hooks: bool) -> None:
+        """Sets the module, which is taken out of the supernet, as that of a path is set.
+
+        Args:
+            hooks: whether it gets the hooks of the store too.
+
+        Raises:
+            NasValueError: an attribute was set that architectures choose.
+        """
+        self._take_settings()
+        if hooks:
+            for watched in self.stored:
+                for name, theirs in hooks_of(watched.module).items():
+                    self._own[name].update(theirs)
+        self.attributes["training"] = self.mode.module.training
+
+    def _take_settings(self) -> None:
         for watched in self.stored:
             for name, value in watched.settings.items():
                 watched.refuse_chosen(name, self._made.get(name, _NOTHING))
                 self.attributes[name] = value
-        if not self.merges:
-            for watched in self._called:
-                self.attributes.update(hooks_of(watched.module))
 
     def merge(self) -> None:
         """Gives the module the hooks of the store after its own."""
         for name, own in self._own.items():
             places = [own, *(hooks_of(watched.module)[name] for watched in self._called)]
             self.attributes[name] = OrderedDict(pair for hooks in places for pair in hooks.items())
-
-
-def apply_settings(module: nn.Module, twin: Twin, *, hooks: bool) -> None:
-    """Sets a module that is no path's as that of a path is set.
-
-    Args:
-        module: changed.
-        twin: of the path's.
-        hooks: whether it gets the hooks of the store too.
-    """
-    for watched in twin.stored:
-        vars(module).update(watched.settings)
-        if hooks:
-            for own, theirs in zip(hook_dicts(module), hook_dicts(watched.module), strict=True):
-                own.update(theirs)
-    vars(module)["training"] = twin.mode.module.training
