@@ -46,6 +46,7 @@ __all__ = [
     "apply_to",
     "awaits_first_call",
     "bare_copy",
+    "calls_are_watched",
     "can_decompose",
     "children_of",
     "copy_each",
@@ -61,6 +62,7 @@ __all__ = [
     "persists",
     "plain_attributes",
     "running_iterator",
+    "scale_each",
     "share_insides",
     "storage_key",
     "tree_flatten",
@@ -71,6 +73,7 @@ __all__ = [
     "watching_modules",
     "writes_into_first",
     "yields_new_tensors",
+    "zero_each",
 ]
 
 # Modules. The dicts themselves, as a subnet's tensors are put in place by writing into them in every step.
@@ -163,6 +166,15 @@ def forward_pre_hooks(module: nn.Module) -> list[Callable[..., Any]]:
 def hook_dicts(module: nn.Module) -> list[dict[int, Any]]:
     """Where a module keeps what is called with it: number -> hook; also numbers -> True of hooks with keywords."""
     return [getattr(module, name) for name in _HOOKS]
+
+
+def calls_are_watched() -> bool:
+    """Whether a mode of torch sees its calls at the moment, or a hook those of all modules."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or nn.modules.module._has_any_global_hook()
+    )
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -301,6 +313,10 @@ copy_each = torch._foreach_copy_
 """`copy_` for the tensors of one list from those of another, in few kernels."""
 add_to_each = torch._foreach_add_
 """`add_` to the tensors of a list."""
+scale_each = torch._foreach_mul_
+"""`mul_` of the tensors of a list by a number."""
+zero_each = torch._foreach_zero_
+"""`zero_` of the tensors of a list."""
 storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
 """A number that no other storage has while this one lives; there are no addresses on the meta device."""
 

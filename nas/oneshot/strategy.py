@@ -220,6 +220,8 @@ class SupernetStrategy(OneShotStrategy):
             return False
         finally:
             progress.end()
+            if training.judging.unrecorded is not None:
+                task.note(f"ranking: forward passes of some paths were not recorded, for {training.judging.unrecorded}")
         return True
 
     def _begin(self, task: OneShotTask) -> Training:
@@ -288,7 +290,8 @@ class SupernetStrategy(OneShotStrategy):
         else:
             model.load_state_dict(inherited.state_dict())
         inner = _module_around(model, training)
-        found = training.judging.measure(inner, before=self._recalibration(model, batches), batches=batches)
+        before = self._recalibration(model, batches)
+        found = training.judging.measure(inner, model=model, before=before, batches=batches)
         model.cpu()
         return found
 

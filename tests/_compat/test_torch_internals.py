@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas._compat import torch_internals as internals
 from nas._compat.torch_internals import (
@@ -34,6 +35,7 @@ from nas._compat.torch_internals import (
     apply_to,
     awaits_first_call,
     bare_copy,
+    calls_are_watched,
     can_decompose,
     children_of,
     copy_each,
@@ -49,6 +51,7 @@ from nas._compat.torch_internals import (
     persists,
     plain_attributes,
     running_iterator,
+    scale_each,
     share_insides,
     storage_key,
     tree_flatten,
@@ -59,6 +62,7 @@ from nas._compat.torch_internals import (
     watching_modules,
     writes_into_first,
     yields_new_tensors,
+    zero_each,
 )
 
 
@@ -269,7 +273,25 @@ def test_lists_are_written_in_place() -> None:
     assert [tensor.tolist() for tensor in tensors] == [[1, 2], 3]
     add_to_each(tensors, 1)
     assert [tensor.tolist() for tensor in tensors] == [[2, 3], 4]
+    scale_each(tensors, 0.5)
+    assert [tensor.tolist() for tensor in tensors] == [[1, 1.5], 2]
+    add_to_each(tensors, others, alpha=2)
+    assert [tensor.tolist() for tensor in tensors] == [[3, 5.5], 8]
+    zero_each(tensors)
+    assert [tensor.tolist() for tensor in tensors] == [[0, 0], 0]
     assert [tensor.data_ptr() for tensor in tensors] == places
+
+
+def test_modes_and_hooks_of_all_modules_watch_calls() -> None:
+    assert not calls_are_watched()
+    with FlopCounterMode(display=False):
+        assert calls_are_watched()
+    with torch.device("meta"):
+        assert calls_are_watched()
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert calls_are_watched()
+    handle.remove()
+    assert not calls_are_watched()
 
 
 def test_a_storage_has_a_key_of_its_own_while_it_lives() -> None:

@@ -185,7 +185,7 @@ class PathSupernet(Facade):
         if self.inventory.follows:  # its forward pass was seen, without numbers
             regions = {(part.path, part.local): part.region for part in self._subnet(sample).parts}
         with seeded(0), torch.no_grad(), self.inventory.default_dtype():
-            model, handler = construct_with_weights(self.space, self.space.validate(sample), device)
+            model, handler = construct_with_weights(self.space, self.space.validate(sample), torch.device(device))
             sites = list(handler.names.sites(model, self.inventory.numbering))
             for site in sites:
                 for watched in self._stored(site):

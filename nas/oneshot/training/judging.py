@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 from typing import Any, TypeVar, final
 
@@ -16,6 +16,8 @@ from nas._compat.lightning_families import Family, family_of
 from nas._compat.lightning_loops import ready_batches
 from nas.evaluators import TrainingEvaluator, all_of, interruptible, logged, silenced
 from nas.example_inputs import Inputs, tensors_of
+from nas.oneshot.judged import JudgedPasses, recorder_of
+from nas.oneshot.speed import Recorder
 from nas.oneshot.training.calls import network_calls
 from nas.oneshot.training.measures import recalibrate, without_lone
 from nas.random_state import seeded
@@ -31,22 +33,32 @@ class Judging:
 
     The batches of validation data are loaded once, and then kept on the device, as long as they are not too many.
 
+    On a CUDA device the forward passes of a model are recorded as CUDA graphs and replayed, where that is the same.
+
     Args:
         evaluator: has the module, the data and the arguments of the Trainer.
         seed: of the order of the data.
+
+    Attributes:
+        unrecorded: why passes of a model ran as they are on a device that can record them, where some did.
     """
 
     def __init__(self, evaluator: TrainingEvaluator, seed: int) -> None:
         self._evaluator, self._seed = evaluator, seed
+        self.unrecorded: str | None = None
         self._kept: _Kept | None = None
         self._calls: list[Inputs] = []
         self._asked = 0
+        self._recorder: Recorder | None = None
+        self._records = True
+        self._passes: JudgedPasses | None = None
         self._trainers: dict[tuple[str, bool], tuple[Trainer, _Follow, int | float]] = {}
 
     def measure(
         self,
         inner: LightningModule,
         *,
+        model: nn.Module | None = None,
         before: Callable[[Trainer], object] | None = None,
         batches: int | None = None,
         gradients: bool = False,
@@ -55,6 +67,7 @@ class Judging:
 
         Args:
             inner: the module.
+            model: the network in it, whose passes may be recorded on a device that can; None where they are not to be.
             before: is called before the first batch, with the Trainer that validates.
             batches: of validation data, at most, of each loader; what the Trainer's arguments say where None.
             gradients: whether `before` takes gradients.
@@ -62,9 +75,19 @@ class Judging:
         kept = self._kept if self._kept is not None and self._kept.enough_for(batches) else None
         keeping = _Kept(batches) if kept is None else None
         family, setup = family_of(inner), inner.setup
-        with silenced(), seeded(self._seed):
+        with ExitStack() as ending, silenced(), seeded(self._seed):
             trainer, follow = self._trainer(family, batches, gradients)
-            follow.begin(before, keeping)
+
+            def begin(trainer: Trainer) -> None:
+                passes = self._passes = self._passes_of(model, trainer.strategy.root_device)
+                if passes is not None:
+                    ending.enter_context(passes.instead())
+                if before is not None:
+                    before(trainer)
+                if passes is not None:
+                    passes.expect(sum(all_of(trainer.num_val_batches)))
+
+            follow.begin(begin, keeping)
             loaders = None if kept is None else kept.loaders
             if kept is not None and batches is None:
                 trainer.limit_val_batches = 1.0  # no more than that were kept
@@ -77,10 +100,26 @@ class Judging:
                     trainer.validate(inner, datamodule=data, verbose=False)
             finally:
                 del inner.__dict__["setup"]
+                ending.close()
+                self._end_passes()
                 follow.begin(None, None)
         if keeping is not None and keeping.whole:
             self._kept = keeping
         return logged(trainer)
+
+    def _passes_of(self, model: nn.Module | None, device: torch.device) -> JudgedPasses | None:
+        """Those of a model, where they may be recorded and its device can."""
+        if model is None or not self._records:
+            return None
+        if self._recorder is None:
+            self._recorder = recorder_of(device)
+        return None if self._recorder is None else JudgedPasses(model, self._recorder)
+
+    def _end_passes(self) -> None:
+        if self._passes is not None and self._passes.reason is not None:
+            self.unrecorded = self._passes.reason
+            self._records = self._records and not self._passes.failed
+        self._passes = None
 
     def _trainer(self, family: Family, batches: int | None, gradients: bool) -> tuple[Trainer, _Follow]:
         """One for all candidates: it takes longer to make than a small network to be judged."""
@@ -127,8 +166,12 @@ class Judging:
                 here = call.on(device)
                 model(*here.args, **here.kwargs)
 
+            several = list(without_lone(calls, lambda call: call.args or tuple(call.kwargs.values())))
+            passes = self._passes
+            if passes is not None:
+                passes.expect(len(several))
             with trainer.precision_plugin.train_step_context(), seeded(self._seed):
-                recalibrate(model, without_lone(calls, lambda call: call.args or tuple(call.kwargs.values())), run)
+                recalibrate(model, several, run, alike=passes is not None and passes.are_recorded_of(model))
 
         return take
 

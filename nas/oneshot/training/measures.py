@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar, final
 
@@ -12,8 +12,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from nas._compat.torch_internals import BatchNorm
+from nas._compat.torch_internals import BatchNorm, add_to_each, copy_each, scale_each, zero_each
 from nas._compat.torchmetrics_internals import put_back, seen_by
+from nas.oneshot.judged import is_plain
 from nas.protocols import as_number
 
 T = TypeVar("T")
@@ -138,34 +139,108 @@ def without_lone(batches: Iterable[T], inputs: Callable[[T], Any] = lambda batch
         yield from lone
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object]) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object], *, alike: bool = False) -> None:
     """Takes the statistics of batch normalisation afresh, as the mean over some batches.
 
     Args:
         model: any module; layers that keep no running statistics are left alone.
         batches: of training data.
         run: called with each batch, in training mode and without gradients.
+        alike: whether each pass takes the statistics of its batch alone, to be averaged outside, so that all passes do
+            the same and can be replayed. To the last digits these are other numbers.
     """
     norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
     if not norms:
         return
+    batches = list(batches)
     momenta = [norm.momentum for norm in norms]
     modes = [(module, module.training) for module in model.modules()]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
     for module in model.modules():
         # Only the statistics are taken: dropout would disturb them.
         module.training = isinstance(module, BatchNorm)
     try:
         with torch.no_grad():
-            for batch in batches:
-                run(batch)
+            if not (alike and _average(norms, batches, run)):
+                _accumulate(norms, batches, run)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         for module, training in modes:
             module.training = training
+
+
+def _accumulate(norms: Sequence[BatchNorm], batches: Iterable[Any], run: Callable[[Any], object]) -> None:
+    """Lets each layer keep the mean of what it has seen so far.
+
+    A layer without momentum does so too, but asks the device how often it was called, and waits for the answer.
+    """
+    handles = []
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        if is_plain(norm):
+            handles.append(norm.register_forward_pre_hook(_Turn()))
+    try:
+        for batch in batches:
+            run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@final
+class _Turn:
+    """Gives a layer the momentum of the mean over all its calls, before each."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def __call__(self, norm: nn.Module, _: Any) -> None:
+        self._calls += 1
+        vars(norm)["momentum"] = 1.0 / self._calls
+
+
+def _average(norms: Sequence[BatchNorm], batches: Sequence[Any], run: Callable[[Any], object]) -> bool:
+    """Averages what each pass has left in the layers; whether each was called once in every pass, or in none."""
+    if not batches or not all(is_plain(norm) and norm.num_batches_tracked is not None for norm in norms):
+        return False
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = 1.0
+    called: list[bool] = []
+    found: list[Tensor] = []
+    means: list[Tensor] = []
+    for number, batch in enumerate(batches, 1):
+        if number > 1:
+            zero_each(found)  # so that nothing of the last batch is left, be it infinite
+        run(batch)
+        if number == 1:
+            numbers = _counts(norms)
+            if max(numbers) > 1:
+                return False
+            called = [count == 1 for count in numbers]
+            found = [tensor for norm, was in zip(norms, called, strict=True) if was for tensor in _statistics(norm)]
+            means = [tensor.clone() for tensor in found]
+        else:
+            scale_each(means, 1 - 1 / number)
+            add_to_each(means, found, alpha=1 / number)
+    if _counts(norms) != [len(batches) if was else 0 for was in called]:
+        return False
+    copy_each(found, means)
+    return True
+
+
+def _statistics(norm: BatchNorm) -> list[Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return [norm.running_mean, norm.running_var]
+
+
+def _counts(norms: Sequence[BatchNorm]) -> list[int]:
+    """How often each was called; the device is waited for once."""
+    counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+    found: list[int] = torch.stack(counts).tolist()
+    return found
 
 
 def train_step(inner: LightningModule, batch: Any, index: int) -> Any:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nas.evaluators import LightningEvaluator
 from nas.oneshot.training.judging import Judging
+from tests.oneshot.conftest import TapeRecorder
 
 
 class Counted(Dataset[Any]):
@@ -135,3 +136,52 @@ def test_nothing_stays_in_the_module() -> None:
         judge.measure(module)
     assert not {"setup", "log", "_on_before_batch_transfer", "backward"} & set(vars(module))
     assert set(vars(module)) - before <= {"_trainer", "_hparams"}, "as after any validation"
+
+
+@pytest.mark.parametrize("limit", [None, 9])
+def test_recorded_passes_judge_alike(limit: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module's own steps run as ever; the network's passes are replayed, batch statistics too."""
+    found = []
+    made: list[TapeRecorder] = []
+
+    def recorder_of(device: torch.device) -> TapeRecorder:
+        made.append(TapeRecorder())
+        return made[-1]
+
+    for recorded in (False, True):
+        if recorded:
+            monkeypatch.setattr("nas.oneshot.training.judging.recorder_of", recorder_of)
+        judge, evaluator, data = judging()
+        data.train.length, data.validation.length = 48, 38
+        values = []
+        for number in range(3):
+            model = network().requires_grad_(number == 0)
+            module: Any = evaluator.module(model)
+            before = judge.recalibration(model, 9)
+            values.append((judge.measure(module, model=model, before=before, batches=limit), module.seen))
+            assert "forward" not in vars(model)
+            assert all(norm.momentum == 0.1 for norm in model.modules() if isinstance(norm, nn.BatchNorm1d))
+        found.append(values)
+        assert judge.unrecorded is None
+    assert len(made) == 1
+    assert made[0].replays == 3 * (8 + 8)
+    for (metrics, seen), (expected, steps) in zip(found[1], found[0], strict=True):
+        assert metrics == pytest.approx(expected, rel=1e-5)
+        assert seen == steps
+
+
+def test_why_passes_are_not_recorded_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.oneshot.training.judging.recorder_of", lambda device: TapeRecorder())
+
+    class Noisy(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + torch.rand(())
+
+    judge, evaluator, data = judging()
+    data.validation.length = 38
+    model = Noisy(2, 1)
+    judge.measure(evaluator.module(model))  # the loader of this one draws random numbers too
+    expected = judge.measure(evaluator.module(model))
+    assert judge.unrecorded is None
+    assert judge.measure(evaluator.module(model), model=model) == expected
+    assert "random numbers" in str(judge.unrecorded)

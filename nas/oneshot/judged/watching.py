@@ -1,0 +1,213 @@
+"""What a model keeps, and what a forward pass of it does: whether a recorded one would be the same."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from nas._compat.torch_internals import (
+    BatchNorm,
+    TorchDispatchMode,
+    can_decompose,
+    own_buffers,
+    own_parameters,
+    storage_key,
+)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether it is a batch norm that does with its mode and its momentum what torch's do."""
+    return isinstance(module, BatchNorm) and type(module).forward is BatchNorm.forward and "forward" not in vars(module)
+
+
+@final
+class State:
+    """All that the modules of a model keep, as it is now.
+
+    Args:
+        model: whose modules.
+        aside: an object that they hold for a time, and that is no part of them.
+
+    Attributes:
+        tensors: its parameters and buffers.
+    """
+
+    def __init__(self, model: nn.Module, aside: object) -> None:
+        modules = list(model.modules())
+        found = list(_containers(modules, aside))
+        self._empty = [container for container in found if not container]
+        self._containers = [container for container in found if container]
+        self._before = [container.copy() for container in self._containers]
+        norms = {id(vars(module)) for module in modules if is_plain(module)}
+        self._beside_norms = [
+            {**before, "training": None, "momentum": None} if id(container) in norms else before
+            for container, before in zip(self._containers, self._before, strict=True)
+        ]
+        self._slots = [held for module in modules for held in (own_parameters(module), own_buffers(module)) if held]
+        self.tensors = self._now()
+        self._places = [tensor.data_ptr() for tensor in self.tensors]
+
+    def is_like(self, other: State) -> bool:
+        """Whether the model was the same in another state, but for modes and momenta of torch's own batch norms."""
+        try:
+            return self._places == other._places and self._beside_norms == other._beside_norms
+        except Exception:  # what cannot be compared is another object
+            return False
+
+    def _now(self) -> list[Tensor]:
+        return [tensor for held in self._slots for tensor in held.values() if tensor is not None]
+
+    def holds(self) -> bool:
+        """Whether nothing was set, added or moved since; numbers may have been written in place."""
+        now = self._now()
+        if len(now) != len(self.tensors) or any(a is not b for a, b in zip(now, self.tensors, strict=True)):
+            return False
+        if [tensor.data_ptr() for tensor in now] != self._places:
+            return False
+        try:
+            return not any(self._empty) and self._containers == self._before
+        except Exception:  # what cannot be compared is another object
+            return False
+
+
+def _containers(modules: Iterable[nn.Module], aside: object) -> Iterator[Any]:
+    """The attributes of modules, and the lists, dicts, sets and objects among them with what these keep."""
+    pending: list[tuple[Any, bool]] = [(vars(module), True) for module in modules]
+    seen = {id(vars(aside)), *(id(container) for container, _ in pending)}
+    while pending:
+        container, looks = pending.pop()
+        if type(container) is not tuple:
+            yield container
+        for item in container.values() if isinstance(container, dict) else container:
+            if type(item) in _PLAIN:
+                continue
+            inside = item
+            if not isinstance(item, _CONTAINERS):
+                if not looks or isinstance(item, _NO_STATE) or not isinstance(getattr(item, "__dict__", None), dict):
+                    continue
+                inside = vars(item)
+            elif not item:
+                yield from () if type(item) is tuple else (item,)
+                continue
+            if id(inside) not in seen:
+                seen.add(id(inside))
+                pending.append((inside, looks and inside is item))
+
+
+_PLAIN = frozenset({bool, int, float, str, type(None), Tensor, nn.Parameter})
+_CONTAINERS = (dict, list, set, deque, tuple)
+_NO_STATE = (nn.Module, Tensor, type, FunctionType, MethodType, ModuleType)
+
+
+@final
+class Watch(TorchDispatchMode):
+    """Looks for operations that a replay would not repeat as they were.
+
+    Args:
+        inputs: of the pass, which it must not change.
+        owned: what it may read and write beside what it makes.
+
+    Attributes:
+        reason: the first that was found.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], owned: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._device = inputs[0].device
+        self._given = set(map(_storage, inputs))
+        self._owned = set(map(_storage, owned))
+        self._made: set[int] = set()
+        self.reason: str | None = None
+
+    def made(self, tensor: Tensor) -> bool:
+        """Whether a tensor is one that the pass has made, no part of others."""
+        return _storage(tensor) in self._made
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if can_decompose(func):  # in inference mode; what it is made of says what it does
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        if self.reason is None:
+            try:
+                self.reason = self._reason(func, args, kwargs, out)
+            except (RuntimeError, NotImplementedError):  # of tensors that have no memory of the usual kind
+                self.reason = f"it computes with tensors of another kind: {func}"
+        return out
+
+    def _reason(self, func: Any, args: Any, kwargs: Any, out: Any) -> str | None:
+        rule = _rule(func)
+        if rule.draws and rule.draws_with(args, kwargs):
+            return f"it draws random numbers: {func}"
+        if rule.looks:
+            return f"it looks at what it has computed: {func}"
+        for tensor in _tensors((*args, *kwargs.values())):
+            if tensor.device != self._device:
+                return f"it computes on several devices: {func}"
+            if (key := _storage(tensor)) not in self._made and key not in self._owned and key not in self._given:
+                return f"it takes a tensor that is no parameter or buffer of it: {func}"
+        if rule.writes and any(_storage(tensor) in self._given for tensor in _tensors(rule.written(args, kwargs))):
+            return f"it changes its inputs: {func}"
+        for tensor in _tensors((out,)):
+            if tensor.device != self._device:
+                return f"it computes on several devices: {func}"
+            if (key := _storage(tensor)) not in self._owned and key not in self._given:
+                self._made.add(key)
+        return None
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among arguments or results of an operation, in lists too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+@final
+class _Rule:
+    """What an operation says of itself."""
+
+    def __init__(self, func: Any) -> None:
+        self._arguments = func._schema.arguments
+        self.draws = torch.Tag.nondeterministic_seeded in func.tags
+        self.looks = bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
+        self.writes = [a.name for a in self._arguments if a.alias_info is not None and a.alias_info.is_write]
+
+    def _given(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        found: dict[str, Any] = dict(zip((argument.name for argument in self._arguments), args, strict=False))
+        return found | kwargs
+
+    def draws_with(self, args: Any, kwargs: Any) -> bool:
+        """Whether one that can draw random numbers does, with these arguments."""
+        given = self._given(args, kwargs)
+        shares = [given.get(a.name, a.default_value) for a in self._arguments if a.name in _DROPPED]
+        return not shares or any(share != 0 for share in shares)
+
+    def written(self, args: Any, kwargs: Any) -> list[Any]:
+        """The arguments that it writes into."""
+        given = self._given(args, kwargs)
+        return [given[name] for name in self.writes if name in given]
+
+
+@cache
+def _rule(func: Any) -> _Rule:
+    return _Rule(func)
+
+
+_DROPPED = ("dropout_p", "dropout")
+"""What arguments are called that say how much is left out by chance."""
+
+
+def _storage(tensor: Tensor) -> int:
+    return storage_key(tensor.untyped_storage())
