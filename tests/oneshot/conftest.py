@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nas.oneshot.speed.recorded import Recorder
+from nas.oneshot.speed.recorders import Recorder
 
 T = TypeVar("T")
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.lift_fresh")
@@ -104,7 +104,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 @pytest.fixture
 def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
-    """`Speed(cuda_graphs=True)` records on tapes; yields these, the latest at last."""
+    """`Speed(cuda_graphs=True)` and "auto" record on tapes; yields these, the latest at last."""
     made: list[TapeRecorder] = []
 
     def make(device: torch.device) -> TapeRecorder:
@@ -112,4 +112,5 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
         return made[-1]
 
     monkeypatch.setattr("nas.oneshot.speed.whole_passes.CudaRecorder", make)
+    monkeypatch.setattr("nas.oneshot.speed.whole_passes.records_on", lambda device: True)
     return made

@@ -22,8 +22,7 @@ from nas._compat.torch_internals import (
     tree_unflatten,
 )
 from nas.example_inputs import tensors_of
-from nas.oneshot.judged.watching import State, Watch
-from nas.oneshot.speed import CudaRecorder, Recorder
+from nas.oneshot.speed import CudaRecorder, Recorder, State, Watch
 from nas.random_state import host_states
 
 Key: TypeAlias = tuple[object, ...]

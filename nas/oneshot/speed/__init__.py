@@ -1,9 +1,11 @@
 """Rewriting relaxed supernets so that they compute the same numbers faster."""
 
-from nas.oneshot.speed.recorded import CudaRecorder, RecordedForward, Recorder
+from nas.oneshot.speed.recorded import RecordedForward
+from nas.oneshot.speed.recorders import CudaRecorder, Recorder
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.rewriting import optimise
 from nas.oneshot.speed.speed import Speed
+from nas.oneshot.speed.watching import State, Watch, is_plain
 from nas.oneshot.speed.whole_passes import compile_whole, uncompiled
 
 __all__ = [
@@ -12,7 +14,10 @@ __all__ = [
     "Recorder",
     "Report",
     "Speed",
+    "State",
+    "Watch",
     "compile_whole",
+    "is_plain",
     "optimise",
     "uncompiled",
 ]

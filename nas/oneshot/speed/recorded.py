@@ -5,24 +5,25 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, TypeAlias, TypeVar, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nas._compat.torch_internals import TreeSpec, copy_each, tree_flatten, tree_unflatten
+from nas._compat.torch_internals import TreeSpec, copy_each, has_hooks, tree_flatten, tree_unflatten
 from nas.errors import NasValueError, explain
 from nas.example_inputs import tensors_of
 from nas.oneshot.relaxed import Mixing
+from nas.oneshot.speed.recorders import Recorder
+from nas.oneshot.speed.watching import State, Watch
+from nas.random_state import host_states, set_host_states
 
-T = TypeVar("T")
 Key: TypeAlias = tuple[object, ...]
 
 _WARM_UP = 3
@@ -33,56 +34,16 @@ _DIFFERENT = 64
 """Different passes that are counted: where there are more, hardly one comes again."""
 
 
-class Recorder(ABC):
-    """Records work on tensors, to be done again on the same memory."""
-
-    @abstractmethod
-    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """What the work yields, none of it computed yet, and the function that computes it."""
-
-
-@final
-class CudaRecorder(Recorder):
-    """Records CUDA graphs, whose memory is one pool: never are two of them at work at a time.
-
-    Args:
-        device: whose kernels are recorded.
-
-    Raises:
-        NasValueError: it is no CUDA device.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        if device.type != "cuda":
-            raise NasValueError(
-                explain(
-                    "CUDA graphs need a CUDA device", got=device, where="Speed(cuda_graphs=True)", mend="compile=True"
-                )
-            )
-        self._device = device
-        # One stream for all: the backward pass runs on the streams of the forward pass.
-        self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """What the work yields, none of it computed yet, and the function that computes it."""
-        graph = torch.cuda.CUDAGraph()
-        # What other threads do, those of data loaders, does not disturb it.
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            found = work()
-        return found, graph.replay
-
-
 @final
 class RecordedForward:
     """The forward of a model in training, which is recorded together with its backward pass, and then replayed.
 
     A pass is recorded for each phase (which parameters want gradients, which candidates are computed), shape and
-    precision. What else differs from step to step in Python is not seen; `forget` is for what differs from epoch to
-    epoch. Passes without gradients run as they are, and so does one while another waits for its backward pass.
+    precision, after some that ran as they are. The last of these is watched: where it looks at what it has computed,
+    draws numbers on the host, keeps something in a module, changes its inputs, computes on several devices or calls
+    hooks inside, no pass is recorded any more. What a model reads of the world without torch, the time or a global
+    counter, is not seen; `forget` is for what differs from epoch to epoch. Passes without gradients run as they are,
+    and so does one while another waits for its backward pass.
 
     Args:
         model: whose forward it is; it takes and yields tensors, in lists, tuples and dicts too. What hides tensors
@@ -90,12 +51,19 @@ class RecordedForward:
         mixing: where the mixtures of the model read their weights.
         forward: what the model computes.
         recorder: makes the recorder of the device.
+        tell: is told, in words, why passes run as they are; where it is omitted, that is an error or a warning.
     """
 
     def __init__(
-        self, model: nn.Module, mixing: Mixing, forward: Callable[..., Any], recorder: Callable[[], Recorder]
+        self,
+        model: nn.Module,
+        mixing: Mixing,
+        forward: Callable[..., Any],
+        recorder: Callable[[], Recorder],
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.mixing, self._forward, self._make_recorder = model, mixing, forward, recorder
+        self._tell = tell
         self._seen: Counter[Key] = Counter()
         self._passes: dict[Key, _Pass] = {}
         self._told = self._paused = self._hidden = False
@@ -123,7 +91,7 @@ class RecordedForward:
     def __deepcopy__(self, memo: dict[int, Any]) -> RecordedForward:
         """For a copy of the model, of which nothing is recorded yet."""
         model, forward = copy.deepcopy(self.model, memo), copy.deepcopy(self._forward, memo)
-        return RecordedForward(model, self.mixing, forward, self._make_recorder)
+        return RecordedForward(model, self.mixing, forward, self._make_recorder, self._tell)
 
     @property
     def recorded(self) -> int:
@@ -138,23 +106,92 @@ class RecordedForward:
         latest = self.latest()
         waits = latest is not None and not latest.done
         key = None if waits or self._paused else self._key(leaves, spec)
-        if key is None or not self._ready(key):
-            output = self._forward(*args, **kwargs)
-            if key is not None and key not in self._passes and _hides_tensors(tree_flatten(output)[0]):
+        if key is None:
+            return self._forward(*args, **kwargs)
+        if not self._ready(key):
+            watches = self._seen[key] == _WARM_UP
+            output = self._watched(leaves, args, kwargs) if watches else self._forward(*args, **kwargs)
+            if _hides_tensors(tree_flatten(output)[0]):
                 self._hide("yields")
             return output
         if key not in self._passes:
-            self._passes[key] = self._record(leaves, spec)
+            recorded = self._recorded(leaves, spec)
+            if recorded is None:
+                return self._forward(*args, **kwargs)
+            self._passes[key] = recorded
         return self._passes[key].run(self, leaves)
 
     def _hide(self, verb: str) -> None:
         """Records no more: a replay would hand out the tensors of the pass that was recorded."""
+        if not self._hidden:
+            self._say(
+                f"the model {verb} objects that hold tensors, so its passes are not recorded; let it use tensors, "
+                "lists, tuples and dicts"
+            )
         self._hidden = True
-        warnings.warn(
-            f"CUDA graphs: the model {verb} objects that hold tensors, so its passes are not recorded; let it use "
-            "tensors, lists, tuples and dicts",
-            stacklevel=3,
-        )
+
+    def _say(self, text: str) -> None:
+        if self._tell is not None:
+            self._tell(f"CUDA graphs: {text}")
+        else:
+            warnings.warn(f"CUDA graphs: {text}", stacklevel=4)
+
+    def _refuse(self, why: str, error: Exception | None = None) -> None:
+        """Records no more, because of the model.
+
+        Raises:
+            NasValueError: nobody is to be told.
+        """
+        self._hidden = True
+        self._passes.clear()
+        if self._tell is not None:
+            self._tell(f"not recorded as CUDA graphs: {why}")
+            return
+        raise NasValueError(
+            explain(
+                "the forward and backward pass of this model cannot be recorded as CUDA graphs: they must not wait for "
+                "the device, nor copy from the host, nor do in Python what differs from step to step",
+                got=why,
+                where="Speed(cuda_graphs=True)",
+                mend='cuda_graphs="auto", or Speed(compile=True)',
+            )
+        ) from error
+
+    def _watched(self, leaves: Sequence[Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A pass as it is; where a replay of it would not be the same, none is recorded."""
+        inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        hooked = [name for name, part in self.model.named_modules() if part is not self.model and has_hooks(part)]
+        if hooked:
+            self._refuse(f"somebody listens to the calls of {hooked[0]!r}")
+        if hooked or not inputs:
+            return self._forward(*args, **kwargs)
+        state, numbers = State(self.model, aside=self), _numbers_of_host(inputs[0].device)
+        with Watch(inputs, None, draws=True) as watch:
+            output = self._forward(*args, **kwargs)
+        why = watch.reason
+        if why is None and numbers != _numbers_of_host(inputs[0].device):
+            why = "it draws random numbers on the host"
+        elif why is None and not state.holds():
+            why = "it keeps something in a module"
+        if why is not None:
+            self._refuse(why)
+        return output
+
+    def _recorded(self, leaves: Sequence[Any], spec: TreeSpec) -> _Pass | None:
+        """A pass, recorded; None where that fails: then all is as if it had not been tried."""
+        state, numbers = State(self.model, aside=self), host_states()
+        try:
+            found = self._record(leaves, spec)
+        except RuntimeError as error:
+            failure: RuntimeError = error
+        else:
+            if state.holds():
+                return found
+            failure = RuntimeError("it keeps something in a module")
+        state.put_back()
+        set_host_states(numbers)
+        self._refuse(str(failure).partition("\n")[0], failure)
+        return None
 
     def _ready(self, key: Key) -> bool:
         """Whether a pass is recorded, or is to be."""
@@ -162,10 +199,7 @@ class RecordedForward:
             return True
         if key not in self._seen and len(self._seen) == _DIFFERENT:
             if not self._told:
-                warnings.warn(
-                    "CUDA graphs: other candidates are computed in each step, so most steps are not recorded",
-                    stacklevel=2,
-                )
+                self._say("other candidates are computed in each step, so most steps are not recorded")
             self._told = True
             return False
         self._seen[key] += 1
@@ -204,7 +238,8 @@ class RecordedForward:
         wanted = [tensor for tensor in [*weights.values(), *self.parameters] if tensor.requires_grad]
         self.mixing.weights.update(weights)
         cache = torch.is_autocast_cache_enabled()
-        # What was cast before belongs to another pass.
+        # What was cast before belongs to another pass; the nodes of its gradients hang on another stream.
+        torch.clear_autocast_cache()
         torch.set_autocast_cache_enabled(False)
         try:
             output, forward = recorder.record(lambda: self._forward(*args, **kwargs))
@@ -212,16 +247,6 @@ class RecordedForward:
             ends = [end for end in outputs if isinstance(end, Tensor) and end.requires_grad]
             given = [torch.zeros_like(end) for end in ends]
             gradients, backward = recorder.record(lambda: _gradients(ends, wanted, given))
-        except RuntimeError as error:
-            raise NasValueError(
-                explain(
-                    "the forward and backward pass of this model cannot be recorded as CUDA graphs: they must not wait "
-                    "for the device, nor copy from the host",
-                    got=str(error).partition("\n")[0],
-                    where="Speed(cuda_graphs=True)",
-                    mend="Speed(compile=True)",
-                )
-            ) from error
         finally:
             torch.set_autocast_cache_enabled(cache)
             self.mixing.weights.update(kept)
@@ -238,16 +263,22 @@ class RecordedForward:
         )
 
 
-def record_whole(model: nn.Module, mixing: Mixing, recorder: Callable[[], Recorder]) -> RecordedForward:
+def record_whole(
+    model: nn.Module,
+    mixing: Mixing,
+    recorder: Callable[[], Recorder],
+    tell: Callable[[str], None] | None = None,
+) -> RecordedForward:
     """Gives a model a forward that is recorded.
 
     Args:
         model: a supernet; parts of it may be compiled.
         mixing: where its mixtures read their weights.
         recorder: makes the recorder of its device.
+        tell: is told why passes run as they are, where they do; else that is an error or a warning.
     """
     forward = vars(model).get("forward") or MethodType(type(model).forward, model)
-    found = RecordedForward(model, mixing, forward, recorder)
+    found = RecordedForward(model, mixing, forward, recorder, tell)
     found.forget()
     model.__dict__["forward"] = found
     return found
@@ -343,6 +374,12 @@ def _gradients(ends: Sequence[Tensor], wanted: Sequence[Tensor], given: Sequence
             places.add(gradient.data_ptr())
         apart.append(gradient)
     return apart
+
+
+def _numbers_of_host(device: torch.device) -> tuple[Any, ...]:
+    """The states of the generators that are not those of a device."""
+    python, (_, keys, *place), torchs = host_states()
+    return python, keys.tobytes(), place, None if device.type == "cpu" else torchs.numpy().tobytes()
 
 
 def _hides_tensors(leaves: Sequence[Any]) -> bool:

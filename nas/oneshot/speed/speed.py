@@ -29,18 +29,22 @@ class Speed:
     """Channels lie together in memory; "auto": where there are convolutions of images."""
     compile: bool = False
     """The cells by `torch.compile`. Where other candidates are drawn in each step, it compiles again for these."""
-    cuda_graphs: bool = False
-    """Forward and backward pass of the supernet as CUDA graphs, recorded anew in each epoch; needs a CUDA device."""
+    cuda_graphs: bool | Literal["auto"] = "auto"
+    """Forward and backward pass of the supernet as CUDA graphs, recorded anew in each epoch.
+
+    "auto": on a CUDA device, where a replay is sure to do the same; elsewhere they run as they are, and the report says
+    why. With True it is an error where they cannot be recorded.
+    """
     checkpoint_cells: bool = False
     """Cells forget what they computed, and compute it again in the backward pass: less memory, a third more time."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            auto = field.name in ("merge", "channels_last")
+            auto = field.name in ("merge", "channels_last", "cuda_graphs")
             if not (auto and value == "auto"):
                 check_bool(field.name, value, or_else='"auto"' * auto, where="Speed")
-        if self.cuda_graphs and self.checkpoint_cells:
+        if self.cuda_graphs is True and self.checkpoint_cells:
             raise NasValueError(
                 explain(
                     "what is recorded as CUDA graphs cannot be computed again: that reads the device's random state",

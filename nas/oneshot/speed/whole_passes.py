@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from types import FunctionType, MethodType
@@ -16,7 +16,8 @@ from nas._compat.checkpoints import Again
 from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers, tree_map
 from nas.example_inputs import Inputs
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
-from nas.oneshot.speed.recorded import CudaRecorder, RecordedForward, record_whole
+from nas.oneshot.speed.recorded import RecordedForward, record_whole
+from nas.oneshot.speed.recorders import CudaRecorder, records_on
 from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.speed import Speed
 
@@ -52,19 +53,40 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
             if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
                 report.handles.append(Undo(module))
                 module.__dict__["forward"] = _own_forward(module)
-            if module is model and speed.cuda_graphs:  # what is recorded is outermost
+            if module is model and speed.cuda_graphs is not False:  # what is recorded is outermost
                 report.handles.append(Undo(module))
                 module.__dict__["forward"] = torch.compile(module.forward)
             else:
                 module.compile()
         report.whole.append(f"{len(found)} modules are compiled")
-    if not speed.cuda_graphs:
-        return None
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    tell: Callable[[str], None] | None = None
+    if speed.cuda_graphs == "auto":
+        if (why := _why_not_recorded(device, speed)) is not None:
+            report.whole.extend(why)
+            return None
+        tell = report.whole.append
+    elif not speed.cuda_graphs:
+        return None
     report.handles.append(Undo(model))
-    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device))
+    recorded = record_whole(model, supernet.architecture.mixing, partial(CudaRecorder, device), tell)
     report.whole.append("forward and backward pass are recorded as CUDA graphs")
     return recorded
+
+
+def _why_not_recorded(device: torch.device, speed: Speed) -> list[str] | None:
+    """None where passes are recorded by themselves; else a line, or nothing to say where there is nothing to expect."""
+    if not records_on(device):
+        return []
+    if speed.checkpoint_cells:
+        return ["not recorded as CUDA graphs: cells are computed again in the backward pass"]
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
+        return ["not recorded as CUDA graphs: several devices train together"]
+    return None
 
 
 @contextmanager

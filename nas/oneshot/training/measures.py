@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from nas._compat.torch_internals import BatchNorm, add_to_each, copy_each, scale_each, zero_each
 from nas._compat.torchmetrics_internals import put_back, seen_by
-from nas.oneshot.judged import is_plain
+from nas.oneshot.speed import is_plain
 from nas.protocols import as_number
 
 T = TypeVar("T")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import gc
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -213,7 +215,9 @@ def test_what_waits_for_the_device_cannot_be_recorded(recorders: list[Any]) -> N
             y: Tensor = self.op(self.layer(x[:, :, 0, :3]))
             return y * y.max().item()
 
-    with pytest.raises(NasValueError, match=r"must not wait for the device.*operation not permitted.*compile=True"):
+    with pytest.raises(
+        NasValueError, match=r"must not wait for the device.*looks at what it has computed.*compile=True"
+    ):
         recorded(Waits)
 
 
@@ -350,3 +354,136 @@ def test_what_hides_tensors_is_not_recorded(takes: bool, recorders: list[Any]) -
     found = [run(seed) for seed in range(6)]
     assert recorders[-1].replays == 0
     assert len({float(y.sum()) for y in found}) == 6
+
+
+class Awkward(nn.Module):
+    """A layer to choose, and something that a replay would not do; `what` says what."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.op = LayerChoice([nn.ReLU, nn.Tanh], label="op")
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.what, self.calls, self.seen = what, 0, list[int]()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.what == "writes into its input":
+            x.add_(1)
+        y: Tensor = self.op(self.norm(self.conv(x)))
+        if self.what == "looks":
+            y = y * 2 if float(y.detach().max()) > 1 else y
+        elif self.what == "draws":
+            y = y * random.random()
+        elif self.what == "draws by numpy":
+            y = y * float(numpy.random.rand())
+        elif self.what == "counts":
+            self.calls += 1
+            y = y / self.calls
+        elif self.what == "collects":
+            self.seen.append(1)
+            y = y / len(self.seen)
+        elif self.what == "keeps":
+            self.latest = y.detach()
+        elif self.what == "reassigns":
+            self.mean = 0.9 * self.mean + 0.1 * y.detach().mean()
+            y = y - self.mean
+        return y.flatten(1)[:, :2]
+
+
+REASONS = {
+    "looks": "it looks at what it has computed",
+    "draws": "it draws random numbers on the host",
+    "draws by numpy": "it draws random numbers on the host",
+    "counts": "it keeps something in a module",
+    "collects": "it keeps something in a module",
+    "keeps": "it keeps something in a module",
+    "reassigns": "it keeps something in a module",
+    "writes into its input": "it changes its inputs",
+    "is listened to": "somebody listens to the calls of 'norm'",
+    "fails": "out of luck",
+}
+
+
+def by_itself(what: str, speed: Speed) -> tuple[RelaxedSupernet, Report]:
+    net = RelaxedSupernet(ModelSpace(Awkward, what))
+    net.model.train()
+    report = optimise(net, (batch(0)[0],), speed)
+    if what == "is listened to":
+        net.model.get_submodule("norm").register_forward_hook(lambda *args: None)
+    compile_whole(net, speed, report)
+    return net, report
+
+
+def seeded_training(net: RelaxedSupernet, steps: int) -> list[Tensor]:
+    random.seed(0)
+    numpy.random.seed(0)
+    found = train(net, steps)
+    return [*found, torch.tensor([random.random(), numpy.random.rand()])]
+
+
+@pytest.mark.parametrize("what", REASONS)
+def test_what_cannot_be_replayed_runs_as_it_is_and_says_why(
+    what: str, recorders: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = by_itself(what, Speed(cuda_graphs=False))
+    net, report = by_itself(what, Speed())
+    if what == "fails":
+        record = type(recorders[-1]).record
+
+        def broken(recorder: Any, work: Callable[[], Any]) -> Any:
+            record(recorder, work)
+            random.random()
+            net.model.calls += 1  # type: ignore[operator]
+            net.model.mean = torch.ones(())
+            raise RuntimeError("out of luck\nCompile with X")
+
+        monkeypatch.setattr(type(recorders[-1]), "record", broken)
+    assert all(map(torch.equal, seeded_training(net, 6), seeded_training(plain, 6)))
+    assert recorders[-1].replays == 0
+    (line,) = [line for line in report.whole if line.startswith("not recorded")]
+    assert line.startswith(f"not recorded as CUDA graphs: {REASONS[what]}")
+    if what in ("counts", "fails"):
+        assert net.model.calls == plain.model.calls
+
+
+def test_by_itself_all_is_recorded_that_can_be(recorders: list[Any]) -> None:
+    plain, _ = by_itself("nothing", Speed(cuda_graphs=False))
+    net, report = by_itself("nothing", Speed())
+    assert all(map(torch.equal, train(net, 6), train(plain, 6)))
+    assert recorders[-1].replays == (6 - 3) * 2 * 2
+    assert not [line for line in report.whole if line.startswith("not recorded")]
+
+
+def test_a_cast_that_somebody_else_keeps_is_another_passes(recorders: list[Any]) -> None:
+    found = []
+    for speed in (Speed(cuda_graphs=False), Speed()):
+        net, _ = by_itself("nothing", speed)
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(train(net, 6))
+    assert all(map(torch.equal, *found))
+    assert recorders[-1].replays
+
+
+def test_where_other_candidates_come_in_each_step_the_report_says_so(recorders: list[Any]) -> None:
+    net, report = by_itself("nothing", Speed())
+    for size in range(2, 70):
+        net.model(torch.randn(size, 3, 8, 8))
+    (line,) = [line for line in report.whole if line.startswith("CUDA graphs")]
+    assert line.endswith("so most steps are not recorded")
+
+
+def test_by_itself_nothing_is_recorded_that_is_computed_again_or_on_several_devices(
+    recorders: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, report = by_itself("nothing", Speed(checkpoint_cells=True))
+    assert "not recorded as CUDA graphs: cells are computed again in the backward pass" in report.whole
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    _, report = by_itself("nothing", Speed())
+    assert "not recorded as CUDA graphs: several devices train together" in report.whole
+    assert not recorders
+
+
+def test_on_a_cpu_there_is_nothing_to_say() -> None:
+    _, report = by_itself("nothing", Speed())
+    assert not [line for line in report.whole if "CUDA" in line]

@@ -44,12 +44,14 @@ class State:
         self._empty = [container for container in found if not container]
         self._containers = [container for container in found if container]
         self._before = [container.copy() for container in self._containers]
+        self._empty_before = [type(container)() for container in self._empty]
         norms = {id(vars(module)) for module in modules if is_plain(module)}
         self._beside_norms = [
             {**before, "training": None, "momentum": None} if id(container) in norms else before
             for container, before in zip(self._containers, self._before, strict=True)
         ]
         self._slots = [held for module in modules for held in (own_parameters(module), own_buffers(module)) if held]
+        self._slots_before = [dict(held) for held in self._slots]
         self.tensors = self._now()
         self._places = [tensor.data_ptr() for tensor in self.tensors]
 
@@ -59,6 +61,15 @@ class State:
             return self._places == other._places and self._beside_norms == other._beside_norms
         except Exception:  # what cannot be compared is another object
             return False
+
+    def put_back(self) -> None:
+        """Sets what it was; numbers that were written in place stay."""
+        for container, before in zip(
+            [*self._containers, *self._empty], [*self._before, *self._empty_before], strict=True
+        ):
+            _refill(container, before)
+        for held, before in zip(self._slots, self._slots_before, strict=True):
+            _refill(held, before)
 
     def _now(self) -> list[Tensor]:
         return [tensor for held in self._slots for tensor in held.values() if tensor is not None]
@@ -74,6 +85,14 @@ class State:
             return not any(self._empty) and self._containers == self._before
         except Exception:  # what cannot be compared is another object
             return False
+
+
+def _refill(container: Any, content: Any) -> None:
+    container.clear()
+    if isinstance(container, dict | set):
+        container.update(content)
+    else:
+        container.extend(content)
 
 
 def _containers(modules: Iterable[nn.Module], aside: object) -> Iterator[Any]:
@@ -111,17 +130,19 @@ class Watch(TorchDispatchMode):
 
     Args:
         inputs: of the pass, which it must not change.
-        owned: what it may read and write beside what it makes.
+        owned: what it may read and write beside what it makes; None for any tensor on the device.
+        draws: whether it may draw random numbers on the device, which a replay draws anew.
 
     Attributes:
         reason: the first that was found.
     """
 
-    def __init__(self, inputs: Sequence[Tensor], owned: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], owned: Sequence[Tensor] | None, *, draws: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._device = inputs[0].device
         self._given = set(map(_storage, inputs))
-        self._owned = set(map(_storage, owned))
+        self._owned = None if owned is None else set(map(_storage, owned))
+        self._draws = draws
         self._made: set[int] = set()
         self.reason: str | None = None
 
@@ -146,21 +167,21 @@ class Watch(TorchDispatchMode):
 
     def _reason(self, func: Any, args: Any, kwargs: Any, out: Any) -> str | None:
         rule = _rule(func)
-        if rule.draws and rule.draws_with(args, kwargs):
+        if rule.draws and not self._draws and rule.draws_with(args, kwargs):
             return f"it draws random numbers: {func}"
         if rule.looks:
             return f"it looks at what it has computed: {func}"
         for tensor in _tensors((*args, *kwargs.values())):
             if tensor.device != self._device:
                 return f"it computes on several devices: {func}"
-            if (key := _storage(tensor)) not in self._made and key not in self._owned and key not in self._given:
+            if self._owned is not None and not {_storage(tensor)} & (self._made | self._owned | self._given):
                 return f"it takes a tensor that is no parameter or buffer of it: {func}"
         if rule.writes and any(_storage(tensor) in self._given for tensor in _tensors(rule.written(args, kwargs))):
             return f"it changes its inputs: {func}"
         for tensor in _tensors((out,)):
             if tensor.device != self._device:
                 return f"it computes on several devices: {func}"
-            if (key := _storage(tensor)) not in self._owned and key not in self._given:
+            if (key := _storage(tensor)) not in (self._owned or ()) and key not in self._given:
                 self._made.add(key)
         return None
 
@@ -186,7 +207,8 @@ class _Rule:
 
     def _given(self, args: Any, kwargs: Any) -> dict[str, Any]:
         found: dict[str, Any] = dict(zip((argument.name for argument in self._arguments), args, strict=False))
-        return found | kwargs
+        found.update(kwargs)
+        return found
 
     def draws_with(self, args: Any, kwargs: Any) -> bool:
         """Whether one that can draw random numbers does, with these arguments."""
