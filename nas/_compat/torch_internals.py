@@ -63,6 +63,7 @@ __all__ = [
     "plain_attributes",
     "running_iterator",
     "scale_each",
+    "schema_of",
     "share_insides",
     "storage_key",
     "tree_flatten",
@@ -317,6 +318,8 @@ scale_each = torch._foreach_mul_
 """`mul_` of the tensors of a list by a number."""
 zero_each = torch._foreach_zero_
 """`zero_` of the tensors of a list."""
+schema_of: Callable[[Any], Any] = attrgetter("_schema")
+"""What an operation takes, writes into and yields."""
 storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
 """A number that no other storage has while this one lives; there are no addresses on the meta device."""
 

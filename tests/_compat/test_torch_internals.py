@@ -52,6 +52,7 @@ from nas._compat.torch_internals import (
     plain_attributes,
     running_iterator,
     scale_each,
+    schema_of,
     share_insides,
     storage_key,
     tree_flatten,
@@ -292,6 +293,16 @@ def test_modes_and_hooks_of_all_modules_watch_calls() -> None:
     assert calls_are_watched()
     handle.remove()
     assert not calls_are_watched()
+
+
+def test_an_operation_says_what_it_takes_and_writes_into() -> None:
+    arguments = schema_of(torch.ops.aten.add_.Tensor).arguments
+    assert [argument.name for argument in arguments] == ["self", "other", "alpha"]
+    assert [argument.alias_info is not None and argument.alias_info.is_write for argument in arguments[:2]] == [
+        True,
+        False,
+    ]
+    assert arguments[2].default_value == 1
 
 
 def test_a_storage_has_a_key_of_its_own_while_it_lives() -> None:

@@ -1,4 +1,9 @@
-"""CUDA graphs without CUDA: operations on a CPU are noted down, undone, and done again on the same memory.
+"""Another device for one-shot search, and CUDA graphs without CUDA.
+
+The device is a stand-in, or the one that NAS_TEST_DEVICE names, "cuda" say: then the searches of all tests here run
+there which say `accelerator="cpu"`. NAS_TEST_DEVICE=second lets them run on the stand-in.
+
+CUDA graphs without CUDA: operations on a CPU are noted down, undone, and done again on the same memory.
 
 As on a device, nothing is computed while it is recorded, what is replayed writes where it wrote before, and what would
 wait for the device is refused.
@@ -7,7 +12,10 @@ wait for the device is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pytest
@@ -16,7 +24,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nas.evaluators import TrainingEvaluator
 from nas.oneshot.speed.recorders import Recorder
+from nas.testing import second_device
 
 T = TypeVar("T")
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.lift_fresh")
@@ -114,3 +124,42 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
     monkeypatch.setattr("nas.oneshot.speed.whole_passes.CudaRecorder", make)
     monkeypatch.setattr("nas.oneshot.speed.whole_passes.records_on", lambda device: True)
     return made
+
+
+ASKED = os.environ.get("NAS_TEST_DEVICE", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherDevice:
+    """Not the CPU."""
+
+    device: torch.device
+    accelerator: Any
+    """For a Trainer."""
+
+
+@pytest.fixture
+def other_device() -> Iterator[OtherDevice]:
+    """What NAS_TEST_DEVICE names, else the stand-in, whose operations are refused where something was left behind."""
+    if ASKED and ASKED != "second":
+        yield OtherDevice(device=torch.device(ASKED, 0), accelerator=ASKED)
+        return
+    with second_device() as second:
+        yield OtherDevice(device=second.device, accelerator=second.accelerator)
+
+
+@pytest.fixture(autouse=bool(ASKED))
+def searches_run_there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is to be trained on the CPU is trained on the device that NAS_TEST_DEVICE names."""
+    with ExitStack() as stack:
+        accelerator: Any = stack.enter_context(second_device()).accelerator if ASKED == "second" else ASKED
+        given = TrainingEvaluator.trainer
+
+        def trainer(self: TrainingEvaluator, **options: Any) -> Any:
+            changed = dict(options.pop("changed", None) or {})
+            if self.trainer_arguments().get("accelerator") == "cpu":
+                changed.setdefault("accelerator", accelerator)
+            return given(self, changed=changed, **options)
+
+        monkeypatch.setattr(TrainingEvaluator, "trainer", trainer)
+        yield

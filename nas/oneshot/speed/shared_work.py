@@ -105,7 +105,10 @@ class SharedInput:
         if known is not None and (torch.compiler.is_compiling() or version_of(known[0]) == known[1]):
             return known[0]
         found = run_step(step, x)
-        self._shared[key] = found, 0 if torch.compiler.is_compiling() else version_of(found)
+        if torch.compiler.is_compiling():
+            self._shared[key] = found, 0
+        elif not found.is_inference():  # into which nobody counts what is written: each candidate has its own
+            self._shared[key] = found, version_of(found)
         return found
 
     def _normalised(self, key: Signature, step: BatchNorm, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from nas._compat.torch_internals import (
     can_decompose,
     own_buffers,
     own_parameters,
+    schema_of,
     storage_key,
 )
 
@@ -200,7 +201,7 @@ class _Rule:
     """What an operation says of itself."""
 
     def __init__(self, func: Any) -> None:
-        self._arguments = func._schema.arguments
+        self._arguments = schema_of(func).arguments
         self.draws = torch.Tag.nondeterministic_seeded in func.tags
         self.looks = bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags))
         self.writes = [a.name for a in self._arguments if a.alias_info is not None and a.alias_info.is_write]

@@ -141,19 +141,17 @@ class Checkpoints(Callback):
         steering.done, steering.position, steering.resumed = found["done"], found["position"], found["inside"]
         self._sums, self._written = found["sums"], found["done"]
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The learner's optimizers: on the device of their parameters by now."""
-        for optimizer, state in zip(
-            self._steering.learner.optimizers(), (self._found or {}).get("learner_optimizers", []), strict=False
-        ):
-            optimizer.load_state_dict(state)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The random states, the counters, and what metrics have seen."""
+        """The random states, the counters, what metrics have seen, and the learner's optimizers.
+
+        These take their state along to where their parameters are, which are on the device by now.
+        """
         found, self._found = self._found, None
         if found is None:
             seed_all(derive_seed(self._seed, trainer.global_rank))
             return
+        for optimizer, state in zip(self._steering.learner.optimizers(), found["learner_optimizers"], strict=False):
+            optimizer.load_state_dict(state)
         self._settle = settle(trainer, inside_epoch=found["inside"])
         random = found["random"][trainer.global_rank % len(found["random"])]
         restore_states(random)
