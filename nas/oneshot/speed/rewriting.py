@@ -55,8 +55,8 @@ def optimise(supernet: RelaxedSupernet, example: Example | Inputs, speed: Speed 
     report = Report()
     inputs = read_example(example)
     reads = _reads(supernet, inputs)
-    # What is computed again, or compiled, by itself shares nothing with its surroundings.
-    apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile else []
+    # What is computed again by itself shares nothing with its surroundings.
+    apart = cells(supernet.model) if speed.checkpoint_cells else []
     inside = {module: i for i, cell in enumerate(apart) for module in cell.modules()}
     parts = _checkpointed(supernet, inputs)
     groups: dict[tuple[int, int, int, int], list[_Reader]] = {}
@@ -277,7 +277,8 @@ def _connect(readers: Sequence[_Reader], model: nn.Module, speed: Speed, report:
             if key is not None:
                 chains.setdefault(key, {})[number, i] = reader.chains[i]
     merges = []
-    for group in chains.values() if speed.merge else ():
+    # What is compiled is compiled for each mixture: together they would have many more structures.
+    for group in chains.values() if speed.merge is True or (speed.merge and not speed.compile) else ():
         if len(group) > 1:
             live = _Live([reader.layer for reader in readers], model)
             merges.append(SideBySide(group, live, everywhere=speed.merge is True))

@@ -84,6 +84,10 @@ class SharedInput:
         """Whether something was computed for mixtures that did not come."""
         return bool(self._made)
 
+    def made(self, place: Slot) -> Tensor | None:
+        """The same, which stays here."""
+        return self._made.get(place)
+
     def take(self, place: Slot) -> Tensor | None:
         """What a candidate yields, where it was computed beside others."""
         return self._made.pop(place, None)
