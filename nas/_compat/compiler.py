@@ -12,7 +12,7 @@ import torch._functorch.config
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch._dynamo.utils import counters
 
-__all__ = ["COMPILER_ERRORS", "cache_counts", "once_for_all"]
+__all__ = ["COMPILER_ERRORS", "cache_counts", "is_transformed", "once_for_all"]
 
 COMPILER_ERRORS: tuple[type[Exception], ...] = (TorchDynamoException, FailOnRecompileLimitHit)
 """What torch raises where it cannot compile a function, before anything of it has run."""
@@ -32,6 +32,12 @@ def once_for_all() -> Iterator[None]:
         # It looks at the gradients of all that it is given, and then warns of having done so.
         filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf", category=UserWarning)
         yield
+
+
+def is_transformed() -> bool:
+    """Whether somebody looks at each operation, or transforms it: functions run as they are then, compiled or not."""
+    dispatched: int = torch._C._len_torch_dispatch_stack()
+    return dispatched > 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def cache_counts() -> Counter[str]:

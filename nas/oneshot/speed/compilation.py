@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from nas._compat.compiler import COMPILER_ERRORS, once_for_all
+from nas._compat.compiler import COMPILER_ERRORS, is_transformed, once_for_all
 from nas._compat.torch_internals import (
     has_hooks,
     is_compiled,
@@ -24,7 +24,6 @@ from nas._compat.torch_internals import (
     plain_attributes,
     version_of,
 )
-from nas.example_inputs import tensors_of
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, check_alike
 from nas.oneshot.speed.folding import Folded, FoldedLinear
 from nas.oneshot.speed.report import Report
@@ -53,6 +52,11 @@ def pieces_uncompiled() -> Iterator[None]:
         yield
     finally:
         _PAUSED.reset(token)
+
+
+def runs_plainly() -> bool:
+    """Whether nothing is compiled now: without gradients, or where compiled code cannot run."""
+    return not torch.is_grad_enabled() or _PAUSED.get() or is_transformed() or torch.compiler.is_compiling()
 
 
 def run_piece(
@@ -220,7 +224,7 @@ class Compiler:
             weights: see `run_piece`.
         """
         structure = piece.structure
-        if structure is None or structure.failed or not torch.is_grad_enabled() or _PAUSED.get():
+        if structure is None or structure.failed or runs_plainly():
             return None
         comes_often = often(structure.calls, tuple(x.shape for x in inputs))
         variant = _variant(piece, inputs, weights)
@@ -373,39 +377,3 @@ def reason_of(error: Exception) -> str:
 def is_recording() -> bool:
     """Whether CUDA graphs are being recorded, in which nothing can be compiled."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
-@final
-class CompiledForward:
-    """The forward of a model without mixtures of layers, which is compiled as a whole while it is trained.
-
-    Args:
-        forward: what the model computes.
-        report: is told where it cannot be compiled.
-    """
-
-    def __init__(self, forward: Callable[..., Any], report: Report) -> None:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return forward(*args, **kwargs)
-
-        self._forward, self._report = forward, report
-        self._compiled: Callable[..., Any] | None = torch.compile(own_code(run), dynamic=False)
-        self._calls: Counter[Key] = Counter()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledForward:
-        return CompiledForward(copy.deepcopy(self._forward, memo), self._report)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model yields."""
-        sizes = tuple(tensor.shape for tensor in tensors_of((args, kwargs)))
-        plain = self._compiled is None or not torch.is_grad_enabled() or _PAUSED.get()
-        if plain or not often(self._calls, sizes):
-            return self._forward(*args, **kwargs)
-        assert self._compiled is not None
-        try:
-            with once_for_all():
-                return self._compiled(*args, **kwargs)
-        except COMPILER_ERRORS as error:
-            self._compiled = None
-            self._report.kept.append(f"the model is not compiled: {reason_of(error)}")
-            return self._forward(*args, **kwargs)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from nas._compat.torch_internals import has_hooks, hook_dicts
 from nas.oneshot.relaxed import MixedLayer, Terms, check_alike
-from nas.oneshot.speed.compilation import Compiler, Fold, Piece
 from nas.oneshot.speed.chains import Prefix, is_plain_norm, shared_length
+from nas.oneshot.speed.compilation import Compiler, Fold, Piece
 from nas.oneshot.speed.folding import Folded, FoldedLinear
 from nas.oneshot.speed.shared_work import SharedInput, run_step
 

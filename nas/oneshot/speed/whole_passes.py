@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nas._compat.checkpoints import Again
+from nas._compat.compiler import COMPILER_ERRORS, once_for_all
 from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers, tree_map
-from nas.example_inputs import Inputs
+from nas.example_inputs import Inputs, tensors_of
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
-from nas.oneshot.speed.compilation import CompiledForward, Compiler, pieces_uncompiled
+from nas.oneshot.speed.compilation import Compiler, Key, often, own_code, pieces_uncompiled, reason_of, runs_plainly
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.recorded import RecordedForward, record_whole
 from nas.oneshot.speed.recorders import CudaRecorder, records_on
@@ -118,6 +121,40 @@ def _compile(model: nn.Module, report: Report, note: Callable[[str], object]) ->
     report.handles.append(Undo(model))
     model.__dict__["forward"] = CompiledForward(forward, report)
     report.whole.append("the model is compiled as a whole")
+
+
+@final
+class CompiledForward:
+    """The forward of a model without mixtures of layers, which is compiled as a whole while it is trained.
+
+    Args:
+        forward: what the model computes.
+        report: is told where it cannot be compiled.
+    """
+
+    def __init__(self, forward: Callable[..., Any], report: Report) -> None:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return forward(*args, **kwargs)
+
+        self._forward, self._report = forward, report
+        self._compiled: Callable[..., Any] | None = torch.compile(own_code(run), dynamic=False)
+        self._calls: Counter[Key] = Counter()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledForward:
+        return CompiledForward(copy.deepcopy(self._forward, memo), self._report)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model yields."""
+        sizes = tuple(tensor.shape for tensor in tensors_of((args, kwargs)))
+        if self._compiled is None or runs_plainly() or not often(self._calls, sizes):
+            return self._forward(*args, **kwargs)
+        try:
+            with once_for_all():
+                return self._compiled(*args, **kwargs)
+        except COMPILER_ERRORS as error:
+            self._compiled = None
+            self._report.kept.append(f"the model is not compiled: {reason_of(error)}")
+            return self._forward(*args, **kwargs)
 
 
 @final
