@@ -267,6 +267,41 @@ def test_a_model_without_mixtures_of_layers_is_compiled_as_a_whole(graphs: list[
     assert "the model is compiled as a whole" in report.whole
 
 
+def wide_mixtures() -> nn.Module:
+    width = ValueChoice([2, 4], label="width")
+
+    def candidate(kernel: int) -> Callable[[], nn.Module]:
+        return lambda: nn.Sequential(
+            nn.ReLU(), nn.Conv2d(4, width, kernel, padding=kernel // 2), nn.Tanh(), nn.Conv2d(width, 4, 1)
+        )
+
+    kernels = {"a": candidate(1), "b": candidate(3)}
+    return nn.Sequential(nn.Conv2d(1, 4, 3), *(LayerChoice(kernels, label=f"op{i}") for i in range(2)))
+
+
+def test_masked_parameters_are_compiled(graphs: list[Any]) -> None:
+    net, report = make(wide_mixtures, Speed(compile=True))
+    plain, _ = make(wide_mixtures, None)
+    for _ in range(3):
+        check_alike(step(net), step(plain))
+    assert len(graphs) <= 3
+    assert not any("is not compiled" in line for line in report.kept)
+
+
+def test_mixed_precision_is_another_compilation(graphs: list[Any]) -> None:
+    x = X.float()
+    net, report = make(blocks(2), Speed(compile=True), x)
+    plain, _ = make(blocks(2), Speed(), x)
+    for _ in range(2):
+        check_alike(step(net, x), step(plain, x), 1e-4)
+    before = len(graphs)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            check_alike(step(net, x), step(plain, x), 0.1)
+    assert len(graphs) == 2 * before
+    assert not any("is not compiled" in line for line in report.kept)
+
+
 @pytest.mark.slow
 def test_the_darts_space_has_as_few_structures_whatever_its_depth(graphs: list[Any]) -> None:
     counts = []
