@@ -371,7 +371,9 @@ def _variant(piece: Piece, inputs: list[Tensor], weights: Tensor | None) -> Key:
 
 def reason_of(error: Exception) -> str:
     """An error of the compiler in one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {said}"
 
 
 def is_recording() -> bool:

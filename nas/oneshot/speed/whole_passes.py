@@ -19,7 +19,16 @@ from nas._compat.compiler import COMPILER_ERRORS, once_for_all
 from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers, tree_map
 from nas.example_inputs import Inputs, tensors_of
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
-from nas.oneshot.speed.compilation import Compiler, Key, often, own_code, pieces_uncompiled, reason_of, runs_plainly
+from nas.oneshot.speed.compilation import (
+    Compiler,
+    Key,
+    is_recording,
+    often,
+    own_code,
+    pieces_uncompiled,
+    reason_of,
+    runs_plainly,
+)
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.recorded import RecordedForward, record_whole
 from nas.oneshot.speed.recorders import CudaRecorder, records_on
@@ -139,6 +148,8 @@ class CompiledForward:
         self._forward, self._report = forward, report
         self._compiled: Callable[..., Any] | None = torch.compile(own_code(run), dynamic=False)
         self._calls: Counter[Key] = Counter()
+        self._met: set[Key] = set()
+        """The sizes that were compiled."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledForward:
         return CompiledForward(copy.deepcopy(self._forward, memo), self._report)
@@ -148,6 +159,9 @@ class CompiledForward:
         sizes = tuple(tensor.shape for tensor in tensors_of((args, kwargs)))
         if self._compiled is None or runs_plainly() or not often(self._calls, sizes):
             return self._forward(*args, **kwargs)
+        if sizes not in self._met and is_recording():
+            return self._forward(*args, **kwargs)
+        self._met.add(sizes)
         try:
             with once_for_all():
                 return self._compiled(*args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -145,6 +146,26 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_a_line_in_the_report(graphs:
     ]
     assert graphs, "the other candidates are"
     assert all("\n" not in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["blocks", "widths"])
+def test_an_error_of_the_compiler_is_none_of_the_search(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_compile = torch.compile
+
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise ValueError("no compiler here\nat all")
+
+    monkeypatch.setattr(torch, "compile", lambda f, options=None, **kwargs: torch_compile(f, backend=fail, **kwargs))
+    factory = blocks(2) if name == "blocks" else widths
+    net, report = make(factory, Speed(compile=True))
+    plain, _ = make(factory, None)
+    for _ in range(2):
+        check_alike(step(net), step(plain))
+    said = [line for line in report.kept if "is not compiled" in line]
+    assert len(said) == {"blocks": 3, "widths": 1}[name], "the mixture, and two candidates of several layers"
+    assert "no compiler here" in said[0]
+    assert "\n" not in said[0]
+    torch.compiler.reset()
 
 
 class Writing(nn.Module):
@@ -327,7 +348,7 @@ from torch import nn
 torch.set_num_threads(1)
 depthwise = {"d": lambda: nn.Sequential(nn.Conv2d(4, 4, 5, padding=2, groups=4), nn.Dropout(0.5), nn.BatchNorm2d(4))}
 x = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-nets = [make(blocks(2, **depthwise), speed, x)[0] for speed in (Speed(compile=True), None)]
+nets = [make(blocks(2, **depthwise), speed, x)[0] for speed in (Speed(compile=True), Speed())]
 found = []
 for net in nets:
     torch.manual_seed(0)
@@ -343,7 +364,7 @@ def test_another_process_finds_everything_on_disk(tmp_path: Any) -> None:
     counts = []
     for _ in range(2):
         command = [sys.executable, "-c", PROCESS, __file__.rpartition("/")[0]]
-        environment = {**__import__("os").environ, "TORCHINDUCTOR_CACHE_DIR": folder}
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": folder}
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert not found.returncode, found.stderr
         counts.append(json.loads(found.stdout.splitlines()[-1]))
