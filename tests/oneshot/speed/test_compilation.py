@@ -193,7 +193,7 @@ def test_candidates_that_are_drawn_are_compiled_one_by_one(graphs: list[Any]) ->
             y = net.model(X)
             wanted = [*net.model.parameters(), *net.architecture.parameters()]
             found.append([y, *(g for g in torch.autograd.grad(y.sum(), wanted, allow_unused=True) if g is not None)])
-        check_alike(*found)
+        check_alike(found[0], found[1])
     assert len(graphs) == 2, "the two that have several layers, for all mixtures"
 
 
@@ -203,7 +203,7 @@ def test_passes_without_gradients_and_the_second_order_run_as_they_are(graphs: l
     with torch.no_grad():
         net.model(X)
     with uncompiled(net.model):
-        (first,) = torch.autograd.grad(net.model(X).square().sum(), net.model[0].weight, create_graph=True)  # type: ignore[index, union-attr]
+        (first,) = torch.autograd.grad(net.model(X).square().sum(), net.model[0].weight, create_graph=True)  # type: ignore[index]
         assert torch.autograd.grad(first.square().sum(), list(net.architecture.parameters()))[0].any()
     assert not graphs
 
@@ -222,7 +222,7 @@ def test_what_changes_from_step_to_step_is_seen(graphs: list[Any]) -> None:
                     module.train(number != 5)
             torch.manual_seed(number)
             found.append(step(each))
-        check_alike(*found)
+        check_alike(found[0], found[1])
 
 
 def test_a_candidate_that_somebody_listens_to_is_called(graphs: list[Any]) -> None:
@@ -268,7 +268,7 @@ def test_outputs_of_two_shapes_are_refused_as_ever(graphs: list[Any]) -> None:
     net.architecture.double()
     speed = Speed(compile=True)
     compile_whole(net, speed, optimise(net, (X,), speed))
-    net.model[1].candidates[1][0].stride = (2, 2)  # type: ignore[index, union-attr]
+    net.model[1].candidates[1][0].stride = (2, 2)  # type: ignore[index]
     net.architecture.mix()
     with pytest.raises(NasValueError, match="only outputs of one shape can be mixed"):
         net.model(X)
@@ -353,7 +353,7 @@ found = []
 for net in nets:
     torch.manual_seed(0)
     found.append(step(net, x))
-check_alike(*found, 1e-3)
+check_alike(found[0], found[1], 1e-3)
 print(json.dumps(cache_counts()))
 """
 
