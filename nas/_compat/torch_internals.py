@@ -7,7 +7,7 @@ import functools
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -49,6 +49,7 @@ __all__ = [
     "can_decompose",
     "children_of",
     "copy_each",
+    "flatten_each",
     "forward_pre_hooks",
     "has_hooks",
     "has_numbers",
@@ -56,6 +57,7 @@ __all__ = [
     "hooks_of",
     "inside_compiled",
     "is_compiled",
+    "move_each_toward",
     "own_buffers",
     "own_parameters",
     "persists",
@@ -301,6 +303,10 @@ copy_each = torch._foreach_copy_
 """`copy_` for the tensors of one list from those of another, in few kernels."""
 add_to_each = torch._foreach_add_
 """`add_` to the tensors of a list."""
+move_each_toward: Callable[[list[Tensor], list[Tensor], float], object] = torch._foreach_lerp_
+"""`lerp_` of the tensors of one list toward those of another."""
+flatten_each: Callable[[Sequence[Tensor]], Tensor] = torch._utils._flatten_dense_tensors
+"""The numbers of contiguous tensors, one behind the other, in one launch."""
 storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
 """A number that no other storage has while this one lives; there are no addresses on the meta device."""
 

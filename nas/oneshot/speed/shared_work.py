@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,11 @@ from nas._compat.torch_internals import BatchNorm, has_hooks, version_of
 from nas.errors import NasValueError, explain
 from nas.oneshot.speed.chains import Prefix, Signature
 from nas.oneshot.speed.depthwise import is_average, is_depthwise, run_average, run_depthwise
-from nas.oneshot.speed.side_by_side import SideBySide, Slot
+from nas.oneshot.speed.joined import Slot
+from nas.oneshot.speed.side_by_side import SideBySide
+
+Live: TypeAlias = Callable[[], Sequence[Collection[int]]]
+"""For each mixture that reads a tensor the positions of its candidates that are computed now."""
 
 
 @final
@@ -28,18 +32,18 @@ class SharedInput:
     Args:
         readers: how many mixtures read it in a forward pass.
         share: whether steps without parameters are computed once.
-        merged: what is computed side by side.
+        merged: what is computed side by side, if anything.
+        live: yields, for each of the mixtures, the positions of what is computed now.
     """
 
-    def __init__(self, readers: int, *, share: bool, merged: Sequence[SideBySide] = ()) -> None:
-        self._readers, self._share, self.merged = readers, share, tuple(merged)
+    def __init__(self, readers: int, *, share: bool, merged: SideBySide | None, live: Live) -> None:
+        self._readers, self._share, self._merged, self._live = readers, share, merged, live
         self.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SharedInput:
         """Without the tensor: a part that is computed again ends early, and leaves it here until the next pass."""
-        twin = memo[id(self)] = SharedInput(self._readers, share=self._share)
-        twin.merged = copy.deepcopy(self.merged, memo)
-        return twin
+        merged, live = copy.deepcopy((self._merged, self._live), memo)
+        return SharedInput(self._readers, share=self._share, merged=merged, live=live)
 
     def clear(self) -> None:
         """Forgets the tensor."""
@@ -70,8 +74,11 @@ class SharedInput:
             )
         self.clear()
         self._x, self._part, self._left = x, part, set(range(self._readers))
-        for merge in self.merged:
-            self._made.update(merge.run(lambda prefix: self.prefix(x, prefix)))
+        if self._merged is not None:
+            positions = self._live()
+            live = [place for place in self._merged.chains if place[1] in positions[place[0]]]
+            for block, places in self._merged.run(live, lambda prefix: self.prefix(x, prefix), x.device):
+                self._made.update(zip(places, block.chunk(len(places), dim=1), strict=True))
 
     def close(self, reader: int) -> None:
         """A mixture has read it."""
