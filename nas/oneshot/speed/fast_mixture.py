@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import has_hooks, hook_dicts
+from nas.domains import Answer
 from nas.oneshot.relaxed import MixedLayer, Terms, check_alike
-from nas.oneshot.speed.chains import Prefix, is_plain_norm, shared_length
+from nas.oneshot.speed.chains import Prefix, without_weights
 from nas.oneshot.speed.folding import Folded, FoldedLinear
 from nas.oneshot.speed.shared_work import SharedInput, run_step
 
@@ -43,7 +43,7 @@ class FastMixture:
         self._layer, self._chains = layer, tuple(chains)
         self._folds = tuple((Prefix.of(steps), fold) for steps, fold in folds)
         self._zeros, self._shared, self._reader = frozenset(zeros), shared, reader
-        self._prefixes = tuple(Prefix.of(_prefix(chain)) for chain in self._chains)
+        self._prefixes = tuple(Prefix.of(chain[: without_weights(chain)]) for chain in self._chains)
         self.heard: frozenset[int] = frozenset()
         self._hooks = [place for module in layer.candidates.modules() for place in hook_dicts(module)]
 
@@ -53,32 +53,42 @@ class FastMixture:
             candidates = enumerate(self._layer.candidates)
             self.heard = frozenset(i for i, module in candidates if any(map(has_hooks, module.modules())))
 
-    def terms(self, x: Tensor) -> Terms:
+    def terms(self, x: Tensor) -> Sequence[Terms]:
         """What there is to add up, and the weights of it."""
         mixing, label = self._layer.mixing, self._layer.label
         weights, active = mixing.weights[label], mixing.active[label]
         self._shared.open(x)
+        summed = self._shared.take_sum(self._reader)
+        found: list[Terms] = []
         computed = dict.fromkeys(i for i in active if i not in self._zeros or i in self.heard)
-        folded: list[Tensor] = []
+        if summed is not None:
+            found.append(([summed[0]], None))
+            for i in summed[1]:
+                del computed[i]
+        folded: list[Tensor | None] = []
         for prefix, fold in self._folds:
             live = [i for i in computed if i in fold.maps and i not in self.heard]
             if len(live) > 1:
                 folded.append(fold.run(self._shared.prefix(x, prefix), weights, live))
                 for i in live:
                     del computed[i]
-        if not computed and not folded:
+        if folded:
+            found.append((folded, None))
+        if not computed and not found:
             computed = dict.fromkeys(active)
-        outputs: list[Tensor | None] = [self._run(i, x) if i in computed else None for i in range(len(self._chains))]
+        if computed:
+            found.append(([self._run(i, x) if i in computed else None for i in range(len(self._chains))], weights))
         self._shared.close(self._reader)
-        named = {repr(answer): output for answer, output in zip(self._layer.answers, outputs, strict=True)}
-        check_alike(
-            f"LayerChoice {label!r}", "candidate", {**named, **{f"folded {i}": y for i, y in enumerate(folded)}}
-        )
-        if not folded:
-            return outputs, weights
-        if not computed:
-            return list(folded), None
-        return [*outputs, *folded], torch.cat([weights, weights.new_ones(len(folded))])
+        self._check(found)
+        return found
+
+    def _check(self, found: Sequence[Terms]) -> None:
+        """Names the candidates that cannot be mixed, if any."""
+        named: dict[Answer, object] = {}
+        for outputs, weights in found:
+            names = [f"computed with others {i}" for i in range(len(named), len(named) + len(outputs))]
+            named.update(zip(names if weights is None else map(repr, self._layer.answers), outputs, strict=True))
+        check_alike(f"LayerChoice {self._layer.label!r}", "candidate", named)
 
     def _run(self, position: int, x: Tensor) -> Tensor:
         if position in self.heard:
@@ -92,12 +102,3 @@ class FastMixture:
         for step in self._chains[position][len(prefix.steps) :]:
             x = run_step(step, x)
         return x
-
-
-def _prefix(chain: tuple[nn.Module, ...]) -> tuple[nn.Module, ...]:
-    """The steps without parameters at the beginning."""
-    number = shared_length(chain)
-    while number < len(chain) and is_plain_norm(chain[number]):
-        number += 1
-        number += shared_length(chain[number:])
-    return chain[:number]

@@ -36,7 +36,7 @@ def join(places: Sequence[Place], *, casts: bool) -> list[Tensor | None]:
     found: list[Tensor | None] = []
     flat: list[tuple[int, list[Tensor]]] = []
     for layers, name in places:
-        tensors: list[Tensor] = [tensor for layer in layers if (tensor := own_parameters(layer)[name]) is not None]
+        tensors = _present([own_parameters(layer)[name] for layer in layers])
         found.append(None)
         if not tensors:
             continue
@@ -120,8 +120,8 @@ class Statistics:
         first = layers[0]
         if not first.track_running_stats:
             return functional.batch_norm(x, None, None, weight, bias, True, 0.0, first.eps)
-        means = [_there(own_buffers(layer)["running_mean"]) for layer in layers]
-        variances = [_there(own_buffers(layer)["running_var"]) for layer in layers]
+        means = _present([own_buffers(layer)["running_mean"] for layer in layers])
+        variances = _present([own_buffers(layer)["running_var"] for layer in layers])
         if not first.training:
             return functional.batch_norm(x, torch.cat(means), torch.cat(variances), weight, bias, False, 0.0, first.eps)
         # With a momentum of 1 the statistics are those of the batch.
@@ -131,7 +131,7 @@ class Statistics:
         targets, batch = self._moves.setdefault(first.momentum, ([], []))
         targets += [*means, *variances]
         batch += [*mean.split(first.num_features), *variance.split(first.num_features)]
-        self._counts += [count for layer in layers if (count := own_buffers(layer)["num_batches_tracked"]) is not None]
+        self._counts += _present([own_buffers(layer)["num_batches_tracked"] for layer in layers])
         return y
 
     def _zeros(self, like: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -151,9 +151,8 @@ class Statistics:
                 add_to_each(self._counts, 1)
 
 
-def _there(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor
+def _present(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 class Step(ABC):

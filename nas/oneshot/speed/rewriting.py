@@ -14,12 +14,12 @@ from nas._compat.torch_internals import BatchNorm, has_hooks, hook_dicts, own_bu
 from nas.errors import NasValueError, explain
 from nas.example_inputs import Example, Inputs, read_example
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet, RemembersCheckpoints
-from nas.oneshot.speed.chains import Signature, shared_length, signature, steps_of
+from nas.oneshot.speed.chains import Prefix, Signature, shared_length, signature, steps_of, without_weights
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
 from nas.oneshot.speed.joined import Slot
 from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.shared_work import SharedInput
+from nas.oneshot.speed.shared_work import SharedInput, SumsAtOnce
 from nas.oneshot.speed.side_by_side import SideBySide, chain_key
 from nas.oneshot.speed.speed import Speed
 from nas.oneshot.speed.whole_passes import apply_whole, cells
@@ -283,8 +283,15 @@ def _connect(readers: Sequence[_Reader], model: nn.Module, speed: Speed, report:
             report.merged.append(f"{len(group)} times {names}")
     every = {place: steps for group in chains.values() for place, steps in group.items()}
     merged = SideBySide(every, everywhere=speed.merge is True) if len(every) > 1 else None
-    live = _Live([reader.layer for reader in readers], model)
-    shared = SharedInput(len(readers), share=speed.share, merged=merged, live=live)
+    layers = [reader.layer for reader in readers]
+    plain = {
+        (number, i): Prefix.of(reader.chains[i])
+        for number, reader in enumerate(readers)
+        for i in reader.alone
+        if without_weights(reader.chains[i]) == len(reader.chains[i])
+    }
+    sums = SumsAtOnce(layers, plain) if speed.share else None
+    shared = SharedInput(len(readers), share=speed.share, merged=merged, live=_Live(layers, model), sums=sums)
     for number, reader in enumerate(readers):
         reader.layer.quick = FastMixture(reader.layer, reader.chains, reader.folds, reader.zeros, shared, number)
         report.layers.append(reader.layer)

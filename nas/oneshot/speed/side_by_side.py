@@ -52,7 +52,11 @@ class SideBySide:
     def __init__(self, chains: Mapping[Slot, tuple[nn.Module, ...]], *, everywhere: bool) -> None:
         self.chains, self._everywhere = dict(chains), everywhere
         self._norms = [step for steps in chains.values() for step in steps if isinstance(step, nn.BatchNorm2d)]
-        self._programs: dict[Hashable, Program | None] = {}
+        self._programs: dict[Hashable, Program] = {}
+
+    def gains(self, device: torch.device) -> bool:
+        """Whether fewer launches are worth copies on a device."""
+        return self._everywhere or device.type != "cpu"
 
     def run(self, live: Sequence[Slot], after: Callable[[Prefix], Tensor], device: torch.device) -> list[Block]:
         """What candidates yield, by blocks; those that nothing lies beside are left out.
@@ -62,15 +66,25 @@ class SideBySide:
             after: yields the input after steps without parameters.
             device: of the input.
         """
-        apart = device.type == "cpu" and not self._everywhere
         # A norm may have been told meanwhile to keep its statistics.
-        key = (apart, tuple(live), tuple(norm.training for norm in self._norms))
-        if key not in self._programs:
+        training = tuple(norm.training for norm in self._norms)
+        key = tuple(live), training, not self.gains(device)
+        if not self._write(*key):
+            return []
+        return self._programs[key].run(after)
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # it is written once, and not compiled
+    def _write(self, live: tuple[Slot, ...], training: tuple[bool, ...], apart: bool) -> bool:
+        """Writes a program where there is none yet; says whether there is anything to be done."""
+        key = live, training, apart
+        if key in self._programs:
+            return True
+        program = _written({place: self.chains[place] for place in live}, apart=apart)
+        if program is not None:
             if len(self._programs) >= _MOST:
                 self._programs.clear()
-            self._programs[key] = _written({place: self.chains[place] for place in live}, apart=apart)
-        program = self._programs[key]
-        return [] if program is None else program.run(after)
+            self._programs[key] = program
+        return program is not None
 
 
 _MOST = 64
@@ -131,7 +145,9 @@ class _Lane:
 
 def _lane(place: Slot, steps: Sequence[nn.Module]) -> _Lane:
     length = shared_length(steps)
-    stages, plain, keys = [], list[nn.Module](), list[Hashable]()
+    stages: list[_Stage] = []
+    plain: list[nn.Module] = []
+    keys: list[Hashable] = []
     for step in steps[length:]:
         if isinstance(step, nn.Conv2d | nn.BatchNorm2d):
             own = (layer_key(step), isinstance(step, nn.BatchNorm2d) and step.training)
