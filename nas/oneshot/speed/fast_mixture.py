@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import has_hooks, hook_dicts
+from nas.domains import Answer
 from nas.oneshot.relaxed import MixedLayer, Terms, check_alike
-from nas.oneshot.speed.chains import Prefix, is_plain_norm, shared_length
+from nas.oneshot.speed.chains import Prefix, without_weights
 from nas.oneshot.speed.compilation import Compiler, Fold, Piece
 from nas.oneshot.speed.folding import Folded, FoldedLinear
 from nas.oneshot.speed.shared_work import SharedInput, run_step
@@ -45,7 +45,7 @@ class FastMixture:
         self._layer, self._chains = layer, tuple(chains)
         self._folds = tuple((Prefix.of(steps), fold) for steps, fold in folds)
         self._zeros, self._shared, self._reader = frozenset(zeros), shared, reader
-        self._prefixes = tuple(Prefix.of(_prefix(chain)) for chain in self._chains)
+        self._prefixes = tuple(Prefix.of(chain[: without_weights(chain)]) for chain in self._chains)
         self.heard: frozenset[int] = frozenset()
         self.compiler: Compiler | None = None
         self._pieces: dict[Hashable, Piece] = {}
@@ -62,12 +62,18 @@ class FastMixture:
             candidates = enumerate(self._layer.candidates)
             self.heard = frozenset(i for i, module in candidates if any(map(has_hooks, module.modules())))
 
-    def terms(self, x: Tensor) -> Terms:
+    def terms(self, x: Tensor) -> Sequence[Terms]:
         """What there is to add up, and the weights of it."""
         mixing, label = self._layer.mixing, self._layer.label
         weights, active = mixing.weights[label], mixing.active[label]
         self._shared.open(x)
+        summed = self._shared.take_sum(self._reader)
+        found: list[Terms] = []
         computed = dict.fromkeys(i for i in active if i not in self._zeros or i in self.heard)
+        if summed is not None:
+            found.append(([summed[0]], None))
+            for i in summed[1]:
+                del computed[i]
         folds: list[tuple[Prefix, Fold]] = []
         for prefix, fold in self._folds:
             live = tuple(i for i in computed if i in fold.maps and i not in self.heard)
@@ -75,32 +81,35 @@ class FastMixture:
                 folds.append((prefix, (fold, live)))
                 for i in live:
                     del computed[i]
-        if not computed and not folds:
-            computed = dict.fromkeys(active)
         compiler = self.compiler
         # Of candidates that are drawn each is compiled by itself: there are too many sets of them.
-        if compiler is not None and len(active) == len(self._chains) and not self.heard:
+        if compiler is not None and (computed or folds) and len(active) == len(self._chains) and not self.heard:
             piece = self._whole(compiler, tuple(computed), folds)
-            if piece.compilable:
-                total = self._run_whole(compiler, piece, x, tuple(computed), folds, weights)
-                if total is not None:
-                    self._shared.close(self._reader)
-                    return [total], None
+            total = self._run_whole(compiler, piece, x, tuple(computed), folds, weights) if piece.compilable else None
+            if total is not None:
+                found.append(([total], None))
+                computed, folds = {}, []
             compiler = None if piece.compilable else compiler
-        folded = [fold.run(self._shared.prefix(x, prefix), weights, live) for prefix, (fold, live) in folds]
-        outputs: list[Tensor | None] = [
-            self._run(i, x, compiler) if i in computed else None for i in range(len(self._chains))
-        ]
+        if folds:
+            found.append(
+                ([fold.run(self._shared.prefix(x, prefix), weights, live) for prefix, (fold, live) in folds], None)
+            )
+        if not computed and not found:
+            computed = dict.fromkeys(active)
+        if computed:
+            outputs = [self._run(i, x, compiler) if i in computed else None for i in range(len(self._chains))]
+            found.append((outputs, weights))
         self._shared.close(self._reader)
-        named = {repr(answer): output for answer, output in zip(self._layer.answers, outputs, strict=True)}
-        check_alike(
-            f"LayerChoice {label!r}", "candidate", {**named, **{f"folded {i}": y for i, y in enumerate(folded)}}
-        )
-        if not folded:
-            return outputs, weights
-        if not computed:
-            return list(folded), None
-        return [*outputs, *folded], torch.cat([weights, weights.new_ones(len(folded))])
+        self._check(found)
+        return found
+
+    def _check(self, found: Sequence[Terms]) -> None:
+        """Names the candidates that cannot be mixed, if any."""
+        named: dict[Answer, object] = {}
+        for outputs, weights in found:
+            names = [f"computed with others {i}" for i in range(len(named), len(named) + len(outputs))]
+            named.update(zip(names if weights is None else map(repr, self._layer.answers), outputs, strict=True))
+        check_alike(f"LayerChoice {self._layer.label!r}", "candidate", named)
 
     def _run(self, position: int, x: Tensor, compiler: Compiler | None) -> Tensor:
         if position in self.heard:
@@ -151,12 +160,3 @@ class FastMixture:
         for i in made if total is not None else ():
             self._shared.take((self._reader, i))
         return total
-
-
-def _prefix(chain: tuple[nn.Module, ...]) -> tuple[nn.Module, ...]:
-    """The steps without parameters at the beginning."""
-    number = shared_length(chain)
-    while number < len(chain) and is_plain_norm(chain[number]):
-        number += 1
-        number += shared_length(chain[number:])
-    return chain[:number]
