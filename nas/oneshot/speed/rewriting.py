@@ -272,10 +272,8 @@ def _alike(layers: dict[int, nn.Linear | None]) -> dict[int, nn.Linear | None]:
 def _connect(readers: Sequence[_Reader], model: nn.Module, speed: Speed, report: Report) -> SharedInput:
     """Gives the mixtures that read one tensor what they share."""
     chains: dict[object, dict[Slot, Steps]] = {}
-    # What is compiled is compiled for each mixture: together they would have many more structures.
-    merges = speed.merge is True or (speed.merge and not speed.compile)
     for number, reader in enumerate(readers):
-        for i in reader.alone if merges else ():
+        for i in reader.alone if speed.merges else ():
             key = chain_key(reader.chains[i])
             if key is not None:
                 chains.setdefault(key, {})[number, i] = reader.chains[i]

@@ -52,3 +52,11 @@ class Speed:
                     mend="drop one of the two",
                 )
             )
+
+    @property
+    def merges(self) -> bool:
+        """Whether equal layers on one tensor become one; of themselves not where each mixture is compiled.
+
+        Together they would have many more structures to compile.
+        """
+        return self.merge is True or (self.merge == "auto" and not self.compile)
