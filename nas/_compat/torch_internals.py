@@ -7,7 +7,7 @@ import functools
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -50,6 +50,7 @@ __all__ = [
     "can_decompose",
     "children_of",
     "copy_each",
+    "flatten_each",
     "forward_pre_hooks",
     "has_hooks",
     "has_numbers",
@@ -57,6 +58,7 @@ __all__ = [
     "hooks_of",
     "inside_compiled",
     "is_compiled",
+    "move_each_toward",
     "own_buffers",
     "own_parameters",
     "persists",
@@ -320,6 +322,10 @@ zero_each = torch._foreach_zero_
 """`zero_` of the tensors of a list."""
 schema_of: Callable[[Any], Any] = attrgetter("_schema")
 """What an operation takes, writes into and yields."""
+move_each_toward: Callable[[list[Tensor], list[Tensor], float], object] = torch._foreach_lerp_
+"""`lerp_` of the tensors of one list toward those of another."""
+flatten_each: Callable[[Sequence[Tensor]], Tensor] = torch._utils._flatten_dense_tensors
+"""The numbers of contiguous tensors, one behind the other, in one launch."""
 storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
 """A number that no other storage has while this one lives; there are no addresses on the meta device."""
 

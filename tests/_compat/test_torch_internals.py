@@ -39,6 +39,7 @@ from nas._compat.torch_internals import (
     can_decompose,
     children_of,
     copy_each,
+    flatten_each,
     forward_pre_hooks,
     has_hooks,
     has_numbers,
@@ -46,6 +47,7 @@ from nas._compat.torch_internals import (
     hooks_of,
     inside_compiled,
     is_compiled,
+    move_each_toward,
     own_buffers,
     own_parameters,
     persists,
@@ -274,6 +276,10 @@ def test_lists_are_written_in_place() -> None:
     assert [tensor.tolist() for tensor in tensors] == [[1, 2], 3]
     add_to_each(tensors, 1)
     assert [tensor.tolist() for tensor in tensors] == [[2, 3], 4]
+    before = [tensor.clone() for tensor in tensors]
+    move_each_toward(tensors, [torch.tensor([4.0, 3.0]), torch.tensor(0.0)], 0.25)
+    assert [tensor.tolist() for tensor in tensors] == [[2.5, 3], 3]
+    copy_each(tensors, before)
     scale_each(tensors, 0.5)
     assert [tensor.tolist() for tensor in tensors] == [[1, 1.5], 2]
     add_to_each(tensors, others, alpha=2)
@@ -298,11 +304,13 @@ def test_modes_and_hooks_of_all_modules_watch_calls() -> None:
 def test_an_operation_says_what_it_takes_and_writes_into() -> None:
     arguments = schema_of(torch.ops.aten.add_.Tensor).arguments
     assert [argument.name for argument in arguments] == ["self", "other", "alpha"]
-    assert [argument.alias_info is not None and argument.alias_info.is_write for argument in arguments[:2]] == [
-        True,
-        False,
-    ]
+    written = [argument.alias_info is not None and argument.alias_info.is_write for argument in arguments[:2]]
+    assert written == [True, False]
     assert arguments[2].default_value == 1
+
+
+def test_the_numbers_of_tensors_lie_one_behind_the_other() -> None:
+    assert flatten_each([torch.tensor([[1.0, 2.0]]), torch.tensor([3.0])]).tolist() == [1, 2, 3]
 
 
 def test_a_storage_has_a_key_of_its_own_while_it_lives() -> None:

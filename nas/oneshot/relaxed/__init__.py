@@ -7,7 +7,7 @@ from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Ter
 from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
 from nas.oneshot.relaxed.penalty import CostPenalty, check_penalty
 from nas.oneshot.relaxed.recomputation import RemembersCheckpoints, recomputing_as_before
-from nas.oneshot.relaxed.sums import weighted_sum
+from nas.oneshot.relaxed.sums import Plan, weighted_sum, weighted_sums
 from nas.oneshot.relaxed.supernet import RelaxedSupernet
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Moment",
     "Parametrisation",
     "Phase",
+    "Plan",
     "RelaxedSupernet",
     "RemembersCheckpoints",
     "Rule",
@@ -39,4 +40,5 @@ __all__ = [
     "recomputing_as_before",
     "softmax",
     "weighted_sum",
+    "weighted_sums",
 ]

@@ -13,7 +13,7 @@ from nas._compat.torch_internals import has_hooks
 from nas.domains import Answer, as_key
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.relaxed.architecture import Mixing
-from nas.oneshot.relaxed.sums import weighted_sum
+from nas.oneshot.relaxed.sums import total, weighted_sum
 from nas.space import ChosenInputs, chosen_items
 
 Terms: TypeAlias = tuple[list[Tensor | None], Tensor | None]
@@ -23,8 +23,8 @@ Terms: TypeAlias = tuple[list[Tensor | None], Tensor | None]
 class QuickTerms(Protocol):
     """Computes the terms of a mixture of layers, exactly, but by a quicker way (see `nas.oneshot.speed.rewriting`)."""
 
-    def terms(self, x: Tensor) -> Terms:
-        """Of the input of the mixture."""
+    def terms(self, x: Tensor) -> Sequence[Terms]:
+        """Of the input of the mixture; together they are what it yields."""
 
 
 @final
@@ -46,7 +46,7 @@ class MixedLayer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """What the candidates take, to the weighted sum of what they yield; None where all of them yield it."""
         if self.quick is not None and not kwargs and len(args) == 1 and isinstance(args[0], Tensor):
-            return add_up([self.quick.terms(args[0])])
+            return add_up(self.quick.terms(args[0]))
         active = self.mixing.active[self.label]
         outputs = [candidate(*args, **kwargs) if i in active else None for i, candidate in enumerate(self.candidates)]
         where = f"LayerChoice {self.label!r}"
@@ -85,15 +85,15 @@ def _yields_nothing(where: str, outputs: Mapping[Answer, object]) -> bool:
     return bool(none)
 
 
-def add_up(mixtures: Sequence[Terms]) -> Tensor:
-    """The sum of some mixtures of one shape: all that they add up at once."""
-    outputs = [output for terms, _ in mixtures for output in terms]
-    if len(outputs) == 1 and mixtures[0][1] is None and outputs[0] is not None:
-        return outputs[0]
-    devices = [output.device for output in outputs if output is not None]
-    ones = torch.ones(len(outputs), device=devices[0] if devices else None)
-    weights = [ones[: len(terms)] if given is None else given for terms, given in mixtures]
-    return weighted_sum(outputs, torch.cat(weights) if len(weights) > 1 else weights[0])
+def add_up(terms: Sequence[Terms]) -> Tensor:
+    """The sum of all terms, of one shape; what weighs 1 is neither multiplied nor kept for the gradients."""
+    plain = [output for outputs, weights in terms if weights is None for output in outputs if output is not None]
+    weighted = [(outputs, weights) for outputs, weights in terms if weights is not None]
+    if weighted:
+        outputs = [output for outputs, _ in weighted for output in outputs]
+        shares = [weights for _, weights in weighted]
+        plain.append(weighted_sum(outputs, torch.cat(shares) if len(shares) > 1 else shares[0]))
+    return total(plain)
 
 
 @final
@@ -163,7 +163,7 @@ class MixedInput(nn.Module):
             if not isinstance(layer, MixedLayer) or layer.quick is None or has_hooks(layer):
                 return None
             found.append((layer.quick, tensor))
-        return add_up([quick.terms(tensor) for quick, tensor in found]) if found else None
+        return add_up([term for quick, tensor in found for term in quick.terms(tensor)]) if found else None
 
     def takes(self, index: int) -> bool:
         """Whether an input is read now."""

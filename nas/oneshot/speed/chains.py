@@ -85,6 +85,15 @@ class Prefix:
         return cls(steps=tuple(steps), keys=tuple(tuple(each[: i + 1]) for i in range(len(each))))
 
 
+def without_weights(steps: Sequence[nn.Module]) -> int:
+    """How many steps at first have no parameters, batch norms without weights among them."""
+    number = shared_length(steps)
+    while number < len(steps) and is_plain_norm(steps[number]):
+        number += 1
+        number += shared_length(steps[number:])
+    return number
+
+
 def is_plain_norm(step: nn.Module) -> bool:
     """Whether it is a batch norm without weights."""
     return (

@@ -14,12 +14,13 @@ from nas._compat.torch_internals import BatchNorm, has_hooks, hook_dicts, own_bu
 from nas.errors import NasValueError, explain
 from nas.example_inputs import Example, Inputs, read_example
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet, RemembersCheckpoints
-from nas.oneshot.speed.chains import Signature, shared_length, signature, steps_of
+from nas.oneshot.speed.chains import Prefix, Signature, shared_length, signature, steps_of, without_weights
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
+from nas.oneshot.speed.joined import Slot
 from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.shared_work import SharedInput
-from nas.oneshot.speed.side_by_side import SideBySide, Slot, chain_key
+from nas.oneshot.speed.shared_work import SharedInput, SumsAtOnce
+from nas.oneshot.speed.side_by_side import SideBySide, chain_key
 from nas.oneshot.speed.speed import Speed
 from nas.oneshot.speed.whole_passes import apply_whole, cells
 from nas.space import is_zero
@@ -55,8 +56,8 @@ def optimise(supernet: RelaxedSupernet, example: Example | Inputs, speed: Speed 
     report = Report()
     inputs = read_example(example)
     reads = _reads(supernet, inputs)
-    # What is computed again, or compiled, by itself shares nothing with its surroundings.
-    apart = cells(supernet.model) if speed.checkpoint_cells or speed.compile else []
+    # What is computed again by itself shares nothing with its surroundings.
+    apart = cells(supernet.model) if speed.checkpoint_cells else []
     inside = {module: i for i, cell in enumerate(apart) for module in cell.modules()}
     parts = _checkpointed(supernet, inputs)
     groups: dict[tuple[int, int, int, int], list[_Reader]] = {}
@@ -272,18 +273,25 @@ def _connect(readers: Sequence[_Reader], model: nn.Module, speed: Speed, report:
     """Gives the mixtures that read one tensor what they share."""
     chains: dict[object, dict[Slot, Steps]] = {}
     for number, reader in enumerate(readers):
-        for i in reader.alone:
+        for i in reader.alone if speed.merges else ():
             key = chain_key(reader.chains[i])
             if key is not None:
                 chains.setdefault(key, {})[number, i] = reader.chains[i]
-    merges = []
-    for group in chains.values() if speed.merge else ():
+    for group in chains.values():
         if len(group) > 1:
-            live = _Live([reader.layer for reader in readers], model)
-            merges.append(SideBySide(group, live, everywhere=speed.merge is True))
             names = ", ".join(type(step).__name__ for step in next(iter(group.values())))
             report.merged.append(f"{len(group)} times {names}")
-    shared = SharedInput(len(readers), share=speed.share, merged=merges)
+    every = {place: steps for group in chains.values() for place, steps in group.items()}
+    merged = SideBySide(every, everywhere=speed.merge is True) if len(every) > 1 else None
+    layers = [reader.layer for reader in readers]
+    plain = {
+        (number, i): Prefix.of(reader.chains[i])
+        for number, reader in enumerate(readers)
+        for i in reader.alone
+        if without_weights(reader.chains[i]) == len(reader.chains[i])
+    }
+    sums = SumsAtOnce(layers, plain) if speed.share else None
+    shared = SharedInput(len(readers), share=speed.share, merged=merged, live=_Live(layers, model), sums=sums)
     for number, reader in enumerate(readers):
         reader.layer.quick = FastMixture(reader.layer, reader.chains, reader.folds, reader.zeros, shared, number)
         report.layers.append(reader.layer)
@@ -309,7 +317,7 @@ def _say_shared(readers: Sequence[_Reader], report: Report) -> None:
 
 @final
 class _Live:
-    """Says which candidates are computed in this forward pass.
+    """Says which candidates are computed in this forward pass, and are not called by themselves.
 
     Args:
         layers: the mixtures that read one tensor.
@@ -321,11 +329,17 @@ class _Live:
         names = {id(module): name for name, module in model.named_modules()}
         self._above = [_above(names[id(layer)], model) for layer in layers]
 
-    def __call__(self, place: Slot) -> bool:
-        layer = self._layers[place[0]]
-        reached = all(_reaches(module, index) for module, index in self._above[place[0]])
-        heard = isinstance(layer.quick, FastMixture) and place[1] in layer.quick.heard
-        return reached and not heard and place[1] in layer.mixing.active[layer.label]
+    def __call__(self) -> list[tuple[int, ...]]:
+        """For each mixture the positions of its candidates."""
+        return [self._positions(layer, above) for layer, above in zip(self._layers, self._above, strict=True)]
+
+    @staticmethod
+    def _positions(layer: MixedLayer, above: Sequence[tuple[nn.Module, int]]) -> tuple[int, ...]:
+        if not all(_reaches(module, index) for module, index in above):
+            return ()
+        active = layer.mixing.active[layer.label]
+        heard = layer.quick.heard if isinstance(layer.quick, FastMixture) else ()
+        return tuple(i for i in active if i not in heard) if heard else active
 
 
 def _above(name: str, model: nn.Module) -> list[tuple[nn.Module, int]]:

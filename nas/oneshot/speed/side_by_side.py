@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from functools import partial
-from typing import Any, TypeAlias, final
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeAlias, cast, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from nas._compat.torch_internals import add_to_each, copy_each, has_hooks
+from nas._compat.torch_internals import has_hooks
 from nas.oneshot.speed.chains import Prefix, shared_length, signature
-
-Slot: TypeAlias = tuple[int, int]
-"""Of a candidate: the number of its mixture among those that read the input, and its position there."""
+from nas.oneshot.speed.joined import Block, Call, Cat, Convolve, Normalise, Program, Slot, Split
 
 
 def layer_key(step: nn.Module) -> Hashable | None:
@@ -40,101 +38,221 @@ def chain_key(steps: Sequence[nn.Module]) -> Hashable | None:
 
 @final
 class SideBySide:
-    """Chains of equal steps, each candidate's with its own parameters.
+    """Chains of equal steps on one input, each candidate's with its own parameters.
+
+    Chains that are equal throughout are side by side from the first layer on. Those that become equal later (two
+    convolutions of different kernels, each with a 1x1 convolution and a batch norm behind it) are put side by side
+    there, where that takes fewer launches.
 
     Args:
-        chains: place of the candidate -> its steps.
-        live: says of a place whether its candidate is computed now.
+        chains: place of the candidate -> its steps; each begins with steps without parameters and a convolution.
         everywhere: also where it gains nothing: on a CPU, where what is to lie together is copied.
     """
 
-    def __init__(
-        self, chains: dict[Slot, tuple[nn.Module, ...]], live: Callable[[Slot], bool], *, everywhere: bool
-    ) -> None:
-        self.chains, self._live = chains, live
-        chain = next(iter(chains.values()))
-        self._shared = shared_length(chain)
-        self._prefixes = {place: Prefix.of(steps[: self._shared]) for place, steps in chains.items()}
-        first = chain[self._shared]
-        assert isinstance(first, nn.Conv2d)
-        # Of convolutions of all channels the outputs lie together without a copy.
-        self._on_cpu = everywhere or first.groups == 1
+    def __init__(self, chains: Mapping[Slot, tuple[nn.Module, ...]], *, everywhere: bool) -> None:
+        self.chains, self._everywhere = dict(chains), everywhere
+        self._norms = [step for steps in chains.values() for step in steps if isinstance(step, nn.BatchNorm2d)]
+        self._programs: dict[Hashable, Program] = {}
 
-    def run(self, after: Callable[[Prefix], Tensor]) -> dict[Slot, Tensor]:
-        """What the candidates yield that are computed now, each (batch, channels, ...); nothing for less than two.
+    def gains(self, device: torch.device) -> bool:
+        """Whether fewer launches are worth copies on a device."""
+        return self._everywhere or device.type != "cpu"
+
+    def run(self, live: Sequence[Slot], after: Callable[[Prefix], Tensor], device: torch.device) -> list[Block]:
+        """What candidates yield, by blocks; those that nothing lies beside are left out.
 
         Args:
+            live: the candidates that are computed now.
             after: yields the input after steps without parameters.
+            device: of the input.
         """
-        live = [place for place in self.chains if self._live(place)]
-        if len(live) < 2:
-            return {}
-        chains = [self.chains[place] for place in live]
-        x = after(self._prefixes[live[0]])
-        if x.device.type == "cpu" and not self._on_cpu:
-            return {}
-        apart = False  # whether every chain has channels of its own already
-        for steps in zip(*(chain[self._shared :] for chain in chains), strict=True):
-            x = _run(steps, x, apart)
-            apart = True
-        return dict(zip(live, x.chunk(len(live), dim=1), strict=True))
+        # A norm may have been told meanwhile to keep its statistics.
+        training = tuple(norm.training for norm in self._norms)
+        key = tuple(live), training, not self.gains(device)
+        if not self._write(*key):
+            return []
+        return self._programs[key].run(after)
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # it is written once, and not compiled
+    def _write(self, live: tuple[Slot, ...], training: tuple[bool, ...], apart: bool) -> bool:
+        """Writes a program where there is none yet; says whether there is anything to be done."""
+        key = live, training, apart
+        if key in self._programs:
+            return True
+        program = _written({place: self.chains[place] for place in live}, apart=apart)
+        if program is not None:
+            if len(self._programs) >= _MOST:
+                self._programs.clear()
+            self._programs[key] = program
+        return program is not None
 
 
-def _run(steps: Sequence[nn.Module], x: Tensor, apart: bool) -> Tensor:
-    first = steps[0]
-    if isinstance(first, nn.Conv2d):
-        return _convolve([step for step in steps if isinstance(step, nn.Conv2d)], x, apart)
-    if isinstance(first, nn.BatchNorm2d):
-        return _normalise([step for step in steps if isinstance(step, nn.BatchNorm2d)], x)
-    found: Tensor = first(x)
+_MOST = 64
+"""Programs that are kept: others are drawn in each step by some algorithms."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """A layer with parameters, the steps without parameters before it, and what makes both equal to others."""
+
+    plain: tuple[nn.Module, ...]
+    layer: nn.Conv2d | nn.BatchNorm2d | None
+    """None where there are steps behind the last layer."""
+    key: Hashable
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Lane:
+    """A chain by stages, of which the first begins behind the prefix."""
+
+    place: Slot
+    prefix: Prefix
+    stages: tuple[_Stage, ...]
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for chains that are computed side by side from the first layer on."""
+        return (self.prefix.keys, *(stage.key for stage in self.stages))
+
+    def key_at(self, depth: int) -> Hashable | None:
+        return self.stages[depth].key if depth < len(self.stages) else None
+
+    def meets(self, other: _Lane, depth: int) -> bool:
+        """Whether two chains are worth putting side by side at a stage: for a convolution and what follows it."""
+        both = [lane.stages[depth : depth + 2] for lane in (self, other)]
+        return (
+            [stage.key for stage in both[0]] == [stage.key for stage in both[1]]
+            and len(both[0]) == 2
+            and all(stage.layer is not None for stage in both[0])
+            and isinstance(both[0][0].layer, nn.Conv2d)
+            and self._shape(depth) == other._shape(depth)
+        )
+
+    def _shape(self, depth: int) -> Hashable:
+        """What decides how high and wide an image is before a stage."""
+        found: list[Hashable] = [self.prefix.keys]
+        for stage in self.stages[:depth]:
+            found += [signature(step) for step in stage.plain if not isinstance(step, nn.ReLU)]
+            if isinstance(layer := stage.layer, nn.Conv2d) and isinstance(layer.padding, str):
+                found.append((layer.padding, layer.kernel_size, layer.dilation))
+            elif isinstance(layer, nn.Conv2d):
+                sides = zip(cast("tuple[int, ...]", layer.padding), layer.dilation, layer.kernel_size, strict=True)
+                found.append((layer.stride, *(2 * p - d * (k - 1) for p, d, k in sides)))
+        return tuple(found)
+
+
+def _lane(place: Slot, steps: Sequence[nn.Module]) -> _Lane:
+    length = shared_length(steps)
+    stages: list[_Stage] = []
+    plain: list[nn.Module] = []
+    keys: list[Hashable] = []
+    for step in steps[length:]:
+        if isinstance(step, nn.Conv2d | nn.BatchNorm2d):
+            own = (layer_key(step), isinstance(step, nn.BatchNorm2d) and step.training)
+            stages.append(_Stage(plain=tuple(plain), layer=step, key=(*keys, own)))
+            plain, keys = [], []
+        else:
+            plain.append(step)
+            keys.append(signature(step))
+    if plain:
+        stages.append(_Stage(plain=tuple(plain), layer=None, key=tuple(keys)))
+    return _Lane(place=place, prefix=Prefix.of(steps[:length]), stages=tuple(stages))
+
+
+_Bundle: TypeAlias = tuple[int, list[_Lane]]
+"""A tensor, and the chains that it holds side by side."""
+
+
+def _written(chains: Mapping[Slot, Sequence[nn.Module]], *, apart: bool) -> Program | None:
+    """The program of chains.
+
+    Args:
+        chains: place of the candidate -> its steps.
+        apart: whether only equal chains are put side by side, and only where that copies nothing.
+    """
+    lanes = _sociable([_lane(place, steps) for place, steps in chains.items()], apart)
+    if not lanes:
+        return None
+    program = Program()
+    bundles: list[_Bundle] = []
+    for group in _alike(lanes, lambda lane: (lane.prefix.keys, lane.stages[0].key)):
+        layers = [layer for lane in group if isinstance(layer := lane.stages[0].layer, nn.Conv2d)]
+        bundles.append((program.add(Convolve(group[0].prefix, layers)).start, group))
+    for depth in range(1, max(len(lane.stages) for lane in lanes) + 1):
+        parts = [part for bundle in bundles for part in _parted(program, bundle, depth)]
+        bundles = []
+        for number, group in parts:
+            if depth == len(group[0].stages):
+                program.yields(number, [lane.place for lane in group])
+            else:
+                bundles.append((number, group))
+        bundles = bundles if apart else _met(program, bundles, depth)
+        bundles = [(_further(program, bundle, depth), bundle[1]) for bundle in bundles]
+    return program
+
+
+def _sociable(lanes: Sequence[_Lane], apart: bool) -> list[_Lane]:
+    """The chains that others lie beside, equal ones one after the other."""
+    groups = _alike(lanes, lambda lane: lane.key)
+    if apart:
+        # Of convolutions of all channels the outputs lie together without a copy.
+        groups = [group for group in groups if getattr(group[0].stages[0].layer, "groups", 0) == 1]
+        return [lane for group in groups if len(group) > 1 for lane in group]
+    firsts = [group[0] for group in groups]
+    found = []
+    for group in groups:
+        own = group[0]
+        depths = range(1, len(own.stages))
+        met = any(own.meets(other, depth) for other in firsts if other is not own for depth in depths)
+        if len(group) > 1 or met:
+            found += group
     return found
 
 
-def _convolve(layers: Sequence[nn.Conv2d], x: Tensor, apart: bool) -> Tensor:
-    first, number = layers[0], len(layers)
-    groups = first.groups
-    # A group that reads its channels for all layers at once does not need them once for each.
-    woven = groups > 1 and not apart
-    join = partial(_woven, groups=groups) if woven else torch.cat
-    weight = join([layer.weight for layer in layers])
-    bias = None if first.bias is None else join([_there(layer.bias) for layer in layers])
-    apart_groups = groups * number if apart else groups
-    y = functional.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, apart_groups)
-    if not woven:
-        return y
-    # From (group, layer, channel) to (layer, group, channel).
-    last = y.is_contiguous(memory_format=torch.channels_last)
-    y = y.permute(0, 2, 3, 1) if last else y
-    dim = 3 if last else 1
-    shape = (*y.shape[:dim], groups, number, -1, *y.shape[dim + 1 :])
-    y = y.view(shape).transpose(dim, dim + 1).flatten(dim, dim + 2)
-    return y.permute(0, 3, 1, 2) if last else y
+def _alike(lanes: Sequence[_Lane], key: Callable[[_Lane], Hashable]) -> list[list[_Lane]]:
+    groups: dict[Hashable, list[_Lane]] = {}
+    for lane in lanes:
+        groups.setdefault(key(lane), []).append(lane)
+    return list(groups.values())
 
 
-def _woven(tensors: Sequence[Tensor], groups: int) -> Tensor:
-    """(out, ...) of each layer -> (layers * out, ...) of all, by groups."""
-    apart = [tensor.view(groups, -1, *tensor.shape[1:]) for tensor in tensors]
-    return torch.cat(apart, dim=1).flatten(0, 1)
+def _parted(program: Program, bundle: _Bundle, depth: int) -> list[_Bundle]:
+    """The parts of a bundle whose chains go on in the same way."""
+    number, lanes = bundle
+    parts = [list(group) for _, group in groupby(lanes, lambda lane: lane.key_at(depth))]
+    if len(parts) == 1:
+        return [bundle]
+    return list(zip(program.add(Split(number, [len(part) for part in parts]), len(parts)), parts, strict=True))
 
 
-def _normalise(layers: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
-    first = layers[0]
-    weight = torch.cat([layer.weight for layer in layers]) if first.affine else None
-    bias = torch.cat([layer.bias for layer in layers]) if first.affine else None
-    if not first.track_running_stats:
-        return functional.batch_norm(x, None, None, weight, bias, True, 0.0, first.eps)
-    means = [_there(layer.running_mean) for layer in layers]
-    variances = [_there(layer.running_var) for layer in layers]
-    mean, variance = torch.cat(means), torch.cat(variances)
-    assert first.momentum is not None
-    y = functional.batch_norm(x, mean, variance, weight, bias, first.training, first.momentum, first.eps)
-    if first.training:
-        with torch.no_grad():
-            copy_each([*means, *variances], [*mean.split(len(means[0])), *variance.split(len(means[0]))])
-            add_to_each([_there(layer.num_batches_tracked) for layer in layers], 1)
-    return y
+def _met(program: Program, bundles: Sequence[_Bundle], depth: int) -> list[_Bundle]:
+    """The bundles, those joined that are worth it."""
+    found: list[list[_Bundle]] = []
+    for bundle in bundles:
+        for group in found:
+            if all(lane.meets(group[0][1][0], depth) for lane in bundle[1]):
+                group.append(bundle)
+                break
+        else:
+            found.append([bundle])
+    return [
+        group[0]
+        if len(group) == 1
+        else (program.add(Cat([number for number, _ in group])).start, [lane for _, part in group for lane in part])
+        for group in found
+    ]
 
 
-def _there(tensor: Any) -> Tensor:
-    assert isinstance(tensor, Tensor)
-    return tensor
+def _further(program: Program, bundle: _Bundle, depth: int) -> int:
+    """One stage more, the same for all chains of a bundle; the number of the tensor that it yields."""
+    number, lanes = bundle
+    stages = [lane.stages[depth] for lane in lanes]
+    if stages[0].plain:
+        number = program.add(Call(number, stages[0].plain)).start
+    if isinstance(stages[0].layer, nn.Conv2d):
+        layers = [stage.layer for stage in stages if isinstance(stage.layer, nn.Conv2d)]
+        return program.add(Convolve(number, layers)).start
+    norms = [stage.layer for stage in stages if isinstance(stage.layer, nn.BatchNorm2d)]
+    return program.add(Normalise(number, norms)).start if norms else number

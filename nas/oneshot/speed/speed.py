@@ -28,7 +28,7 @@ class Speed:
     channels_last: bool | Literal["auto"] = "auto"
     """Channels lie together in memory; "auto": where there are convolutions of images."""
     compile: bool = False
-    """The cells by `torch.compile`. Where other candidates are drawn in each step, it compiles again for these."""
+    """Each mixture by `torch.compile`, once for all that are alike; where candidates are drawn, each candidate."""
     cuda_graphs: bool | Literal["auto"] = "auto"
     """Forward and backward pass of the supernet as CUDA graphs, recorded anew in each epoch.
 
@@ -52,3 +52,11 @@ class Speed:
                     mend="drop one of the two",
                 )
             )
+
+    @property
+    def merges(self) -> bool:
+        """Whether equal layers on one tensor become one; of themselves not where each mixture is compiled.
+
+        Together they would have many more structures to compile.
+        """
+        return self.merge is True or (self.merge == "auto" and not self.compile)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any, final
 
 import torch
@@ -13,9 +15,21 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nas._compat.checkpoints import Again
+from nas._compat.compiler import COMPILER_ERRORS, once_for_all
 from nas._compat.torch_internals import BatchNorm, is_compiled, own_buffers, tree_map
-from nas.example_inputs import Inputs
+from nas.example_inputs import Inputs, tensors_of
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, RelaxedSupernet
+from nas.oneshot.speed.compilation import (
+    Compiler,
+    Key,
+    is_recording,
+    often,
+    own_code,
+    pieces_uncompiled,
+    reason_of,
+    runs_plainly,
+)
+from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.recorded import RecordedForward, record_whole
 from nas.oneshot.speed.recorders import CudaRecorder, records_on
 from nas.oneshot.speed.report import Report
@@ -37,8 +51,20 @@ def apply_whole(model: nn.Module, example: Inputs, speed: Speed, report: Report)
         report.whole.append(f"{len(found)} cells are computed again in the backward pass")
 
 
-def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> RecordedForward | None:
-    """Compiles the cells of a supernet, or all of it where it has none, and records its passes; from the next call on.
+def _unsaid(line: str) -> None:
+    """Nobody wants to know."""
+
+
+def compile_whole(
+    supernet: RelaxedSupernet, speed: Speed, report: Report, *, note: Callable[[str], object] = _unsaid
+) -> RecordedForward | None:
+    """Compiles the mixtures of a supernet, or all of it where it has none, and records its passes; from now on.
+
+    Args:
+        supernet: that was optimised.
+        speed: what to do.
+        report: of its optimisation; says what is compiled, and what is not and why.
+        note: shows a line now and then while it is compiled.
 
     Returns:
         The forward that is recorded as CUDA graphs, if it is.
@@ -48,17 +74,7 @@ def compile_whole(supernet: RelaxedSupernet, speed: Speed, report: Report) -> Re
     """
     model = supernet.model
     if speed.compile:
-        found = cells(model) or [model]
-        for module in found:
-            if "forward" not in vars(module) and isinstance(type(module).forward, FunctionType):
-                report.handles.append(Undo(module))
-                module.__dict__["forward"] = _own_forward(module)
-            if module is model and speed.cuda_graphs is not False:  # what is recorded is outermost
-                report.handles.append(Undo(module))
-                module.__dict__["forward"] = torch.compile(module.forward)
-            else:
-                module.compile()
-        report.whole.append(f"{len(found)} modules are compiled")
+        _compile(model, report, note)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     tell: Callable[[str], None] | None = None
     if speed.cuda_graphs == "auto":
@@ -94,6 +110,7 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
     """Inside, a model runs as if it were neither compiled nor recorded: such code cannot be differentiated twice."""
     forward = vars(model).get("forward")
     with ExitStack() as stack:
+        stack.enter_context(pieces_uncompiled())
         if isinstance(forward, RecordedForward):
             stack.enter_context(forward.paused())
         if any(is_compiled(module) for module in model.modules()):
@@ -101,17 +118,73 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _own_forward(module: nn.Module) -> MethodType:
-    """The forward of a module with code of its own.
+def _compile(model: nn.Module, report: Report, note: Callable[[str], object]) -> None:
+    fast = [layer.quick for layer in report.layers if isinstance(layer.quick, FastMixture)]
+    if any(mixture.computes for mixture in fast):
+        compiler = Compiler(report, note=note)
+        for mixture in fast:
+            mixture.compiler = compiler
+            report.handles.append(_Uncompile(mixture))
+        return
+    forward = vars(model).get("forward") or MethodType(type(model).forward, model)
+    report.handles.append(Undo(model))
+    model.__dict__["forward"] = CompiledForward(forward, report)
+    report.whole.append("the model is compiled as a whole")
 
-    torch counts compilations by code, a few for each: cells of one class would use up each other's.
+
+@final
+class CompiledForward:
+    """The forward of a model without mixtures of layers, which is compiled as a whole while it is trained.
+
+    Args:
+        forward: what the model computes.
+        report: is told where it cannot be compiled.
     """
-    shared = type(module).forward
-    own = FunctionType(
-        shared.__code__.replace(), shared.__globals__, shared.__name__, shared.__defaults__, shared.__closure__
-    )
-    own.__kwdefaults__ = shared.__kwdefaults__
-    return MethodType(own, module)
+
+    def __init__(self, forward: Callable[..., Any], report: Report) -> None:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return forward(*args, **kwargs)
+
+        self._forward, self._report = forward, report
+        self._compiled: Callable[..., Any] | None = torch.compile(own_code(run), dynamic=False)
+        self._calls: Counter[Key] = Counter()
+        self._met: set[Key] = set()
+        """The sizes that were compiled."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledForward:
+        return CompiledForward(copy.deepcopy(self._forward, memo), self._report)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model yields."""
+        sizes = tuple(tensor.shape for tensor in tensors_of((args, kwargs)))
+        if self._compiled is None or runs_plainly() or not often(self._calls, sizes):
+            return self._forward(*args, **kwargs)
+        if sizes not in self._met and is_recording():
+            return self._forward(*args, **kwargs)
+        self._met.add(sizes)
+        try:
+            with once_for_all():
+                return self._compiled(*args, **kwargs)
+        except COMPILER_ERRORS as error:
+            self._compiled = None
+            self._report.kept.append(f"the model is not compiled: {reason_of(error)}")
+            return self._forward(*args, **kwargs)
+
+
+@final
+class _Uncompile:
+    """Lets a mixture run as it is.
+
+    Args:
+        mixture: that is compiled.
+    """
+
+    def __init__(self, mixture: FastMixture) -> None:
+        self._mixture = mixture
+
+    def remove(self) -> None:
+        """Does so."""
+        self._mixture.compiler = None
 
 
 def cells(model: nn.Module) -> list[nn.Module]:

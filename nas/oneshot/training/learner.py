@@ -98,6 +98,9 @@ class Search(Protocol):
     def stop(self) -> None:
         """Ends the search after this epoch."""
 
+    def note(self, text: str) -> None:
+        """Shows a line to the user."""
+
 
 class Learner(nn.Module, ABC):
     """The state of an algorithm. Its parameters are those of the architecture; the weights are in `model`.

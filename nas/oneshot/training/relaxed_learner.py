@@ -164,7 +164,7 @@ class RelaxedLearner(Learner):
         """Compiles what is to be compiled: not before, as judging and checking compute other parts each time."""
         on_device(self._optimizer)
         if not self._compiled:
-            self._recorded = compile_whole(self.supernet, self._steps.speed, self.report)
+            self._recorded = compile_whole(self.supernet, self._steps.speed, self.report, note=search.note)
             self._compiled = True
         elif self._recorded is not None:
             self._recorded.forget()  # what a model does in Python may go by the epoch

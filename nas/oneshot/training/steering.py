@@ -58,6 +58,8 @@ class Steering(Callback):
         self.weights: list[nn.Parameter] = []
         """The parameters of `inner`, as they were when the epoch began: thousands are slow to collect."""
         self.metrics_inside: list[Metric] = []
+        self.show: Callable[[str], object] | None = None
+        """Shows a line to the user; only while a fit goes on, as what shows it may not go to other processes."""
         self.done = 0
         """Training steps since the beginning of the search."""
         self.position = 0
@@ -178,6 +180,11 @@ class Steering(Callback):
     def stop(self) -> None:
         """Ends the search after this epoch."""
         self._fit.should_stop = True
+
+    def note(self, text: str) -> None:
+        """Shows a line to the user, from one device alone."""
+        if self.show is not None:
+            self.show(text)
 
     @property
     def _fit(self) -> Trainer:
@@ -301,7 +308,7 @@ class Steering(Callback):
     def release(self) -> None:
         """After the fit, whatever ended it: the module is as the evaluator made it."""
         self.inner.__dict__.pop("backward", None)
-        self.trainer, self._validation = None, None
+        self.trainer, self._validation, self.show = None, None, None
 
 
 def refuse_module(inner: LightningModule, learner: Learner, train_loaders: Any, data: Any) -> None:

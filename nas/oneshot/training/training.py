@@ -219,6 +219,7 @@ class _Follow(Callback):
         """Says which data does what."""
         if not trainer.is_global_zero:
             return
+        self._steering.show = self._task.note
         evaluator = self._task.evaluator
         folds = evaluator.folds if isinstance(evaluator, TrainingEvaluator) else None
         whose = "the validation data that was given" if folds is None else f"fold 1 of {folds} of the training data"

@@ -127,20 +127,9 @@ def test_the_whole_model_is_compiled_without_a_break(merge: bool) -> None:
     check_alike(net)
 
 
-def test_cells_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = supernet()
-    speed = Speed(compile=True)
-    report = optimise(net, (X,), speed)
-    compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append((type(self).__name__, options)))
-    compile_whole(net, speed, report)
-    assert compiled == [("Block", {})] * 2
-    assert "2 modules are compiled" in report.whole
-
-
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch looks at it itself
 @pytest.mark.slow
-def test_cells_are_compiled_by_inductor() -> None:
+def test_mixtures_are_compiled_by_inductor() -> None:
     net = supernet()
     speed = Speed(compile=True)
     compile_whole(net, speed, optimise(net, (X,), speed))

@@ -1,5 +1,6 @@
-"""The weighted sum that every mixture is: one operator, and its kernels."""
+"""The weighted sums that mixtures are, as operators with kernels of their own."""
 
 from nas.oneshot.relaxed.sums.operator import weighted_sum
+from nas.oneshot.relaxed.sums.spread import Plan, total, weighted_sums
 
-__all__ = ["weighted_sum"]
+__all__ = ["Plan", "total", "weighted_sum", "weighted_sums"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -49,18 +50,27 @@ def weighted_sum(outputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
     shapes = [tuple(output.shape) for output in computed]
     if shapes.count(shapes[0]) < len(shapes):
         raise NasValueError(explain("the outputs must have one shape", got=shapes))
-    if weights.device != computed[0].device:
-        raise NasValueError(
-            explain(
-                f"the weights must be where the outputs are, on {computed[0].device}",
-                got=weights.device,
-                mend="weights.to(outputs[0].device)",
-            )
-        )
+    check_device(weights, computed[0])
     if len(computed) < len(outputs):
         weights = _picked(weights, [output is not None for output in outputs])
     total: Tensor = torch.ops.nas.weighted_sum(computed, weights)
     return total
+
+
+def check_device(weights: Tensor, output: Tensor) -> None:
+    """The weights must be where an output is.
+
+    Raises:
+        NasValueError: they are not.
+    """
+    if weights.device != output.device:
+        raise NasValueError(
+            explain(
+                f"the weights must be where the outputs are, on {output.device}",
+                got=weights.device,
+                mend="weights.to(outputs[0].device)",
+            )
+        )
 
 
 def _picked(weights: Tensor, taken: Sequence[bool]) -> Tensor:
@@ -72,12 +82,12 @@ def _picked(weights: Tensor, taken: Sequence[bool]) -> Tensor:
 
 @torch.library.custom_op("nas::weighted_sum", mutates_args=())
 def _sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
-    kind = _dtype(outputs)
-    if kernels := _kernels(outputs[0]):
+    kind = common_dtype(outputs)
+    if kernels := kernels_for(outputs[0]):
         with torch.cuda.device_of(outputs[0]):
             found: Tensor = kernels.forward(outputs, weights, kind)
         return found
-    wide = _wide(kind)
+    wide = accumulated_in(kind)
     terms = [(output, weight) for output, weight in zip(outputs, weights.tolist(), strict=True) if weight]
     if not terms:
         return torch.zeros_like(outputs[0], dtype=kind)
@@ -90,7 +100,7 @@ def _sum(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
 @torch.library.custom_op("nas::weighted_sum_backward", mutates_args=())
 def _gradients(gradient: Tensor, outputs: Sequence[Tensor], weights: Tensor, needed: Sequence[bool]) -> list[Tensor]:
     """Of each output, and at last (candidates,) of the weights; those that are not `needed` are empty."""
-    if kernels := _kernels(outputs[0]):
+    if kernels := kernels_for(outputs[0]):
         with torch.cuda.device_of(outputs[0]):
             found: list[Tensor] = kernels.backward(gradient, outputs, weights, needed)
         return found
@@ -104,12 +114,12 @@ def _gradients(gradient: Tensor, outputs: Sequence[Tensor], weights: Tensor, nee
             made.append(torch.zeros_like(gradient, dtype=output.dtype))
     if not needed[-1]:
         return [*made, weights.new_empty(0)]
-    return [*made, torch.stack([_dot(gradient, output) for output in outputs]).to(weights.dtype)]
+    return [*made, torch.stack([dot(gradient, output) for output in outputs]).to(weights.dtype)]
 
 
 @_sum.register_fake
 def _sum_shape(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
-    return torch.empty_like(outputs[0], dtype=_dtype(outputs))
+    return torch.empty_like(outputs[0], dtype=common_dtype(outputs))
 
 
 @_gradients.register_fake
@@ -172,19 +182,19 @@ _sum.register_autograd(_backward_of_sum, setup_context=_save_sum)
 _gradients.register_autograd(_backward_of_gradients, setup_context=_save_gradients)
 
 
-def _dtype(outputs: Sequence[Tensor]) -> torch.dtype:
+def common_dtype(outputs: Sequence[Tensor]) -> torch.dtype:
     """As of a sum of the outputs."""
     return reduce(torch.promote_types, [output.dtype for output in outputs])
 
 
-def _wide(kind: torch.dtype) -> torch.dtype:
+def accumulated_in(kind: torch.dtype) -> torch.dtype:
     """In what is accumulated."""
     return torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> Tensor:
     """The sum of the products, without a tensor for them where both lie alike in memory."""
-    wide = _wide(torch.promote_types(a.dtype, b.dtype))
+    wide = accumulated_in(torch.promote_types(a.dtype, b.dtype))
     a, b = a.to(wide), b.to(wide)
     if a.stride() == b.stride() and a.numel():
         place = sorted(range(a.dim()), key=a.stride, reverse=True)
@@ -194,20 +204,23 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum()
 
 
-def _kernels(tensor: Tensor) -> ModuleType | None:
-    """The kernels for a device, imported where there is one, or an interpreter that stands for it."""
+def kernels_for(tensor: Tensor, name: str = "kernels") -> ModuleType | None:
+    """The kernels for a device, imported where there is one, or an interpreter that stands for it.
+
+    Args:
+        tensor: on the device.
+        name: of the module in this folder that has them.
+    """
     wanted = tensor.is_cuda or (os.environ.get("TRITON_INTERPRET") == "1" and tensor.device.type == "cpu")
-    return _triton_kernels() if wanted else None
+    return _triton_kernels(name) if wanted else None
 
 
 @cache
-def _triton_kernels() -> ModuleType | None:
+def _triton_kernels(name: str) -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None
     import triton
 
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):  # kernels take no tuples
         return None
-    from nas.oneshot.relaxed.sums import kernels
-
-    return kernels
+    return importlib.import_module(f"{__package__}.{name}")

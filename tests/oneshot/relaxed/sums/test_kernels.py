@@ -66,9 +66,36 @@ alphas = torch.rand(2, device=device, requires_grad=True)
 ours = torch.autograd.grad(weighted_sum(leaves, alphas).square().sum(), [*leaves, alphas])
 theirs = torch.autograd.grad((leaves[0] * alphas[0] + leaves[1] * alphas[1]).square().sum(), [*leaves, alphas])
 assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(ours, theirs))
+# Several sums of blocks of the same tensors, at once.
+from nas.oneshot.relaxed.sums import Plan, total, weighted_sums
+terms = ((0, 0, 0, 0), (0, 1, 1, 4), (0, 2, 0, 1), (0, 3, 1, 5), (1, 0, 0, 2), (1, 1, 1, 6), (2, 0, 0, 3), (2, 0, 1, 7),
+         (3, 0, 1, 9))
+for layout in (torch.channels_last, torch.contiguous_format):
+    wide, own, other = torch.randn(2, 18, 4, 5), torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5, device=device)
+    wide, own = (t.to(device).contiguous(memory_format=layout) for t in (wide, own))
+    leaves = [t.requires_grad_() for t in (wide[:, :12], wide[:, 12:], own, other)]
+    alphas = torch.rand(10, device=device)
+    alphas[2] = 0
+    alphas.requires_grad_()
+    ours = weighted_sums(leaves, alphas, Plan(sums=2, terms=terms), 3)
+    theirs = [0, 0]
+    for source, block, target, weight in terms:
+        theirs[target] = theirs[target] + alphas[weight] * leaves[source][:, block * 3 : block * 3 + 3]
+    assert all(torch.allclose(a, b, **tight) for a, b in zip(ours, theirs))
+    toward = [torch.randn_like(sum) for sum in theirs]
+    for used in ((0, 1), (1,)):
+        found = [torch.autograd.grad(sum((sums[i] * toward[i]).sum() for i in used), [*leaves, alphas],
+                                     retain_graph=True) for sums in (ours, theirs)]
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(*found))
+nothing, wrong = torch.tensor([0.0, 1.0], device=device), torch.full((2, 2), torch.nan, device=device)
+first, = weighted_sums([wrong, own[:, :2, 0, 0]], nothing, Plan(sums=1, terms=((0, 0, 0, 0), (1, 0, 0, 1))), 2)
+assert torch.equal(first, own[:, :2, 0, 0])
+parts = [torch.randn(2, 3, device=device).requires_grad_() for _ in range(3)]
+assert torch.allclose(total(parts), sum(parts), **tight)
+assert all((gradient == 1).all() for gradient in torch.autograd.grad(total(parts).sum(), parts))
 # More than one launch takes, and places of 64 bits.
 check([torch.randn(3, 7, device=device) for _ in range(100)], torch.rand(100, device=device), tight)
-kernels._long = lambda tensor: True
+kernels.is_long = lambda tensor: True
 check([last[:, :4], last[:, 4:8], last[:, 8:]], weights, tight)
 check([torch.randn(3000, device=device) for _ in range(2)], torch.rand(2, device=device), tight)
 print("all alike")
@@ -79,7 +106,7 @@ import sys, torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from nas.oneshot.relaxed.sums import kernels
+from nas.oneshot.relaxed.sums import kernels, spread_kernels
 
 class Device:
     # What a kernel is compiled for; there is none to run it.
@@ -108,7 +135,16 @@ for dtype in map(vars(torch).get, sys.argv[2:]):
         kernels.forward(outputs, weights, dtype)
         for needed in ([True] * 4, [False, True, False, True], [True] * 3 + [False]):
             kernels.backward(whole[0], outputs, weights, needed)
-kernels._long = lambda tensor: True
+    # Several sums at once.
+    blocks, gradients = [x.contiguous(memory_format=torch.channels_last), whole[0]], whole[:2]
+    terms = ((0, 0, 0, 0), (0, 1, 1, 1), (0, 2, 1, 3), (1, 0, 0, 2), (1, 0, 1, 4))
+    shares = torch.rand(5, dtype=weights.dtype)
+    for sources in (blocks, [x, whole[0]]):
+        spread_kernels.forward(sources, shares, terms, 2, 4, dtype)
+        for needed in ([True, True, True], [False, True, False]):
+            spread_kernels.backward(gradients, sources, shares, terms, needed)
+    kernels.total(whole, dtype)
+kernels.is_long = lambda tensor: True
 kernels.forward(whole, weights, dtype)
 kernels.backward(whole[0], whole, weights, [True] * 4)
 print(len(compiled), "compiled")
@@ -148,4 +184,4 @@ def test_a_device_agrees_with_the_naive_loop() -> None:
 def test_they_compile_for_a_device(types: tuple[str, ...], tmp_path: Path) -> None:
     """The interpreter takes what the compiler does not: an annotation, say."""
     found = run("80", *types, script=COMPILE, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
-    assert found.strip() == "18 compiled"
+    assert found.strip() == "32 compiled"
