@@ -181,6 +181,8 @@ _registered: list[torch.library.Library] = []
 def register() -> Backend:
     """Makes torch know the device. It stays known in this process; whether it is there, `Backend.present` says.
 
+    torch counts devices when gradients are computed for the first time, so this must come before.
+
     Raises:
         RuntimeError: another backend has torch's only place for backends of others.
     """

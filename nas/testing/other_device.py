@@ -82,6 +82,7 @@ def second_device() -> Iterator[SecondDevice]:
     An operation that mixes its tensors with those of the CPU is refused where CUDA refuses it: a number (a tensor
     without dimensions) of the CPU may stand in arithmetic, and indices of the CPU may pick from what is on the device.
     Random numbers there are not those of the CPU. Its memory is that of the CPU, so it tells nothing of speed.
+    torch counts its devices at the first backward pass of a process: enter this once before, in a conftest.py say.
 
     Yields:
         The device, and what was counted on it.

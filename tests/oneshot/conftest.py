@@ -128,6 +128,9 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
 
 ASKED = os.environ.get("NAS_TEST_DEVICE", "")
 
+with second_device():
+    """Is made known before any test: torch counts devices at its first backward pass."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OtherDevice:
