@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from nas._compat.torch_internals import own_buffers
+from nas._compat.torch_internals import copy_each, own_buffers
 from nas.domains import Sample
 from nas.oneshot.paths.slicing import Region, indexed
 from nas.oneshot.paths.store import Slots, Store
@@ -63,6 +65,111 @@ class _Gathered(torch.autograd.Function):
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    """Where a slice lies in the memory of the whole."""
+
+    region: Region
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+    whole_size: torch.Size
+    whole_stride: tuple[int, ...]
+    whole_offset: int
+    dense: bool
+    """Whether the whole fills its memory."""
+
+    @classmethod
+    def of(cls, whole: Tensor, region: Region) -> _Geometry:
+        """That of a region."""
+        view = indexed(whole.detach(), region)
+        layouts = (torch.contiguous_format, *_LAYOUTS.get(whole.dim(), ()))
+        return cls(
+            region,
+            view.size(),
+            view.stride(),
+            int(view.storage_offset()),
+            whole.size(),
+            whole.stride(),
+            int(whole.storage_offset()),
+            any(whole.is_contiguous(memory_format=layout) for layout in layouts),
+        )
+
+    def cut(self, whole: Tensor) -> Tensor:
+        """The slice."""
+        return whole.as_strided(self.size, self.stride, self.offset)
+
+
+_LAYOUTS = {4: (torch.channels_last,), 5: (torch.channels_last_3d,)}
+
+
+@final
+class _Slices(torch.autograd.Function):
+    """Slices of several tensors as one node of the graph, whose backward pass keeps nothing that can be freed.
+
+    The gradients of the wholes, zero elsewhere, lie in one tensor: it is zeroed at once, and slices that lie as their
+    gradients do are written at once. One node for each slice took two kernels each.
+    """
+
+    @staticmethod
+    def forward(geometries: Sequence[_Geometry], *wholes: Tensor) -> tuple[Tensor, ...]:
+        """The slices."""
+        return tuple(geometry.cut(whole.detach()) for geometry, whole in zip(geometries, wholes, strict=True))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keeps where they lie."""
+        ctx.set_materialize_grads(False)
+        ctx.geometries = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The gradients of the wholes."""
+        pairs = list(zip(ctx.geometries, gradients, strict=True))
+        if torch.is_grad_enabled():  # to be differentiated once more
+            return None, *(None if gradient is None else _spread(geometry, gradient) for geometry, gradient in pairs)
+        offsets, length = [], 0
+        for geometry, gradient in pairs:
+            offsets.append(length)
+            if gradient is not None:
+                length += -(-geometry.whole_size.numel() // _ALIGNED) * _ALIGNED
+        first = next((gradient for gradient in gradients if gradient is not None), None)
+        if first is None:
+            return None, *gradients
+        joint = first.new_zeros(length)
+        places: tuple[list[Tensor], list[Tensor]] = ([], [])
+        given: tuple[list[Tensor], list[Tensor]] = ([], [])
+        found: list[Tensor | None] = []
+        for (geometry, gradient), start in zip(pairs, offsets, strict=True):
+            if gradient is None:
+                found.append(None)
+                continue
+            found.append(joint.as_strided(geometry.whole_size, geometry.whole_stride, start))
+            place = joint.as_strided(geometry.size, geometry.stride, start + geometry.offset - geometry.whole_offset)
+            alike = place.is_contiguous() and gradient.is_contiguous()
+            places[alike].append(place)
+            given[alike].append(gradient)
+        for some, theirs in zip(places, given, strict=True):
+            if some:
+                copy_each(some, theirs)
+        return None, *found
+
+
+_ALIGNED = 128
+"""Numbers from one gradient to the next, in multiples: kernels read several at a time."""
+
+
+def _spread(geometry: _Geometry, gradient: Tensor) -> Tensor:
+    """The gradient of a whole, as a function of that of its slice."""
+    margins: list[int] = []
+    for index, length in zip(reversed(geometry.region), reversed(geometry.whole_size), strict=True):
+        assert isinstance(index, slice)
+        start, stop, _ = index.indices(length)
+        margins += [start, length - stop]
+    return pad(gradient, margins)
+
+
+@final
 class _View:
     """The slice of a tensor of the store, measured again where that was replaced or laid out anew."""
 
@@ -74,20 +181,15 @@ class _View:
         assert part.region is not None
         self.region = part.region
         self.known: tuple[Any, ...] | None = None
-        self.geometry: tuple[Any, ...] = ()
+        self.geometry: _Geometry | None = None
         self.tensor: Tensor | None = None
 
-    def put(self) -> None:
-        """One node of the graph: its gradient is that of the whole, zero elsewhere."""
-        whole = self.slots[self.local]
-        if whole is None:
-            self.tensors[self.key] = None
-            return
-        if (whole.shape, whole.stride(), whole.storage_offset()) != self.known:
+    def measured(self, whole: Tensor) -> _Geometry:
+        """Where the slice lies in the whole."""
+        if self.geometry is None or (whole.shape, whole.stride(), whole.storage_offset()) != self.known:
             self.known = whole.shape, whole.stride(), whole.storage_offset()
-            view = indexed(whole.detach(), self.region)
-            self.geometry = view.size(), view.stride(), view.storage_offset()
-        self.tensors[self.key] = whole.as_strided(*self.geometry)
+            self.geometry = _Geometry.of(whole, self.region)
+        return self.geometry
 
     def put_buffer(self) -> None:
         """The same, made again where the numbers of the whole are elsewhere."""
@@ -104,6 +206,30 @@ class _View:
         if found is not mine and isinstance(found, Tensor) and mine is not None:
             mine.copy_(found)
             self.tensors[self.key] = mine
+
+
+def _put_slices(views: Iterable[_View]) -> None:
+    """Puts slices of parameters in place; those that want gradients as one node of the graph, for each dtype.
+
+    The gradient of each whole is zero elsewhere.
+    """
+    joint: dict[tuple[torch.dtype, torch.device], list[tuple[_View, _Geometry, Tensor]]] = {}
+    grows = torch.is_grad_enabled()
+    for view in views:
+        whole = view.slots[view.local]
+        if whole is None:
+            view.tensors[view.key] = None
+            continue
+        geometry = view.measured(whole)
+        if grows and whole.requires_grad and whole.is_leaf and geometry.dense:  # no tensor of a transformation
+            joint.setdefault((whole.dtype, whole.device), []).append((view, geometry, whole))
+        else:
+            view.tensors[view.key] = geometry.cut(whole)
+    for several in joint.values():
+        wholes = [whole for *_, whole in several]
+        slices = _Slices.apply([geometry for _, geometry, _ in several], *wholes)
+        for (view, *_), found in zip(several, slices, strict=True):
+            view.tensors[view.key] = found
 
 
 @final
@@ -179,8 +305,7 @@ class Subnet:
             tensors[key] = slots[local]
         for tensors, key, slots, local in self._whole_buffers:
             tensors[key] = slots[local]
-        for view in self._views:
-            view.put()
+        _put_slices(self._views)
         for view in self._buffers:
             view.put_buffer()
         for (tensors, key), (slots, local), place in self._gathered:
