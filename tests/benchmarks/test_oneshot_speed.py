@@ -4,14 +4,20 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from pytorch_lightning import Callback
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
-from nas import LayerChoice, ModelSpace, Sample, ValueChoice
-from nas.oneshot import PathSupernet
+from nas import Experiment, LayerChoice, ModelSpace, Sample, ValueChoice
+from nas.evaluators import Classification
+from nas.model_zoo import darts
+from nas.oneshot import PathSupernet, RandomOneShot
 
 
 class Network(nn.Sequential):
@@ -103,6 +109,65 @@ def test_selecting_a_path_that_is_known(benchmark: BenchmarkFixture, supernet: P
 def test_building_a_subnet(benchmark: BenchmarkFixture, supernet: PathSupernet) -> None:
     sample = middle(supernet.space)
     benchmark.pedantic(lambda: supernet._build(sample, alone=True), rounds=10)
+
+
+class FitEnds(Callback):
+    """Notes when."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds, self.at = seconds, 0.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FitEnds":
+        """Itself: each training has a copy of its callbacks."""
+        return self
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """What follows is judging."""
+        self.at = self._seconds()
+
+
+@pytest.mark.benchmark(group="judging")
+def test_judging_paths_beside_their_forward_passes(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Batches for the batch statistics as by default, and as many of validation data; all that a ranking does."""
+    cuda, number = torch.cuda.is_available(), 20
+    torch.set_num_threads(1)
+    size, side, paths = (64, 32, 200) if cuda else (4, 16, 10)
+    accelerator = "cuda" if cuda else "cpu"
+
+    def seconds() -> float:
+        if cuda:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    space = ModelSpace(lambda: darts(channels=16, cells=8, none=True))
+    pairs = TensorDataset(torch.randn(number * size, 3, side, side), torch.randint(10, (number * size,)))
+    end = FitEnds(seconds)
+    given = {"accelerator": accelerator, "logger": False, "callbacks": [end], "enable_checkpointing": False}
+    evaluator = Classification(pairs, pairs, batch_size=size, limit_train_batches=number, **given)
+    strategy = RandomOneShot(epochs=1, evaluations=paths, candidates=1, recalibration=number)
+
+    def judging() -> float:
+        Experiment(space, evaluator, strategy, name="judging", directory=tmp_path).run(1, progress="silent")
+        return seconds() - end.at
+
+    @torch.no_grad()
+    def passes() -> float:
+        x, taken = torch.randn(size, 3, side, side, device=accelerator), 0.0
+        for seed in range(10):
+            model = space.build(space.sample(seed), device=accelerator)
+            model(x)
+            begin = seconds()
+            for training in (True, False):
+                model.train(training)
+                for _ in range(number):
+                    model(x)
+            taken += seconds() - begin
+        return taken / 10 * paths
+
+    found = benchmark.pedantic(lambda: judging() / passes(), rounds=1)
+    benchmark.extra_info["ratio"] = found
+    assert found < (0.7 if cuda else 2.0)
 
 
 @pytest.mark.benchmark(group="path memory")

@@ -1,5 +1,6 @@
 """What was judged is not judged again, also after a kill; how far a ranking is, is said now and then."""
 
+import json
 import math
 import re
 import time
@@ -17,6 +18,7 @@ from nas.evaluators import Regression
 from nas.oneshot import ENAS, RandomOneShot
 from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.strategies import Random
+from tests.oneshot.conftest import TapeRecorder
 
 
 def test_a_ranking_is_kept_for_its_supernet(tmp_path: Path) -> None:
@@ -193,6 +195,26 @@ def test_a_ranking_is_bounded_and_told(
     assert line.startswith(("ranking: 4 of 4 paths, best 0", "ranking: 3 of 3 paths, best 0"))
     assert re.search(r", in \d+ s$", line)
     assert all(trial.value is not None and trial.value > 0 for trial in searched.trials)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_recorded_passes_rank_alike(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tapes that stand for CUDA graphs: the same values and trials as without them."""
+    recorder, found = TapeRecorder(), []
+    for way in ("plain", "recorded"):
+        if way == "recorded":
+            monkeypatch.setattr("nas.oneshot.training.judging.recorder_of", lambda device: recorder)
+        strategy = STRATEGIES[name](epochs=1, candidates=2)
+        searched = Experiment(network, evaluator(), strategy, name=way, directory=tmp_path)
+        searched.run(progress="silent")
+        rows = [json.loads(line) for line in (searched.path / "supernet/judged.jsonl").read_text().splitlines()]
+        judged = {(row["sample"], row.get("batches")): row["value"] for row in rows}
+        found.append((judged, [trial.sample for trial in searched.trials], searched.best_trial.metrics))
+    (judged, samples, metrics), expected = found[1], found[0]
+    assert judged == pytest.approx(expected[0], rel=1e-4)
+    assert samples == expected[1]
+    assert metrics == pytest.approx(expected[2], rel=1e-4)
+    assert recorder.replays > 0
 
 
 def test_a_ranking_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

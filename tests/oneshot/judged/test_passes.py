@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.oneshot.judged.passes import JudgedPasses, calls_are_watched
+from nas.oneshot.judged.passes import JudgedPasses, calls_are_watched, recorder_of
 from tests.oneshot.conftest import TapeRecorder
 
 
@@ -250,3 +250,54 @@ def test_validation_after_batch_statistics_is_watched_no_more() -> None:
     assert passes.replayed == 8 + 8
     # Watched, recorded; in evaluation as it is, and recorded.
     assert watched[18:] == [True, True, False, True]
+
+
+def test_a_cpu_records_nothing() -> None:
+    assert recorder_of(torch.device("cpu")) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_device_replays_the_same(dtype: torch.dtype | None, layout: torch.memory_format) -> None:
+    """Models come and go on one recorder, in either mode of their batch norms, with a last batch that is smaller."""
+    device = torch.device("cuda")
+    recorder = recorder_of(device)
+    assert recorder is not None
+    several = [x.to(device, memory_format=layout) for x in [*batches(9), *batches(1, size=1), *batches(9)]]
+    for scale in (1.0, 2.0, 3.0):
+        net = Net().to(device, memory_format=layout).eval()
+        net.layer.weight.data.mul_(scale)
+        found = []
+        for recorded in (False, True):
+            twin = copy.deepcopy(net)
+            passes = JudgedPasses(twin, recorder)
+            passes.expect(len(several))
+            with (
+                torch.inference_mode(),
+                torch.autocast("cuda", dtype) if dtype is not None else nullcontext(),
+                passes.instead() if recorded else nullcontext(),
+            ):
+                twin.norm.train()
+                twin.norm.momentum = 1.0
+                seen = [twin(x) for x in several[:9]]
+                twin.norm.eval()
+                found.append([*seen, *(twin(x) for x in several), *twin.norm.buffers()])
+        torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+        assert (passes.reason, passes.replayed) == (None, 8 + 17)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_device_refuses_as_a_tape_does(name: str) -> None:
+    more, _ = REFUSED[name]
+    net = Net(more).cuda().eval()
+    recorder = recorder_of(torch.device("cuda"))
+    assert recorder is not None
+    passes = JudgedPasses(net, recorder)
+    if name in ("a tensor from elsewhere", "a generator of its own"):
+        pytest.skip("it is on the CPU")
+    outputs(net, [x.cuda() for x in batches(9)], passes)
+    assert passes.reason is not None
+    assert not passes.failed
+    assert passes.replayed == 0
