@@ -24,6 +24,7 @@ from typing import IO, Any, BinaryIO, final
 import psutil
 
 from nas.execution.futures_mail import END, PLAN, Lifeline, Outbox, outcome_of, pause_after
+from nas.execution.pickled import load_plan
 from nas.execution.trial_run import Assignment, Plan
 from nas.execution.worker import run_trial
 
@@ -198,7 +199,7 @@ def serve_worker() -> None:
         outbox = Outbox(errand.words, number)
         try:
             if plan is None:
-                plan = pickle.loads((errand.run / PLAN).read_bytes())
+                plan = load_plan((errand.run / PLAN).read_bytes())
             outbox.say("begun")
             outcome = run_trial(plan, errand.assignment, on_report=outbox.ask)
         except Exception:

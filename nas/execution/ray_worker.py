@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import re
 import time
 import traceback
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 from nas.execution.crew import Begun, Done, Gone, Line, Report, Word
+from nas.execution.pickled import load_plan
 from nas.execution.trial_run import Assignment, Outcome, Plan
 from nas.execution.worker import run_trial
 
@@ -75,7 +75,7 @@ class Runner:
 
         try:
             if self._plan is None:
-                self._plan = pickle.loads(self._pickled)
+                self._plan = load_plan(self._pickled)
             return run_trial(self._plan, assignment, on_report=report)
         except Exception:
             return assignment.failed(traceback.format_exc())

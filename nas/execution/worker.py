@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from nas.execution.log import logged_only
+from nas.execution.pickled import load_plan
 from nas.execution.trial_run import Assignment, Outcome, Plan, execute
 
 _LINE: ContextVar[Connection] = ContextVar("nas_line")
@@ -63,7 +63,7 @@ def serve(path: str) -> None:
             return
         try:
             if plan is None:
-                plan = pickle.loads(Path(path).read_bytes())
+                plan = load_plan(Path(path).read_bytes())
             line.send(("started",))
             outcome = run_trial(plan, assignment, on_report=_Reporter(line))
         except Exception:
