@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO, final
 
@@ -26,11 +29,20 @@ def shown_and_logged(folder: Path | None) -> Iterator[None]:
         yield
         return
     log = _LazyFile(folder / LOG)
+    _LOGS.append((threading.get_ident(), log))
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = tap_of(sys.stdout), tap_of(sys.stderr)
     try:
-        with redirect_stdout(_Tee(sys.stdout, log)), redirect_stderr(_Tee(sys.stderr, log)):
-            yield
+        yield
     finally:
+        _LOGS.remove((threading.get_ident(), log))
         log.close()
+        sys.stdout, sys.stderr = _afterwards(sys.stdout, before[0]), _afterwards(sys.stderr, before[1])
+
+
+def _afterwards(now: Any, before: Any) -> Any:
+    """What a standard stream is after a trial: what the trial has made it, unless that cannot be written to."""
+    return before if isinstance(now, _Tap) or getattr(now, "closed", False) else now
 
 
 @contextmanager
@@ -134,20 +146,63 @@ class _LazyFile:
                 self._file.close()
 
 
-@final
-class _Tee:
-    """A stream that passes on all that it is asked, and keeps what is written."""
+_LOGS: list[tuple[int, _LazyFile]] = []
+"""Of the trials that run in this process now, each with its thread: one list, for there is one standard output."""
+_TAPS: weakref.WeakValueDictionary[int, _Tap] = weakref.WeakValueDictionary()
+"""By the identities of their streams, which live as long as their taps do."""
+_WRITING: ContextVar[bool] = ContextVar("nas_writing", default=False)
 
-    def __init__(self, shown: TextIO, log: _LazyFile) -> None:
-        self._shown, self._log = shown, log
+
+def tap_of(stream: Any) -> Any:
+    """The tap on a stream: always the same, so that what keeps it in one trial is heard in the next one too."""
+    if stream is None or isinstance(stream, _Tap):
+        return stream
+    tap = _TAPS.get(id(stream))
+    if tap is None:
+        tap = _TAPS[id(stream)] = _Tap(stream)
+    return tap
+
+
+@final
+class _Tap(io.TextIOBase):
+    """A stream that passes on all that it is asked, and keeps what is written while a trial runs.
+
+    Logging handlers and libraries keep it for longer than the trial; it never ends before the stream it is on.
+    """
+
+    def __init__(self, shown: Any) -> None:
+        self._shown = shown
 
     def write(self, text: str) -> int:
-        self._log.write(text)
-        return self._shown.write(text)
+        if _WRITING.get():  # A tap is on a stream that passes on to this one.
+            return int(self._shown.write(text) or 0)
+        token = _WRITING.set(True)
+        try:
+            for log in self._heard_by():
+                log.write(text)
+            return int(self._shown.write(text) or 0)
+        finally:
+            _WRITING.reset(token)
+
+    def _heard_by(self) -> list[_LazyFile]:
+        """The logs of this thread's trials; a thread that a trial has started writes to the one that began last."""
+        logs = list(_LOGS)
+        mine = [log for thread, log in logs if thread == threading.get_ident()]
+        return mine or [log for _, log in logs[-1:]]
 
     def writelines(self, lines: Any) -> None:
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._shown, name)
+    def __getattribute__(self, name: str) -> Any:
+        own = name.startswith("__") or name in ("_shown", "_heard_by", "write", "writelines", "close")
+        return object.__getattribute__(self, name) if own else getattr(self._shown, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_shown":
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._shown, name, value)
+
+    def close(self) -> None:
+        """Nothing: it is also called when the tap is forgotten, and the stream is not ours."""
