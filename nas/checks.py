@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy
 import torch
@@ -33,6 +35,18 @@ def as_plain(value: object) -> object:
     if isinstance(value, numpy.generic | numpy.ndarray | torch.Tensor):
         return value.item() if value.ndim == 0 else value
     return getattr(value, "plain", value) if isinstance(value, int | float | str) else value
+
+
+def absolute(path: str | Path) -> Path:
+    """A path that stays the same when the working directory changes; `~` is the home directory.
+
+    Links are left as they are, for their names are what a user knows.
+
+    Example:
+        >>> absolute("/data/../runs"), absolute("~").is_absolute()
+        (PosixPath('/runs'), True)
+    """
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 _PLAIN = frozenset({int, float, str, bool, type(None)})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import filelock
 
+from nas.checks import absolute
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasValueError, close_names, explain
 from nas.protocols import Trial, TrialState
@@ -37,6 +38,9 @@ class Catalogue:
 
     directory: Path
     storage: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", absolute(self.directory))
 
     def names(self) -> list[str]:
         """Of all experiments."""

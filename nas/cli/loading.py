@@ -26,7 +26,7 @@ def open_file(target: str, opening: Opening) -> tuple[Experiment, dict[str, Any]
         NasValueError: there is no such file, or no experiment in it, or several.
     """
     path, _, name = target.rpartition(":") if ":" in target and not Path(target).exists() else (target, "", "")
-    file = Path(path)
+    file = Path(path).expanduser()
     if not file.is_file():
         near = close_names(file.name, (p.name for p in file.parent.glob("*.py"))) if file.parent.is_dir() else ""
         raise NasValueError(explain(f"there is no such file; {near}" if near else "there is no such file", got=path))

@@ -91,7 +91,7 @@ def save_sample(sample: Mapping[str, Answer], path: str | os.PathLike[str]) -> P
         >>> load_sample(file)
         {'width': 32}
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     text = dumps_sample(sample, indent=2)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -107,7 +107,7 @@ def load_sample(path: str | os.PathLike[str]) -> Sample:
         NasValueError: there is no such file, or it is torn, no JSON, or no dict of answers.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise NasValueError(explain(f"a sample file must be readable text ({error})", got=str(path))) from error
     try:

@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
 
-from nas.checks import check_int, check_number
+from nas.checks import absolute, check_int, check_number
 from nas.errors import ExperimentError, NasTypeError, explain
 from nas.execution.crew import Begun, Crew, Done, Gone, Line, Report, Word, Worker
 from nas.execution.executor import Executor
@@ -97,7 +97,8 @@ class FuturesExecutor(Executor):
         grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where="FuturesExecutor")
         self._pool: Any = pool if is_pool else None
         self._make: Any = None if is_pool else pool
-        self._limit, self._folder, self._grace = workers, folder, float(grace)
+        self._limit, self._grace = workers, float(grace)
+        self._folder = None if folder is None else absolute(folder)
         self._pickled = b""
         self._crew: Crew[PooledWorker] | None = None
         self._run: Path | None = None

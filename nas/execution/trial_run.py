@@ -164,7 +164,9 @@ def execute(plan: Plan, assignment: Assignment) -> Outcome:
         state = TrialState.STOPPED
         last = curve[max(curve)] if curve else None
         values = (last,) if last is not None and len(plan.objectives.names) == 1 else None
-    except (Exception, SystemExit):
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # SystemExit, asyncio.CancelledError and their like are the trial's: no search ends by them.
         error = traceback.format_exc()
     return Outcome(
         state=state,

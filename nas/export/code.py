@@ -87,7 +87,7 @@ def to_code(
         built = space.build(architecture)
     found = vars(built)[ARCHITECTURE]["sample"]
     others = {label: answer for label, answer in sample.items() if label not in found}
-    target = Path(path)
+    target = Path(path).expanduser()
     text = _text(space, found, others, target.stem, None if weights is None else _loading(built, weights, target.stem))
     target.parent.mkdir(parents=True, exist_ok=True)
     # It is tried where it has neither its place nor its neighbours.

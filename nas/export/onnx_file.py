@@ -120,7 +120,7 @@ def to_onnx(
     tolerance = check_number("tolerance", tolerance, least=0, infinite=True, where="to_onnx")
     opset = None if opset is None else check_int("opset", opset, least=1, where="to_onnx")
     model = inside_compiled(model)  # the exporter has its own way to compile
-    call, target, notes = take_apart(model, example_input), Path(path), _notes(model, sample, labels)
+    call, target, notes = take_apart(model, example_input), Path(path).expanduser(), _notes(model, sample, labels)
     asked, batch = dynamic_dimensions(call, dynamic)
     with _quiet(), torch.random.fork_rng(devices=[]):
         _require_onnx()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.checks import absolute
 from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
     if isinstance(storage, str):
         try:
             with quiet_optuna():
-                return optuna.storages.get_storage(_patiently_on_server(storage) if _is_server(storage) else storage)
+                if _is_server(storage):
+                    return optuna.storages.get_storage(_patiently_on_server(storage))
+                return optuna.storages.get_storage(_in_place(storage))
         except MissingDependency:
             raise
         except Exception as error:
@@ -68,6 +71,15 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
     raise NasTypeError(
         explain("storage is a URL or an Optuna storage; None keeps a journal in the folder", got=storage)
     )
+
+
+def _in_place(url: str) -> str:
+    """The URL of a database file with its whole path, for connections are opened one by one, wherever one is then."""
+    prefix, separator, path = url.partition(":///")
+    if not separator or not prefix.startswith("sqlite") or not path or path.startswith((":memory:", "file:")):
+        return url
+    path, mark, options = path.partition("?")
+    return f"{prefix}:///{absolute(path)}{mark}{options}"
 
 
 def _is_server(url: str) -> bool:

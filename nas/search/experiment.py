@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
 
-from nas.checks import check_bool
+from nas.checks import absolute, check_bool
 from nas.domains import Answer
 from nas.execution import Executor
 from nas.opened import hand_over, opened
@@ -49,7 +48,7 @@ class Experiment(Found):
         evaluator: what a sample is worth.
         strategy: what to try next.
         name: of the experiment; its folder is `directory/name`.
-        directory: where experiments are kept.
+        directory: where experiments are kept; a relative one is one of the working directory that there is now.
         objective: "maximize", "minimize", or a dict metric -> direction; None for the direction of the evaluator's
             metric, or "maximize" where it has none.
         seed: all random numbers of the search come from it.
@@ -111,7 +110,7 @@ class Experiment(Found):
         self.objectives = choose_objectives(objective, evaluator)
         self.space = as_model_space(space, mutators, evaluator.hyperparameters)
         self.evaluator, self.strategy = evaluator, strategy
-        self.path = Path(directory) / name
+        self.path = absolute(directory) / name
         self.ending = ""
         """Why the latest run ended, in words."""
         self._executor = make_executor(executor)
@@ -246,7 +245,7 @@ class Experiment(Found):
         Raises:
             ExperimentError: there is no experiment in this folder, or it is another one.
         """
-        path = Path(os.path.abspath(directory))  # "." has no name; resolve() would follow links and lose it
+        path = absolute(directory)
         results = Results.load(path, space, storage)
         if evaluator is None or strategy is None:
             return results

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 import torch
 from torch import nn
 
-from nas.checks import check_int, check_word
+from nas.checks import absolute, check_int, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain
 from nas.export import to_code
@@ -57,6 +57,7 @@ class Results:
         Raises:
             ExperimentError: there is none.
         """
+        path = absolute(path)
         if storage is None and not (path / "journal.log").exists():
             raise ExperimentError(
                 explain("there is no experiment in this folder", got=str(path), mend="give directory/name")
@@ -211,7 +212,7 @@ class Results:
         if weights == "trained":
             for trial in best:
                 checkpoint_of(trial)  # before anything is written
-        folder = self.path / "top" if directory is None else Path(directory)
+        folder = self.path / "top" if directory is None else Path(directory).expanduser()
         return [makers[formatter](rank, trial, folder) for rank, trial in enumerate(best, 1)]
 
     @property
