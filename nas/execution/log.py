@@ -199,7 +199,7 @@ class _Tap(io.TextIOBase):
         return object.__getattribute__(self, name) if own else getattr(self._shown, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_shown":
+        if name in ("_shown", "_finalizing"):  # The latter is what Python says to a file that is forgotten.
             object.__setattr__(self, name, value)
         else:
             setattr(self._shown, name, value)
