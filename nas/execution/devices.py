@@ -20,6 +20,26 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
+def gpus_there(gpus_per_trial: float | None) -> list[str]:
+    """The GPUs to divide: those that this process may use, once torch sees them too.
+
+    Raises:
+        NasValueError: CUDA_VISIBLE_DEVICES names some that torch does not see; trials would run on the CPU unasked.
+    """
+    gpus = visible_gpus()
+    if gpus_per_trial != 0 and "CUDA_VISIBLE_DEVICES" in os.environ and len(gpus) > torch.cuda.device_count():
+        raise NasValueError(
+            explain(
+                f"CUDA_VISIBLE_DEVICES names devices that torch does not see: it sees {torch.cuda.device_count()}",
+                got=os.environ["CUDA_VISIBLE_DEVICES"],
+                where="the environment",
+                mend="name those that are there (`nvidia-smi -L`); for the CPU CUDA_VISIBLE_DEVICES= or "
+                "ProcessExecutor(gpus_per_trial=0)",
+            )
+        )
+    return gpus
+
+
 def divide_gpus(gpus: list[str], workers: int, gpus_per_trial: float | None) -> list[str | None]:
     """What CUDA_VISIBLE_DEVICES is for each worker.
 
@@ -76,5 +96,5 @@ def environments(
     common = {} if chosen else dict.fromkeys(_THREADS, str(each))
     return [
         common if gpus is None else {**common, "CUDA_VISIBLE_DEVICES": gpus}
-        for gpus in divide_gpus(visible_gpus(), workers, gpus_per_trial)
+        for gpus in divide_gpus(gpus_there(gpus_per_trial), workers, gpus_per_trial)
     ]

@@ -66,9 +66,22 @@ def say_environment(model: nn.Module) -> float:
 
 def test_each_worker_sees_its_own_gpus_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     executor = ProcessExecutor(threads=2, gpus_per_trial=1)
     said = run_at_once(executor, say_environment, 2, tmp_path)
     assert sorted(said) == ["GPU-a 2 2", "GPU-b 2 2"]
+
+
+def test_gpus_that_torch_does_not_see_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = torch.cuda.device_count()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(["4711"] * (there + 1)))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)  # with a GPU it would be read anew
+    for gpus in (None, 1, 0.5):
+        with pytest.raises(NasError, match=r"CUDA_VISIBLE_DEVICES names devices.*received '4711.*gpus_per_trial=0"):
+            ProcessExecutor(gpus_per_trial=gpus).start(plan(lambda model: 1.0), 1)
+    assert environments(cores=1, workers=1, threads=1, gpus_per_trial=0)[0]["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES" not in environments(cores=1, workers=1, threads=1, gpus_per_trial=None)[0]
 
 
 def test_gpus_and_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
