@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ import typer
 
 from nas.cli.catalogue import Catalogue, UnknownName, describe_trial
 from nas.cli.loading import open_file
-from nas.cli.telling import of_goal, retried, tell, values
+from nas.cli.telling import encodable, of_goal, retried, tell, values
 from nas.errors import NasError, NasValueError
 from nas.opened import Opening
 
@@ -106,7 +106,8 @@ def _run(experiment: Experiment, noted: dict[str, Any], limits: tuple[float | No
     from nas.search import INTERRUPTED, STOPPED, TIME_IS_UP
 
     given = zip(_LIMITS, limits, strict=True)
-    experiment.run(**noted | {name: value for name, value in given if value is not None})
+    with suppress(KeyboardInterrupt):  # It has ended in good order, and says so by `ending`.
+        experiment.run(**noted | {name: value for name, value in given if value is not None})
     if experiment.ending in (INTERRUPTED, STOPPED, TIME_IS_UP):
         raise typer.Exit(ENDED_EARLY)
     if not any(trial.state is TrialState.COMPLETE for trial in experiment.trials):
@@ -331,7 +332,8 @@ def dashboard(
 def _errors() -> Iterator[None]:
     """Says what is wrong on the standard error, without a traceback: the message has the mend."""
     try:
-        yield
+        with encodable():
+            yield
     except NasError as error:
         usage = isinstance(error, ValueError | TypeError)
         typer.echo(str(error), err=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import io
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +57,18 @@ def tell(found: dict[str, Any]) -> str:
         lines += [f"change {number}, accepted: {change}" for change in changes]
     lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {found['file']}, folder {found['path']}")
     return "\n".join(lines)
+
+
+@contextmanager
+def encodable() -> Iterator[None]:
+    """Inside, what the standard streams cannot encode is printed escaped: no name of a label is an error."""
+    before = [(s, s.errors) for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    for stream, errors in before:
+        if errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in before:
+            if not stream.closed:
+                stream.reconfigure(errors=errors)

@@ -27,7 +27,7 @@ from nas.search.found import Found
 from nas.search.progress import ProgressMode, make_progress
 from nas.search.results import Results
 from nas.search.retraining import Retrained, retrain
-from nas.search.search_loop import INTERRUPTED, SearchLoop
+from nas.search.search_loop import INTERRUPTED, SearchLoop, interruption
 from nas.search.shared_weights import SharedWeights
 from nas.space import Mutator
 
@@ -275,7 +275,8 @@ class Experiment(Found):
     ) -> None:
         """Searches, until there are `max_trials` trials, the time is up, or the strategy has nothing left to propose.
 
-        Ctrl-C ends the search in good order; calling `run` again (or `resume=True` in a new process) goes on with it.
+        Ctrl-C ends the search in good order, and then the script, with exit code 130; calling `run` again (or
+        `resume=True` in a new process) goes on with it.
         Trials in other processes are let finish first; a second Ctrl-C breaks them off, and they run again next time.
 
         Args:
@@ -288,6 +289,7 @@ class Experiment(Found):
 
         Raises:
             ExperimentError: the first 10 trials all failed, or another process runs this experiment.
+            KeyboardInterrupt: after a Ctrl-C, once all is written down.
         """
         limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
         hand_over(self, **limits, concurrency=concurrency, progress=progress)
@@ -320,6 +322,8 @@ class Experiment(Found):
                 shown.end()
             self.ending = ending
             conclude(shown, self.results, ending, time.monotonic() - begin)
+        if ending == INTERRUPTED:
+            raise interruption()
 
     def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:
         assert self._session.ledger is not None

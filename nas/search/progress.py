@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, cast, final, get_args
 
 from nas.checks import check_word
 from nas.domains import Answer
@@ -57,7 +59,7 @@ def make_progress(mode: ProgressMode) -> Progress:
         return _Silent()
     from rich.console import Console
 
-    console = Console()
+    console = Console(file=cast(IO[str], _Undeterred()))  # rich asks no more of it than it has
     live = mode == "rich" or (mode == "auto" and console.is_terminal)
     return _Live(console) if live else _Plain(console)
 
@@ -87,6 +89,33 @@ def sample_text(sample: Mapping[str, Answer]) -> str:
 def value_text(trial: Trial) -> str:
     """The values of a trial, short."""
     return ", ".join(f"{value:.6g}" for value in trial.values or ())
+
+
+@final
+class _Undeterred:
+    """The standard output of now; what it cannot encode it shows escaped, and what it cannot take at all it drops.
+
+    A search must not end because of a label with an umlaut, a terminal that was closed or a full disk behind a pipe.
+    """
+
+    @property
+    def _stream(self) -> Any:
+        return getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # A UnicodeEncodeError is a ValueError.
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError as error:
+                self._stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @final

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -33,6 +35,23 @@ _POLL = 0.5
 """Seconds between looks at what other processes do, when there is nothing else to do."""
 _HOPELESS = 10
 """So many failures before any success end a search: it is the evaluator then, not the architecture."""
+
+
+@final
+class SearchInterrupted(KeyboardInterrupt, SystemExit):
+    """A search has ended in good order after a Ctrl-C: what follows it in a script must not run as if it were complete.
+
+    A script ends with the exit code that shells give to what Ctrl-C ends, and without a traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)
+        self.code = 130
+
+
+def interruption() -> KeyboardInterrupt:
+    """What a search raises in its end; where somebody types, a mere KeyboardInterrupt, for the session has to stay."""
+    return KeyboardInterrupt(INTERRUPTED) if hasattr(sys, "ps1") else SearchInterrupted()
 
 
 @final
@@ -74,7 +93,8 @@ class SearchLoop:
         self.executor.start(self._plan(), self.concurrency)
         try:
             with _Interrupts(patient=self.executor.is_isolated) as interrupts:
-                return self._search(max_trials, end, shown, interrupts)
+                ending = self._search(max_trials, end, shown, interrupts)
+                return INTERRUPTED if interrupts.asked else ending
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -236,4 +256,5 @@ class _Interrupts:
             raise KeyboardInterrupt
         self.asked = True
         # Printing inside a signal handler may meet a print that is under way: write to the terminal itself.
-        os.write(2, b"\nThe running trials are let finish; Ctrl-C once more breaks them off.\n")
+        with suppress(OSError):
+            os.write(2, b"\nThe running trials are let finish; Ctrl-C once more breaks them off.\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -48,5 +49,6 @@ def search_and_wait(folder: Path, executor: Executor) -> None:
         resume=True,
         executor=executor,
     )
-    experiment.run(6, progress="silent")
+    with suppress(KeyboardInterrupt):
+        experiment.run(6, progress="silent")
     (folder / "states").write_text(" ".join(trial.state.name for trial in experiment.trials))

@@ -17,6 +17,7 @@ import json, signal, sys
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
+from contextlib import suppress
 from nas import Experiment, Patience, ValueChoice
 from nas.evaluators import Classification
 from nas.strategies import GridSearch
@@ -40,7 +41,8 @@ def search(name, early_stopping=None, **options):
     evaluator = Classification(load, learning_rate=0.02, **options)
     experiment = Experiment(space, evaluator, GridSearch(), name=name, directory=sys.argv[1],
                             early_stopping=early_stopping)
-    experiment.run(1, progress="plain" if name == "interrupted" else "silent")
+    with suppress(KeyboardInterrupt):
+        experiment.run(1, progress="plain" if name == "interrupted" else "silent")
     trial = experiment.trials[0]
     print(json.dumps([trial.state, trial.value, list(trial.intermediate.values()), trial.error]), flush=True)
 

@@ -145,7 +145,8 @@ def test_an_interrupt_in_the_second_ranking_changes_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, "validation_step", interrupt)
-        broken.run(progress="silent")
+        with pytest.raises(KeyboardInterrupt):
+            broken.run(progress="silent")
     assert broken.ending.startswith("interrupted")
     assert len(broken.trials) == (3 if judged == 7 else 4)
     _assert_as_uninterrupted(tmp_path)

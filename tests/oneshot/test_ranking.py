@@ -225,7 +225,8 @@ def test_a_ranking_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr("nas.oneshot.ranking.Judged.__call__", stop)
-        searched.run(progress="silent")
+        with pytest.raises(KeyboardInterrupt):
+            searched.run(progress="silent")
     judged, endings = searched.path / "supernet/judged.jsonl", []
     for number in range(1, 4):
         searched.run(timeout=1e-6, progress="silent")

@@ -77,7 +77,8 @@ def make(folder: Path, executor: Executor, strategy: Strategy, *, resume: bool =
 @pytest.mark.parametrize("die_after", [0, 1, 5, 17])
 def test_the_events_are_relived_in_their_order(tmp_path: Path, die_after: int) -> None:
     live, relived = Diary(), Diary()
-    make(tmp_path, OutOfOrder(1, die_after), live).run(40, concurrency=8, progress="silent")
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, OutOfOrder(1, die_after), live).run(40, concurrency=8, progress="silent")
     assert len(live.events) == 8 + 2 * die_after
     resumed = make(tmp_path, OutOfOrder(2), relived, resume=True)
     assert relived.events == live.events

@@ -247,7 +247,8 @@ def test_ctrl_c_ends_in_good_order_and_run_goes_on(
         return size(model)
 
     experiment = make(interrupted)
-    experiment.run(5)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(5)
     assert "interrupted; run it again" in capsys.readouterr().out
     assert [t.state.name for t in experiment.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
     quiet(experiment, 5)
@@ -493,7 +494,8 @@ def test_a_trial_that_runs_again_is_judged_afresh(make: Callable[..., Experiment
         return 1.0
 
     experiment = make(curve, early_stopping=Watching())
-    quiet(experiment, 1)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(experiment, 1)
     assert experiment.trials[0].state is TrialState.RUNNING
     trial = quiet(experiment, 1).trials[0]
     assert seen == [0, 1, 2, 0, 1, 2, 3]

@@ -165,7 +165,8 @@ def test_reports_before_an_interrupt_do_not_join_the_curve(make: Callable[..., E
         return 1.0
 
     experiment = make(curve)
-    quiet(experiment, 1)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(experiment, 1)
     quiet(experiment, 1)
     assert experiment.trials[0].intermediate == {0: 0.0, 1: 1.0}
     assert Experiment.load(experiment.path).trials == experiment.trials
