@@ -16,7 +16,7 @@ RUN := $(VENV)/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo fast test slow coverage test-oldest benchmark strategies lint style types format clean
+.PHONY: help install demo fast test test-device slow coverage test-oldest benchmark strategies lint style types format clean
 
 # A stamp says what is installed, and for which checkout. It is redone when pyproject.toml or constraints.txt is newer;
 # a folder that was moved, or an interpreter that is gone, voids it.
@@ -37,6 +37,7 @@ help:
 	@echo "make test       the tests, and the doctests of the package: under 6 minutes on 2 cores"
 	@echo "make slow       what takes longer than that"
 	@echo "make coverage   the tests, and which lines and branches they reach"
+	@echo "make test-device  one-shot search, evaluators and the zoo on a CUDA device; without one on a stand-in"
 	@echo "make test-oldest  the tests of the core on the oldest versions that pyproject.toml allows"
 	@echo "make benchmark  framework time, as ratios within one run"
 	@echo "make strategies how well the strategies search: docs/benchmark"
@@ -73,6 +74,19 @@ fast: $(DEV_READY)
 
 test: $(DEV_READY)
 	$(TESTS) $(PYTEST_ARGS)
+
+# One-shot search, evaluators and the zoo on a CUDA device; without one, whole searches on a stand-in for it.
+HAS_CUDA := $(RUN) -c "import sys, torch; sys.exit(not torch.cuda.is_available())"
+SPREAD := -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+ON_STAND_IN := There is no CUDA device here: searches run on a stand-in, which shows what a move leaves behind, and no speed.
+
+test-device: export OMP_NUM_THREADS ?= 1
+test-device: $(DEV_READY)
+	@if $(HAS_CUDA); then set -ex; export NAS_TEST_DEVICE=cuda; \
+	  $(RUN) -m pytest tests/oneshot tests/evaluators tests/model_zoo $(SPREAD); \
+	  $(RUN) -m pytest -m slow tests/oneshot/test_second_device.py tests/oneshot/speed tests/_compat/test_compiler.py $(SPREAD); \
+	else set -e; echo "$(ON_STAND_IN)"; \
+	  $(RUN) -m pytest -m "slow or not slow" tests/oneshot/test_second_device.py $(SPREAD); fi
 
 SLOW ?= tests
 

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, final
 
 import torch
@@ -72,6 +72,10 @@ class Backend:
 
     def set_device(self, device: Any) -> None:
         """For torch: there is one."""
+
+    def device(self, device: Any) -> AbstractContextManager[None]:
+        """For torch: there is one."""
+        return nullcontext()
 
     def synchronize(self, device: Any = None) -> None:
         """For torch: everything is done at once."""
