@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils import backend_registration
 
-NAME = "second"
-"""Of the device: `torch.device("second")`."""
+NAME = "second_device"
+"""Of the device: `torch.device("second_device")`."""
 
 _CPU, _OTHERS = 1, 12
 """Kinds of devices in DLPack."""

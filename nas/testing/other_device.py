@@ -99,7 +99,7 @@ def second_device() -> Iterator[SecondDevice]:
         ...         layer(torch.ones(3, 2))
         ...     except RuntimeError as error:
         ...         print(str(error)[:55])
-        second:0
+        second_device:0
         Expected all tensors to be on the same device, but foun
     """
     with present() as backend:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
-from nas._compat.torch_internals import has_hooks, hook_dicts
+from nas._compat.torch_internals import has_hooks, hook_dicts, version_of
 from nas.domains import Answer
 from nas.oneshot.relaxed import MixedLayer, Terms, check_alike
 from nas.oneshot.speed.chains import Prefix, without_weights
@@ -47,6 +48,8 @@ class FastMixture:
         self._zeros, self._shared, self._reader = frozenset(zeros), shared, reader
         self._prefixes = tuple(Prefix.of(chain[: without_weights(chain)]) for chain in self._chains)
         self.heard: frozenset[int] = frozenset()
+        self._leaving: set[tuple[int, bool]] = set()
+        """Candidates, by mode, that were seen to leave what they share with others as it is."""
         self.compiler: Compiler | None = None
         self._pieces: dict[Hashable, Piece] = {}
         self._hooks = [place for module in layer.candidates.modules() for place in hook_dicts(module)]
@@ -126,9 +129,21 @@ class FastMixture:
                 piece = self._pieces[position] = compiler.piece(name, [steps])
             if (found := compiler.run(piece, [x])) is not None:
                 return found
-        for step in steps:
-            x = run_step(step, x)
-        return x
+        if not steps or not self._prefixes[position].steps:
+            return _run_steps(steps, x)
+        # Others hold what is shared; who is not known to leave it as it is gets a copy.
+        if torch.compiler.is_compiling():
+            return _run_steps(steps, x.clone())
+        if x.is_inference():  # of which nobody keeps anything
+            return _run_steps(steps, x)
+        place = position, self._layer.training
+        if place in self._leaving:
+            return _run_steps(steps, x)
+        own = x.clone()
+        found = _run_steps(steps, own)
+        if version_of(own) == 0:
+            self._leaving.add(place)
+        return found
 
     def _rest(self, position: int) -> tuple[nn.Module, ...]:
         """The steps of a candidate behind those that are shared."""
@@ -160,3 +175,9 @@ class FastMixture:
         for i in made if total is not None else ():
             self._shared.take((self._reader, i))
         return total
+
+
+def _run_steps(steps: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for step in steps:
+        x = run_step(step, x)
+    return x

@@ -397,3 +397,32 @@ def test_weights_that_are_frozen_get_no_gradients_and_the_others_do() -> None:
 def test_switches_are_true_or_false(field: str) -> None:
     with pytest.raises(NasTypeError, match=f"{field} must be True or False"):
         Speed(**{field: "yes"})  # type: ignore[arg-type]
+
+
+class WritesIntoIt(nn.Module):
+    """As many layers of others do, when they are told to work in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(2).add_(1)
+
+
+@pytest.mark.parametrize("speed", [Speed(), Speed(merge=True)])
+def test_who_writes_into_what_is_shared_writes_into_a_copy(speed: Speed) -> None:
+    candidates = {
+        "pool": lambda: nn.AvgPool2d(3, 1, 1),
+        "writes": lambda: nn.Sequential(nn.AvgPool2d(3, 1, 1), WritesIntoIt(), nn.BatchNorm2d(2)),
+        "reads": lambda: nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.Tanh()),
+    }
+    x = torch.randn(2, 2, 4, 4)
+    found = []
+    for quick in (True, False):
+        net = RelaxedSupernet(ModelSpace(lambda: LayerChoice(candidates, label="a")))
+        net.model.train()
+        if quick:
+            optimise(net, (x,), speed)
+        for _ in range(2):
+            net.architecture.mix()
+            y = net.model(x.clone())
+        gradients = torch.autograd.grad(y.square().sum(), list(net.architecture.parameters()))
+        found.append([y.detach(), *gradients])
+    torch.testing.assert_close(*found)

@@ -77,7 +77,7 @@ def total(outputs: Sequence[Tensor]) -> Tensor:
 
     Example:
         >>> total([torch.ones(2), torch.ones(2), torch.ones(2)])
-        tensor([3., 3., 3.])
+        tensor([3., 3.])
     """
     if any(output.shape != outputs[0].shape for output in outputs):
         raise NasValueError(explain("the outputs must have one shape", got=[tuple(output.shape) for output in outputs]))
