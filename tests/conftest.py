@@ -19,6 +19,13 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What stands in for a device is of no use where there is one."""
+    for item in items:
+        if torch.cuda.is_available() and item.name.startswith("nas.testing.other_device"):
+            item.add_marker(pytest.mark.skip(reason="there is a CUDA device"))
+
+
 @pytest.fixture
 def run_script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -182,6 +182,11 @@ BACKEND = Backend()
 _registered: list[torch.library.Library] = []
 
 
+def can_register() -> bool:
+    """Whether this torch takes backends that are written in Python."""
+    return hasattr(backend_registration, "_setup_privateuseone_for_python_backend") and hasattr(torch._C, "_acc")
+
+
 def register() -> Backend:
     """Makes torch know the device. It stays known in this process; whether it is there, `Backend.present` says.
 

@@ -15,9 +15,9 @@ from nas.testing.strategy_table import STRATEGIES, ListedStrategy
 from nas.testing.tables import Table, play, synthetic_table, table_of
 
 if TYPE_CHECKING:
-    from nas.testing.other_device import SecondDevice, second_device
+    from nas.testing.other_device import SecondDevice, can_stand_in, second_device
 
-_LATE = {"SecondDevice": "nas.testing.other_device", "second_device": "nas.testing.other_device"}
+_LATE = dict.fromkeys(("SecondDevice", "can_stand_in", "second_device"), "nas.testing.other_device")
 
 __all__ = [
     "PATIENCE",
@@ -30,6 +30,7 @@ __all__ = [
     "SecondDevice",
     "StrategyContract",
     "Table",
+    "can_stand_in",
     "differences",
     "ended_well",
     "fork",

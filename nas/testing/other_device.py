@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from pytorch_lightning.accelerators import MPSAccelerator
 
-from nas._compat.second_device import NAME, Backend, present
+from nas._compat.second_device import NAME, Backend, can_register, present
 
 
 @final
@@ -75,6 +75,16 @@ class SecondDevice:
         return self._backend.copies
 
 
+def can_stand_in() -> bool:
+    """Whether there can be one: not where a CUDA device is, which is better, nor by a torch without such backends.
+
+    Example:
+        >>> can_stand_in() or torch.cuda.is_available()
+        True
+    """
+    return can_register() and not torch.cuda.is_available()
+
+
 @contextmanager
 def second_device() -> Iterator[SecondDevice]:
     """Inside, torch has one device more, whose tensors have numbers: whole searches run there.
@@ -88,7 +98,7 @@ def second_device() -> Iterator[SecondDevice]:
         The device, and what was counted on it.
 
     Raises:
-        RuntimeError: in this process torch has a backend of somebody else's.
+        RuntimeError: in this process torch has a backend of somebody else's, or none can be made: see `can_stand_in`.
 
     Example:
         >>> from torch import nn
@@ -102,5 +112,7 @@ def second_device() -> Iterator[SecondDevice]:
         second_device:0
         Expected all tensors to be on the same device, but foun
     """
+    if not can_stand_in():
+        raise RuntimeError("no stand-in can be made: this torch knows no backends in Python, or has a CUDA device")
     with present() as backend:
         yield SecondDevice(backend)

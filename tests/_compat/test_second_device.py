@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas._compat.second_device import NAME, Backend, present
+from nas._compat.second_device import NAME, Backend, can_register, present
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available() or not can_register(), reason="there is a better device, or a torch without such backends"
+)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Another device for one-shot search, and CUDA graphs without CUDA.
 
 The device is a stand-in, or the one that NAS_TEST_DEVICE names, "cuda" say: then the searches of all tests here run
-there which say `accelerator="cpu"`. NAS_TEST_DEVICE=second lets them run on the stand-in.
+there which say `accelerator="cpu"`.
 
 CUDA graphs without CUDA: operations on a CPU are noted down, undone, and done again on the same memory.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from nas.evaluators import TrainingEvaluator
 from nas.oneshot.speed.recorders import Recorder
-from nas.testing import second_device
+from nas.testing import can_stand_in, second_device
 
 T = TypeVar("T")
 WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.lift_fresh")
@@ -128,8 +127,10 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
 
 ASKED = os.environ.get("NAS_TEST_DEVICE", "")
 
-with second_device():
-    """Is made known before any test: torch counts devices at its first backward pass."""
+REAL = ASKED or ("cuda" if torch.cuda.is_available() else "")
+if not REAL and can_stand_in():
+    with second_device():
+        """Is made known before any test: torch counts devices at its first backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,26 +144,25 @@ class OtherDevice:
 
 @pytest.fixture
 def other_device() -> Iterator[OtherDevice]:
-    """What NAS_TEST_DEVICE names, else the stand-in, whose operations are refused where something was left behind."""
-    if ASKED and ASKED != "second":
-        yield OtherDevice(device=torch.device(ASKED, 0), accelerator=ASKED)
+    """What NAS_TEST_DEVICE names, or CUDA; else the stand-in, which refuses where something was left behind."""
+    if REAL:
+        yield OtherDevice(device=torch.device(REAL, 0), accelerator=REAL)
         return
+    if not can_stand_in():
+        pytest.skip("this torch knows no backends in Python")
     with second_device() as second:
         yield OtherDevice(device=second.device, accelerator=second.accelerator)
 
 
 @pytest.fixture(autouse=bool(ASKED))
-def searches_run_there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def searches_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is to be trained on the CPU is trained on the device that NAS_TEST_DEVICE names."""
-    with ExitStack() as stack:
-        accelerator: Any = stack.enter_context(second_device()).accelerator if ASKED == "second" else ASKED
-        given = TrainingEvaluator.trainer
+    given = TrainingEvaluator.trainer
 
-        def trainer(self: TrainingEvaluator, **options: Any) -> Any:
-            changed = dict(options.pop("changed", None) or {})
-            if self.trainer_arguments().get("accelerator") == "cpu":
-                changed.setdefault("accelerator", accelerator)
-            return given(self, changed=changed, **options)
+    def trainer(self: TrainingEvaluator, **options: Any) -> Any:
+        changed = dict(options.pop("changed", None) or {})
+        if self.trainer_arguments().get("accelerator") == "cpu":
+            changed.setdefault("accelerator", ASKED)
+        return given(self, changed=changed, **options)
 
-        monkeypatch.setattr(TrainingEvaluator, "trainer", trainer)
-        yield
+    monkeypatch.setattr(TrainingEvaluator, "trainer", trainer)
