@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import filelock
@@ -12,6 +15,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from nas._compat.optuna_bases import JournalFileLock, JournalOperation
 
+_RAISING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGALRM", "SIGTERM") if hasattr(signal, name))
 _DEFERRED = (
     JournalOperation.CREATE_TRIAL,
     JournalOperation.SET_TRIAL_USER_ATTR,
@@ -37,6 +41,28 @@ class JournalLock(JournalFileLock):
     def release(self) -> None:
         """Gives it back."""
         self._lock.release()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What signals raise in the main thread they raise after the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    usual: dict[int, Any] = {}
+    try:
+        for number in _RAISING:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                usual[number] = handler
+                signal.signal(number, lambda number, frame: came.append(number))
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for number in came:
+        usual[number](number, None)
 
 
 @final
@@ -67,6 +93,11 @@ class JournalFile(BaseJournalBackend):
             OSError: the disk is full, say.
         """
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        # A time limit or a Ctrl-C that struck while the lock is being taken would leave it taken for ever.
+        with _undisturbed():
+            self._append(logs, data)
+
+    def _append(self, logs: list[dict[str, Any]], data: bytes) -> None:
         self._lock.acquire()
         try:
             file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
