@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeAlias
 
 import numpy
 import torch
+from torch import Tensor
 
 from nas.checks import check_int
 
@@ -66,9 +67,43 @@ def set_host_states(states: tuple[Any, ...]) -> None:
     torch.set_rng_state(states[2])
 
 
+def device_states() -> dict[str, list[Tensor]]:
+    """The states of the generators of the accelerator's devices, under its kind ("cuda"); none where none is in use."""
+    module = _accelerator()
+    if module is None or not getattr(module, "is_initialized", module.is_available)():
+        return {}
+    return {_kind(): [module.get_rng_state(*place) for place in _places(module)]}
+
+
+def set_device_states(states: Mapping[str, list[Tensor]]) -> None:
+    """Puts back what `device_states` has returned; states of devices that are not here are left out."""
+    module = _accelerator()
+    if module is not None:
+        for place, state in zip(_places(module), states.get(_kind(), []), strict=False):
+            module.set_rng_state(state, *place)
+
+
+def _kind() -> str:
+    found = torch.accelerator.current_accelerator()
+    return "cpu" if found is None else found.type
+
+
+def _accelerator() -> Any:
+    """torch's module of it."""
+    return torch.get_device_module(_kind()) if torch.accelerator.is_available() else None
+
+
+def _places(module: Any) -> list[tuple[int, ...]]:
+    """What names each device to the functions of its generators; for the one of Apple's machines, nothing does."""
+    return [()] if _kind() == "mps" else [(index,) for index in range(module.device_count())]
+
+
 @contextmanager
-def untouched() -> Iterator[None]:
+def untouched(*, devices: bool = False) -> Iterator[None]:
     """Afterwards the global generators on the CPU are as they were before, whatever is drawn inside the block.
+
+    Args:
+        devices: whether those of the accelerator's devices are, too.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -80,9 +115,11 @@ def untouched() -> Iterator[None]:
     python, torchs = random.getstate(), torch.get_rng_state()
     numpys = numpy.random.get_bit_generator()  # type: ignore[attr-defined]  # not in numpy's stubs, as the next one
     numpy.random.set_bit_generator(_scratch())  # type: ignore[attr-defined]
+    on_devices = device_states() if devices else {}
     try:
         yield
     finally:
+        set_device_states(on_devices)
         random.setstate(python)
         numpy.random.set_bit_generator(numpys)  # type: ignore[attr-defined]
         torch.set_rng_state(torchs)
@@ -96,9 +133,8 @@ def _scratch() -> numpy.random.MT19937:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators of Python, numpy and torch (CUDA included), and afterwards puts them back."""
-    before = host_states()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    """Seeds the global generators of Python, numpy and torch (on devices too), and afterwards puts them back."""
+    before, on_devices = host_states(), device_states()
     random.seed(seed)
     numpy.random.seed(seed)
     _seed_torch(seed)
@@ -106,8 +142,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         set_host_states(before)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
+        set_device_states(on_devices)
 
 
 def _seed_torch(seed: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nas.errors import NasError, NasValueError, explain
 from nas.export.one_line import one_line
 from nas.export.onnx_call import Call, outputs_of
+from nas.random_state import untouched
 
 
 @final
@@ -27,7 +28,7 @@ class GivenModel:
         self._model = model
         tensors = [*model.parameters(), *model.buffers()]
         self._device = tensors[0].device if tensors else torch.device("cpu")
-        self._devices = sorted({tensor.device.index for tensor in tensors if tensor.device.type == "cuda"})
+        self._on_cuda = any(tensor.is_cuda for tensor in tensors)
         self._state = _State(model)
 
     @property
@@ -36,8 +37,8 @@ class GivenModel:
 
     def run(self, call: Call, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """What it returns in inference mode, on the CPU."""
-        precise = _without_tf32() if self._devices else contextlib.nullcontext()
-        with torch.random.fork_rng(devices=self._devices), precise, self.in_inference() as model:
+        precise = _without_tf32() if self._on_cuda else contextlib.nullcontext()
+        with untouched(devices=True), precise, self.in_inference() as model:
             return run(model, call, [tensor.to(self._device) for tensor in tensors])
 
     @contextlib.contextmanager

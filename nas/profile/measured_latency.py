@@ -160,8 +160,8 @@ def _runner(model: nn.Module, inputs: Inputs, backend: Backend, threads: int) ->
 
     def run_torch() -> None:
         compiled(*args, **kwargs)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
 
     yield run_torch
 

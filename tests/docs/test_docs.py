@@ -15,7 +15,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S) for page in PAGES}
 
 
-LENGTHY = ("durable.md", "evaluators.md", "export.md", "model_zoo.md", "one_shot.md")
+LENGTHY = ("durable.md", "evaluators.md", "export.md", "model_zoo.md", "nas_benchmarks.md", "one_shot.md")
 """They start processes and train: among the slow tests, of which CI runs those of the documentation."""
 
 

@@ -1,5 +1,7 @@
 """The executors keep their contract."""
 
+from pathlib import Path
+
 import pytest
 
 from nas.execution import Executor, InlineExecutor, ProcessExecutor
@@ -16,3 +18,7 @@ class TestInline(ExecutorContract):
 class TestProcess(ExecutorContract):
     def make(self) -> Executor:
         return ProcessExecutor(workers=2, grace=1)
+
+    @pytest.mark.slow
+    def test_many_trials_leave_nothing_behind(self, tmp_path: Path) -> None:
+        super().test_many_trials_leave_nothing_behind(tmp_path)

@@ -53,7 +53,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_trial_starts_processes_as_in_a_script_and_finds_its_torch(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

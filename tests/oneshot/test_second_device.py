@@ -178,7 +178,7 @@ def check_whole_search(name: str, make: Callable[[], OneShotStrategy], folder: P
         assert len(measured.compared) == 2
 
 
-OFTEN = (("masked", "darts"), ("masked", "random"), ("edges", "partial"))
+OFTEN = (("masked", "darts"), ("edges", "partial"))
 OWN_CASES = [*(("masked", kind) for kind in (*RELAXED, *PATHS)), *(("edges", kind) for kind in ("darts", "partial"))]
 
 

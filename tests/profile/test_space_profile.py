@@ -128,6 +128,7 @@ def check_exact(space: ModelSpace, costs: SpaceProfile, example: Tensor, number:
             assert costs.activations(sample) == profile(space, example, sample=sample).activations
 
 
+@pytest.mark.slow
 def test_costs_of_200_samples_are_those_of_their_models(space: ModelSpace, costs: SpaceProfile) -> None:
     check_exact(space, costs, torch.zeros(1, 3), 200)
 

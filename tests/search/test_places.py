@@ -95,7 +95,7 @@ def run(script: Path, *arguments: object, **options: object) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_output_that_cannot_encode_a_label_ends_nothing(tmp_path: Path) -> None:
     runs = "experiment.run(1, progress='rich')\nexperiment.run(progress='plain')\n"
     (tmp_path / "script.py").write_text(SCRIPT + runs, encoding="utf-8")

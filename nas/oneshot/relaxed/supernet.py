@@ -27,7 +27,7 @@ from nas.oneshot.relaxed.parametrisations import Parametrisation
 from nas.oneshot.relaxed.recomputation import RemembersCheckpoints
 from nas.oneshot.relaxed.shape_choices import ShapeChoices
 from nas.profile import build_on_meta
-from nas.random_state import seeded
+from nas.random_state import seeded, untouched
 from nas.space import ModelSpace
 
 _TOLERANCE = 1e-5
@@ -194,7 +194,7 @@ class RelaxedSupernet:
         weights, active = dict(mixing.weights), dict(mixing.active)
         try:
             self.model.eval()
-            with torch.random.fork_rng(devices=[]):
+            with untouched(devices=True):
                 yield
         finally:
             for module, mode in modes.items():

@@ -11,7 +11,7 @@ import numpy
 import torch
 
 from nas.checks import check_int
-from nas.random_state import host_states, set_host_states
+from nas.random_state import device_states, host_states, set_device_states, set_host_states
 
 
 @final
@@ -53,7 +53,7 @@ def all_states() -> dict[str, Any]:
         "python": [version, list(numbers), gauss_next],
         "numpy": [kind, torch.from_numpy(keys.astype("int64")), int(place), int(has_gauss), float(gauss)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "devices": device_states(),
     }
 
 
@@ -64,9 +64,8 @@ def restore_states(states: dict[str, Any]) -> None:
     kind, keys, place, has_gauss, gauss = states["numpy"]
     numpy.random.set_state((kind, keys.numpy().astype("uint32"), place, has_gauss, gauss))
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available():
-        for device, state in list(enumerate(states["cuda"]))[: torch.cuda.device_count()]:
-            torch.cuda.set_rng_state(state, device)
+    # Under "cuda" in checkpoints of before.
+    set_device_states(states["devices"] if "devices" in states else {"cuda": states["cuda"]})
 
 
 def seed_all(seed: int) -> None:

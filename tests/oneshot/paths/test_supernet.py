@@ -56,8 +56,19 @@ def assert_same_step(supernet: PathSupernet, sample: Sample, x: Tensor, *, train
     supernet.load_state_dict(before)
 
 
-LARGE = ("amoebanet", "enas_micro", "lenet", "nasbench101", "nasnet", "nasnet_simple", "nats_bench_size", "pnas")
-"""Among the slow tests; darts has all kinds of cells, and those of one cell show the rest in a second."""
+LARGE = (
+    "amoebanet",
+    "darts",
+    "enas_micro",
+    "lenet",
+    "mobilenet_v3",
+    "nasbench101",
+    "nasnet",
+    "nasnet_simple",
+    "nats_bench_size",
+    "pnas",
+)
+"""Among the slow tests; those of one cell show the same in a second or two."""
 
 
 @pytest.mark.parametrize(

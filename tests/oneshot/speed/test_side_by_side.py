@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import pytest
 import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -46,6 +47,7 @@ def operations(speed: Speed, cells: int) -> Counter[str]:
     return counted.found
 
 
+@pytest.mark.slow
 def test_a_step_of_darts_launches_few_operations() -> None:
     """Each candidate by itself takes 5,100; side by side, but each part joined and parted by itself, 3,900."""
     found, apart = operations(Speed(merge=True), 3), operations(Speed(merge=False), 3)
