@@ -161,6 +161,11 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def is_heard(tensor: Tensor) -> bool:
+    """Whether somebody wants to know its gradient, or changes it."""
+    return bool(tensor._backward_hooks)
+
+
 def forward_pre_hooks(module: nn.Module) -> list[Callable[..., Any]]:
     """What is called before a module is."""
     return list(module._forward_pre_hooks.values())

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nas._compat.torch_internals import TreeSpec, copy_each, has_hooks, tree_flatten, tree_unflatten
+from nas._compat.torch_internals import TreeSpec, copy_each, tree_flatten, tree_unflatten
 from nas.errors import NasValueError, explain
-from nas.example_inputs import tensors_of
 from nas.oneshot.relaxed import Mixing
-from nas.oneshot.speed.recorders import Recorder
-from nas.oneshot.speed.watching import State, Watch
+from nas.oneshot.speed.recorders import Gradients, Recorder
+from nas.oneshot.speed.watching import Listeners, State, Watch, hides_tensors, look_of, numbers_of_host
 from nas.random_state import host_states, set_host_states
 
 Key: TypeAlias = tuple[object, ...]
@@ -63,7 +62,7 @@ class RecordedForward:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.mixing, self._forward, self._make_recorder = model, mixing, forward, recorder
-        self._tell = tell
+        self._tell, self._listeners = tell, Listeners(model)
         self._seen: Counter[Key] = Counter()
         self._passes: dict[Key, _Pass] = {}
         self._told = self._paused = self._hidden = False
@@ -102,6 +101,8 @@ class RecordedForward:
         """What the model yields."""
         if self._recorder is None:
             self.forget()
+        if not self._hidden and (why := self._listeners.reason()) is not None:
+            self._refuse(why)
         leaves, spec = tree_flatten((args, kwargs))
         latest = self.latest()
         waits = latest is not None and not latest.done
@@ -111,7 +112,7 @@ class RecordedForward:
         if not self._ready(key):
             watches = self._seen[key] == _WARM_UP
             output = self._watched(leaves, args, kwargs) if watches else self._forward(*args, **kwargs)
-            if _hides_tensors(tree_flatten(output)[0]):
+            if hides_tensors(tree_flatten(output)[0]):
                 self._hide("yields")
             return output
         if key not in self._passes:
@@ -119,7 +120,10 @@ class RecordedForward:
             if recorded is None:
                 return self._forward(*args, **kwargs)
             self._passes[key] = recorded
-        return self._passes[key].run(self, leaves)
+        recorded = self._passes[key]
+        if recorded.gradients.are_kept(self.parameters):
+            return self._forward(*args, **kwargs)
+        return recorded.run(self, leaves)
 
     def _hide(self, verb: str) -> None:
         """Records no more: a replay would hand out the tensors of the pass that was recorded."""
@@ -160,17 +164,16 @@ class RecordedForward:
     def _watched(self, leaves: Sequence[Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """A pass as it is; where a replay of it would not be the same, none is recorded."""
         inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        hooked = [name for name, part in self.model.named_modules() if part is not self.model and has_hooks(part)]
-        if hooked:
-            self._refuse(f"somebody listens to the calls of {hooked[0]!r}")
-        if hooked or not inputs:
+        if not inputs:
             return self._forward(*args, **kwargs)
-        state, numbers = State(self.model, aside=self), _numbers_of_host(inputs[0].device)
+        state, numbers = State(self.model, aside=self), numbers_of_host(inputs[0].device)
         with Watch(inputs, None, draws=True) as watch:
             output = self._forward(*args, **kwargs)
         why = watch.reason
-        if why is None and numbers != _numbers_of_host(inputs[0].device):
+        if why is None and numbers != numbers_of_host(inputs[0].device):
             why = "it draws random numbers on the host"
+        elif why is None and self._listeners.come():
+            why = "it registers hooks"
         elif why is None and not state.holds():
             why = "it keeps something in a module"
         if why is not None:
@@ -210,7 +213,7 @@ class RecordedForward:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if self._hidden:
             return None
-        if _hides_tensors(leaves):
+        if hides_tensors(leaves):
             self._hide("takes")
             return None
         if not self.model.training or not torch.is_grad_enabled() or any(tensor.requires_grad for tensor in tensors):
@@ -219,7 +222,7 @@ class RecordedForward:
         device = next((tensor.device.type for tensor in tensors), "cpu")
         return (
             repr(spec),
-            tuple(_look(leaf) for leaf in leaves),
+            tuple(look_of(leaf) for leaf in leaves),
             tuple(self.mixing.active.items()),
             tuple((label, weight.shape, weight.requires_grad) for label, weight in weights.items()),
             tuple(parameter.requires_grad for parameter in self.parameters),
@@ -257,7 +260,7 @@ class RecordedForward:
             differentiable=[isinstance(end, Tensor) and end.requires_grad for end in outputs],
             spec=out_spec,
             given=given,
-            gradients=gradients,
+            gradients=Gradients(gradients),
             forward=forward,
             backward=backward,
         )
@@ -309,7 +312,7 @@ class _Pass:
     spec: TreeSpec
     given: list[Tensor]
     """The gradients of the differentiable outputs."""
-    gradients: list[Tensor | None]
+    gradients: Gradients
     """Of the weights of mixtures that want one, and of the parameters."""
     forward: Callable[[], None]
     backward: Callable[[], None]
@@ -356,9 +359,10 @@ class _Replay(torch.autograd.Function):
             )
         given = [gradient for gradient, wants in zip(gradients, ctx.wants, strict=True) if wants]
         copy_each(recorded.given, given)
+        recorded.gradients.leave_to(ctx.owner.parameters)
         recorded.backward()
         ticket.done = True
-        return None, None, *(None if found is None else found.detach() for found in recorded.gradients)
+        return None, None, *recorded.gradients
 
 
 def _gradients(ends: Sequence[Tensor], wanted: Sequence[Tensor], given: Sequence[Tensor]) -> list[Tensor | None]:
@@ -374,21 +378,3 @@ def _gradients(ends: Sequence[Tensor], wanted: Sequence[Tensor], given: Sequence
             places.add(gradient.data_ptr())
         apart.append(gradient)
     return apart
-
-
-def _numbers_of_host(device: torch.device) -> tuple[Any, ...]:
-    """The states of the generators that are not those of a device."""
-    python, (_, keys, *place), torchs = host_states()
-    return python, keys.tobytes(), place, None if device.type == "cpu" else torchs.numpy().tobytes()
-
-
-def _hides_tensors(leaves: Sequence[Any]) -> bool:
-    """Whether objects among the leaves hold tensors themselves."""
-    return any(not isinstance(leaf, Tensor) and next(tensors_of(leaf), None) is not None for leaf in leaves)
-
-
-def _look(leaf: Any) -> object:
-    """What of an input a recorded pass depends on."""
-    if isinstance(leaf, Tensor):
-        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
-    return type(leaf), repr(leaf)

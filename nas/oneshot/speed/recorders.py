@@ -1,13 +1,16 @@
-"""What records work on a device, to be done again on the same memory: CUDA graphs."""
+"""What records work on a device, to be done again on the same memory: CUDA graphs; and who else holds this memory."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar, final
 
 import torch
+from torch import Tensor, nn
 
+from nas._compat.memory import holders_of, place_of
 from nas.errors import NasValueError, explain
 
 T = TypeVar("T")
@@ -64,3 +67,39 @@ class CudaRecorder(Recorder):
 def records_on(device: torch.device) -> bool:
     """Whether passes on a device can be recorded."""
     return device.type == "cuda"
+
+
+@final
+class Gradients:
+    """The gradients that a recorded backward pass writes, to the same memory each time.
+
+    torch does not copy what it is given for a parameter that has no gradient yet: that is this memory itself, until
+    the gradients are set to None. Whoever holds it longer must not find the next pass's numbers there.
+
+    Args:
+        tensors: what was recorded, none of it handed out yet.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor | None]) -> None:
+        self._tensors = tensors
+        places = [place_of(tensor) for tensor in tensors if tensor is not None]
+        self._alone = {place: holders_of(place) for place in places}
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        """What to hand out."""
+        return (None if found is None else found.detach() for found in self._tensors)
+
+    def are_kept(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """Whether somebody holds what was handed out, other than as the gradient of one of these parameters."""
+        held = {place for place, alone in self._alone.items() if holders_of(place) > alone}
+        if not held:
+            return False
+        theirs = Counter(place_of(p.grad) for p in parameters if p.grad is not None)
+        return any(holders_of(place) > self._alone[place] + theirs[place] for place in held)
+
+    def leave_to(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Parameters whose gradients lie here, as further batches are to be added to them, get memory of their own."""
+        held = {place for place, alone in self._alone.items() if holders_of(place) > alone}
+        for parameter in parameters if held else ():
+            if parameter.grad is not None and place_of(parameter.grad) in held:
+                parameter.grad = parameter.grad.clone()

@@ -10,21 +10,54 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from nas._compat.torch_internals import (
     BatchNorm,
     TorchDispatchMode,
     can_decompose,
+    has_hooks,
+    is_heard,
     own_buffers,
     own_parameters,
     schema_of,
     storage_key,
 )
+from nas.example_inputs import tensors_of
+from nas.random_state import host_states
 
 
 def is_plain(module: nn.Module) -> bool:
     """Whether it is a batch norm that does with its mode and its momentum what torch's do."""
     return isinstance(module, BatchNorm) and type(module).forward is BatchNorm.forward and "forward" not in vars(module)
+
+
+@final
+class Listeners:
+    """Whether somebody listens to what a model does inside, which a replay would not tell.
+
+    Args:
+        model: its own hooks are called by whoever calls it, those of its parameters in each backward pass too.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._made = -1
+        self._found: str | None = None
+
+    def reason(self) -> str | None:
+        """Says who is listened to. As long as nobody has made hooks anywhere, nothing is looked through again."""
+        if self._made != (made := RemovableHandle.next_id):
+            self._made = made
+            parts = [name for name, part in self._model.named_modules() if name and has_hooks(part)]
+            heard = [name for name, parameter in self._model.named_parameters() if is_heard(parameter)]
+            of_parts = f"somebody listens to the calls of {parts[0]!r}" if parts else None
+            self._found = f"somebody listens to the gradient of {heard[0]!r}" if heard else of_parts
+        return self._found
+
+    def come(self) -> bool:
+        """Whether hooks were made since `reason` was asked."""
+        return self._made != RemovableHandle.next_id
 
 
 @final
@@ -234,3 +267,21 @@ _DROPPED = ("dropout_p", "dropout")
 
 def _storage(tensor: Tensor) -> int:
     return storage_key(tensor.untyped_storage())
+
+
+def numbers_of_host(device: torch.device) -> tuple[Any, ...]:
+    """The states of the generators that are not those of a device."""
+    python, (_, keys, *place), torchs = host_states()
+    return python, keys.tobytes(), place, None if device.type == "cpu" else torchs.numpy().tobytes()
+
+
+def hides_tensors(leaves: Sequence[Any]) -> bool:
+    """Whether objects among the leaves hold tensors themselves."""
+    return any(not isinstance(leaf, Tensor) and next(tensors_of(leaf), None) is not None for leaf in leaves)
+
+
+def look_of(leaf: Any) -> object:
+    """What of an input a recorded pass depends on."""
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+    return type(leaf), repr(leaf)

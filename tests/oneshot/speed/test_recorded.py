@@ -104,19 +104,64 @@ def train(net: RelaxedSupernet, steps: int, *, bfloat16: bool = False) -> list[T
     ],
 )
 def test_steps_are_the_same_bit_by_bit(name: str, merge: bool, recorders: list[Any]) -> None:
-    plain = train(make(name, Speed(merge=merge)), 6)
+    plain = train(make(name, Speed(merge=merge, cuda_graphs=False)), 6)
     found = train(make(name, Speed(merge=merge, cuda_graphs=True)), 6)
     # Three steps to warm up; then, in both phases, a forward and a backward pass.
     assert recorders[-1].replays == (6 - 3) * 2 * 2
     assert all(map(torch.equal, found, plain))
 
 
+def test_gradients_of_several_batches_are_added_up(recorders: list[Any]) -> None:
+    def gradients(speed: Speed) -> list[Tensor]:
+        torch.manual_seed(0)
+        net = make("blocks", speed)
+        found = []
+        for step in range(6):
+            net.model.zero_grad()
+            with torch.no_grad():
+                net.architecture.mix()
+            for part in range(3):
+                x, y = batch(3 * step + part)
+                (nn.functional.cross_entropy(net.model(x), y) / 3).backward()  # type: ignore[no-untyped-call]
+            found += [p.grad.clone() for p in net.model.parameters() if p.grad is not None]
+        return found
+
+    plain, found = gradients(Speed(cuda_graphs=False)), gradients(Speed(cuda_graphs=True))
+    assert recorders[-1].replays
+    assert len(plain) == len(found)
+    assert all(map(torch.equal, found, plain))
+
+
+@pytest.mark.parametrize("kept", ["asked for", "kept of a parameter"])
+def test_gradients_that_somebody_keeps_stay(kept: str, recorders: list[Any]) -> None:
+    found = []
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        net = make("blocks", Speed(cuda_graphs=graphs))
+        weight, gradients = net.model[0].weight, []  # type: ignore[index]
+        for step in range(7):
+            net.architecture.mix()
+            net.model.zero_grad()
+            loss = net.model(batch(step)[0]).square().mean()
+            if kept == "asked for":
+                gradients += torch.autograd.grad(loss, [weight])
+            else:
+                loss.backward()
+            if kept == "kept of a parameter":
+                gradients.append(weight.grad)
+            assert weight.grad is None or torch.equal(weight.grad, gradients[-1])  # type: ignore[union-attr, arg-type]
+        found.append(gradients)
+    assert len(found[0]) == 7
+    assert all(map(torch.equal, *found))
+    assert recorders[-1].replays
+
+
 def test_mixed_precision_casts_the_weights_of_each_step(recorders: list[Any]) -> None:
-    plain = train(make("blocks", Speed()), 7, bfloat16=True)
+    plain = train(make("blocks", Speed(cuda_graphs=False)), 7, bfloat16=True)
     found = train(make("blocks", Speed(cuda_graphs=True)), 7, bfloat16=True)
     assert recorders[-1].replays == (7 - 3) * 2 * 2
     assert all(map(torch.equal, found, plain))
-    assert not torch.equal(plain[6], train(make("blocks", Speed()), 7)[6])
+    assert not torch.equal(plain[6], train(make("blocks", Speed(cuda_graphs=False)), 7)[6])
 
 
 def recorded(factory: Callable[[], nn.Module] = network) -> RelaxedSupernet:
@@ -387,6 +432,8 @@ class Awkward(nn.Module):
         elif self.what == "reassigns":
             self.mean = 0.9 * self.mean + 0.1 * y.detach().mean()
             y = y - self.mean
+        elif self.what == "registers hooks" and y.requires_grad:
+            y.register_hook(lambda gradient: gradient * 2)
         return y.flatten(1)[:, :2]
 
 
@@ -400,6 +447,8 @@ REASONS = {
     "reassigns": "it keeps something in a module",
     "writes into its input": "it changes its inputs",
     "is listened to": "somebody listens to the calls of 'norm'",
+    "has a gradient that is changed": "somebody listens to the gradient of 'norm.weight'",
+    "registers hooks": "it registers hooks",
     "fails": "out of luck",
 }
 
@@ -410,6 +459,8 @@ def by_itself(what: str, speed: Speed) -> tuple[RelaxedSupernet, Report]:
     report = optimise(net, (batch(0)[0],), speed)
     if what == "is listened to":
         net.model.get_submodule("norm").register_forward_hook(lambda *args: None)
+    if what == "has a gradient that is changed":
+        net.model.get_parameter("norm.weight").register_hook(lambda gradient: gradient / 2)
     compile_whole(net, speed, report)
     return net, report
 
