@@ -24,4 +24,4 @@ def holders_of(place: int) -> int:
         >>> holders_of(place_of(tensor)) - before
         1
     """
-    return int(torch._C._storage_Use_Count(place))  # type: ignore[attr-defined]
+    return int(torch._C._storage_Use_Count(place))
