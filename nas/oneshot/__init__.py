@@ -81,7 +81,7 @@ _LATE = {
     "RandomStream": "nas.oneshot.training.random_streams",
     "RelaxedLearner": "nas.oneshot.training.relaxed_learner",
     "RelaxedSupernet": "nas.oneshot.relaxed.supernet",
-    "Report": "nas.oneshot.speed.report",
+    "Report": "nas.oneshot.speed.speed",
     "Rule": "nas.oneshot.relaxed.architecture",
     "Search": "nas.oneshot.training.learner",
     "Simplex": "nas.oneshot.relaxed.parametrisations",

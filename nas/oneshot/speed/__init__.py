@@ -2,9 +2,9 @@
 
 from nas.oneshot.speed.recorded import RecordedForward
 from nas.oneshot.speed.recorders import CudaRecorder, Recorder
-from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.rewriting import optimise
-from nas.oneshot.speed.speed import Speed
+from nas.oneshot.speed.speed import Report, Speed
+from nas.oneshot.speed.updates import record_updates
 from nas.oneshot.speed.watching import State, Watch, is_plain
 from nas.oneshot.speed.whole_passes import compile_whole, uncompiled
 
@@ -19,5 +19,6 @@ __all__ = [
     "compile_whole",
     "is_plain",
     "optimise",
+    "record_updates",
     "uncompiled",
 ]

@@ -26,8 +26,8 @@ from nas._compat.torch_internals import (
 )
 from nas.oneshot.relaxed import MixedDepth, MixedInput, MixedLayer, check_alike
 from nas.oneshot.speed.folding import Folded, FoldedLinear
-from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.shared_work import run_step
+from nas.oneshot.speed.speed import Report
 
 Steps: TypeAlias = tuple[nn.Module, ...]
 Fold: TypeAlias = tuple[Folded | FoldedLinear, tuple[int, ...]]

@@ -61,7 +61,7 @@ class RecordedForward:
         recorder: Callable[[], Recorder],
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        self.model, self.mixing, self._forward, self._make_recorder = model, mixing, forward, recorder
+        self.model, self.mixing, self._forward, self.make_recorder = model, mixing, forward, recorder
         self._tell, self._listeners = tell, Listeners(model)
         self._seen: Counter[Key] = Counter()
         self._passes: dict[Key, _Pass] = {}
@@ -75,7 +75,7 @@ class RecordedForward:
     def forget(self) -> None:
         """Records anew from now on."""
         self._passes.clear()
-        self._recorder = self._make_recorder()
+        self._recorder = self.make_recorder()
         self._modules, self.parameters = list(self.model.modules()), list(self.model.parameters())
 
     @contextmanager
@@ -90,7 +90,7 @@ class RecordedForward:
     def __deepcopy__(self, memo: dict[int, Any]) -> RecordedForward:
         """For a copy of the model, of which nothing is recorded yet."""
         model, forward = copy.deepcopy(self.model, memo), copy.deepcopy(self._forward, memo)
-        return RecordedForward(model, self.mixing, forward, self._make_recorder, self._tell)
+        return RecordedForward(model, self.mixing, forward, self.make_recorder, self._tell)
 
     @property
     def recorded(self) -> int:
@@ -128,13 +128,14 @@ class RecordedForward:
     def _hide(self, verb: str) -> None:
         """Records no more: a replay would hand out the tensors of the pass that was recorded."""
         if not self._hidden:
-            self._say(
+            self.say(
                 f"the model {verb} objects that hold tensors, so its passes are not recorded; let it use tensors, "
                 "lists, tuples and dicts"
             )
         self._hidden = True
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Tells somebody who wants to know, or warns."""
         if self._tell is not None:
             self._tell(f"CUDA graphs: {text}")
         else:
@@ -202,7 +203,7 @@ class RecordedForward:
             return True
         if key not in self._seen and len(self._seen) == _DIFFERENT:
             if not self._told:
-                self._say("other candidates are computed in each step, so most steps are not recorded")
+                self.say("other candidates are computed in each step, so most steps are not recorded")
             self._told = True
             return False
         self._seen[key] += 1
@@ -249,7 +250,11 @@ class RecordedForward:
             outputs, out_spec = tree_flatten(output)
             ends = [end for end in outputs if isinstance(end, Tensor) and end.requires_grad]
             given = [torch.zeros_like(end) for end in ends]
-            gradients, backward = recorder.record(lambda: _gradients(ends, wanted, given))
+            gradients = Gradients(wanted)
+            _, backward = recorder.record(
+                lambda: gradients.write(torch.autograd.grad(ends, wanted, given, allow_unused=True))
+            )
+            gradients.settle()
         finally:
             torch.set_autocast_cache_enabled(cache)
             self.mixing.weights.update(kept)
@@ -260,7 +265,7 @@ class RecordedForward:
             differentiable=[isinstance(end, Tensor) and end.requires_grad for end in outputs],
             spec=out_spec,
             given=given,
-            gradients=Gradients(gradients),
+            gradients=gradients,
             forward=forward,
             backward=backward,
         )
@@ -363,18 +368,3 @@ class _Replay(torch.autograd.Function):
         recorded.backward()
         ticket.done = True
         return None, None, *recorded.gradients
-
-
-def _gradients(ends: Sequence[Tensor], wanted: Sequence[Tensor], given: Sequence[Tensor]) -> list[Tensor | None]:
-    """The gradients, each in memory of its own: optimizers and clipping write into them."""
-    found = torch.autograd.grad(ends, wanted, given, allow_unused=True)
-    ours = {tensor.untyped_storage().data_ptr() for tensor in given}
-    places: set[int] = set()  # parts of one tensor do not disturb each other
-    apart: list[Tensor | None] = []
-    for gradient in found:
-        if gradient is not None:
-            if gradient.data_ptr() in places or gradient.untyped_storage().data_ptr() in ours:
-                gradient = gradient.clone()
-            places.add(gradient.data_ptr())
-        apart.append(gradient)
-    return apart

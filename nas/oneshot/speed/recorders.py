@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.memory import holders_of, place_of
+from nas._compat.torch_internals import copy_each
 from nas.errors import NasValueError, explain
 
 T = TypeVar("T")
@@ -73,25 +74,48 @@ def records_on(device: torch.device) -> bool:
 class Gradients:
     """The gradients that a recorded backward pass writes, to the same memory each time.
 
-    torch does not copy what it is given for a parameter that has no gradient yet: that is this memory itself, until
-    the gradients are set to None. Whoever holds it longer must not find the next pass's numbers there.
+    The memory is their own: that of recordings is shared by all of them, and another one may write there as soon as
+    this one is over. torch does not copy what it is given for a parameter that has no gradient yet, so this memory is
+    the parameter's gradient until that is set to None; who holds it longer must not find the next pass's numbers there.
 
     Args:
-        tensors: what was recorded, none of it handed out yet.
+        wanted: the parameters, and other tensors, whose gradients they are.
     """
 
-    def __init__(self, tensors: Sequence[Tensor | None]) -> None:
-        self._tensors = tensors
-        places = [place_of(tensor) for tensor in tensors if tensor is not None]
+    def __init__(self, wanted: Sequence[Tensor]) -> None:
+        self._places: list[Tensor | None] = [torch.empty_like(tensor, requires_grad=False) for tensor in wanted]
+        self._alone: dict[int, int] = {}
+
+    def write(self, found: Sequence[Tensor | None]) -> None:
+        """What is recorded: puts them where they belong.
+
+        Args:
+            found: in the order of the tensors; None for those that have no part in the pass.
+        """
+        self._places = [
+            None if gradient is None else place for place, gradient in zip(self._places, found, strict=True)
+        ]
+        pairs = [(p, g) for p, g in zip(self._places, found, strict=True) if p is not None and g is not None]
+        # In one list go those that lie alike: else torch copies one after the other.
+        alike = [(place, gradient) for place, gradient in pairs if place.stride() == gradient.stride()]
+        if alike:
+            copy_each([place for place, _ in alike], [gradient for _, gradient in alike])
+        for place, gradient in pairs:
+            if place.stride() != gradient.stride():
+                place.copy_(gradient)
+
+    def settle(self) -> None:
+        """Says that it is recorded, and nothing handed out yet."""
+        places = [place_of(tensor) for tensor in self._places if tensor is not None]
         self._alone = {place: holders_of(place) for place in places}
 
     def __iter__(self) -> Iterator[Tensor | None]:
         """What to hand out."""
-        return (None if found is None else found.detach() for found in self._tensors)
+        return (None if place is None else place.detach() for place in self._places)
 
     def are_kept(self, parameters: Iterable[nn.Parameter]) -> bool:
         """Whether somebody holds what was handed out, other than as the gradient of one of these parameters."""
-        held = {place for place, alone in self._alone.items() if holders_of(place) > alone}
+        held = self._held()
         if not held:
             return False
         theirs = Counter(place_of(p.grad) for p in parameters if p.grad is not None)
@@ -99,7 +123,10 @@ class Gradients:
 
     def leave_to(self, parameters: Iterable[nn.Parameter]) -> None:
         """Parameters whose gradients lie here, as further batches are to be added to them, get memory of their own."""
-        held = {place for place, alone in self._alone.items() if holders_of(place) > alone}
+        held = self._held()
         for parameter in parameters if held else ():
             if parameter.grad is not None and place_of(parameter.grad) in held:
                 parameter.grad = parameter.grad.clone()
+
+    def _held(self) -> set[int]:
+        return {place for place, alone in self._alone.items() if holders_of(place) > alone}

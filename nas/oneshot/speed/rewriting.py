@@ -18,10 +18,9 @@ from nas.oneshot.speed.chains import Prefix, Signature, shared_length, signature
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.folding import Folded, FoldedLinear, LinearMap, foldable, linear_map
 from nas.oneshot.speed.joined import Slot
-from nas.oneshot.speed.report import Report
 from nas.oneshot.speed.shared_work import SharedInput, SumsAtOnce
 from nas.oneshot.speed.side_by_side import SideBySide, chain_key
-from nas.oneshot.speed.speed import Speed
+from nas.oneshot.speed.speed import Report, Speed
 from nas.oneshot.speed.whole_passes import apply_whole, cells
 from nas.space import is_zero
 

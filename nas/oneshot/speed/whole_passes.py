@@ -32,8 +32,7 @@ from nas.oneshot.speed.compilation import (
 from nas.oneshot.speed.fast_mixture import FastMixture
 from nas.oneshot.speed.recorded import RecordedForward, record_whole
 from nas.oneshot.speed.recorders import CudaRecorder, records_on
-from nas.oneshot.speed.report import Report
-from nas.oneshot.speed.speed import Speed
+from nas.oneshot.speed.speed import Report, Speed
 
 
 def apply_whole(model: nn.Module, example: Inputs, speed: Speed, report: Report) -> None:

@@ -23,7 +23,7 @@ from nas.oneshot.relaxed import (
     largest_eigenvalue,
     recomputing_as_before,
 )
-from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, uncompiled
+from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, record_updates, uncompiled
 from nas.oneshot.training.architecture_steps import ArchitectureSteps, on_device
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.learner import Judge, Learner, Search
@@ -168,6 +168,8 @@ class RelaxedLearner(Learner):
             self._compiled = True
         elif self._recorded is not None:
             self._recorded.forget()  # what a model does in Python may go by the epoch
+        if self._recorded is not None:
+            record_updates(search.weight_optimizers, self._recorded.make_recorder, self.report.whole.append)
 
     def end_epoch(self, search: Search) -> None:
         """Looks at the curvature, where that may end the search."""
