@@ -11,17 +11,8 @@ def place_of(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def holders_of(place: int) -> int:
-    """How many hold it: tensors, and what torch keeps for gradients. Only its changes mean anything.
+holders_of = torch._C._storage_Use_Count
+"""How many hold a place: tensors, and what torch keeps for gradients. Only its changes mean anything.
 
-    Args:
-        place: of a tensor that lives.
-
-    Example:
-        >>> tensor = torch.zeros(2)
-        >>> before = holders_of(place_of(tensor))
-        >>> kept = tensor[:1]
-        >>> holders_of(place_of(tensor)) - before
-        1
-    """
-    return int(torch._C._storage_Use_Count(place))
+A function of the place of a tensor that lives. There are thousands to ask about in each step, so nothing is around it.
+"""

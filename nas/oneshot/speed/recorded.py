@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MethodType
 from typing import Any, TypeAlias, final
 
@@ -20,7 +21,7 @@ from nas._compat.torch_internals import TreeSpec, copy_each, tree_flatten, tree_
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed import Mixing
 from nas.oneshot.speed.recorders import Gradients, Recorder
-from nas.oneshot.speed.watching import Listeners, State, Watch, hides_tensors, look_of, numbers_of_host
+from nas.oneshot.speed.watching import Listeners, Places, State, Watch, hides_tensors, look_of, numbers_of_host
 from nas.random_state import host_states, set_host_states
 
 Key: TypeAlias = tuple[object, ...]
@@ -29,6 +30,7 @@ _WARM_UP = 3
 """Passes that run as they are before one is recorded: kernels are compiled and chosen, caches filled."""
 _MOST = 8
 """Different passes that are recorded, as many as torch compiles of one function."""
+_WANTS, _TRAINS = attrgetter("requires_grad"), attrgetter("training")
 _DIFFERENT = 64
 """Different passes that are counted: where there are more, hardly one comes again."""
 
@@ -71,12 +73,15 @@ class RecordedForward:
         self.parameters: list[nn.Parameter] = []
         self._modules: list[nn.Module] = []
         self._recorder: Recorder | None = None
+        self._places: Places | None = None
+        self._moves = 0
 
     def forget(self) -> None:
         """Records anew from now on."""
         self._passes.clear()
         self._recorder = self.make_recorder()
         self._modules, self.parameters = list(self.model.modules()), list(self.model.parameters())
+        self._places = Places(self._modules)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -107,7 +112,9 @@ class RecordedForward:
         latest = self.latest()
         waits = latest is not None and not latest.done
         key = None if waits or self._paused else self._key(leaves, spec)
-        if key is None:
+        if key is not None and self._places is not None and not self._places.hold():
+            self._moved()
+        if key is None or self._hidden:
             return self._forward(*args, **kwargs)
         if not self._ready(key):
             watches = self._seen[key] == _WARM_UP
@@ -121,9 +128,17 @@ class RecordedForward:
                 return self._forward(*args, **kwargs)
             self._passes[key] = recorded
         recorded = self._passes[key]
-        if recorded.gradients.are_kept(self.parameters):
+        if recorded.gradients.are_kept():
             return self._forward(*args, **kwargs)
         return recorded.run(self, leaves)
+
+    def _moved(self) -> None:
+        """Parameters or buffers were replaced: what was recorded reads and writes the old ones."""
+        self._moves += 1
+        if self._moves > _MOST:
+            self._refuse("its parameters or buffers are replaced again and again")
+        else:
+            self.forget()
 
     def _hide(self, verb: str) -> None:
         """Records no more: a replay would hand out the tensors of the pass that was recorded."""
@@ -226,8 +241,8 @@ class RecordedForward:
             tuple(look_of(leaf) for leaf in leaves),
             tuple(self.mixing.active.items()),
             tuple((label, weight.shape, weight.requires_grad) for label, weight in weights.items()),
-            tuple(parameter.requires_grad for parameter in self.parameters),
-            tuple(module.training for module in self._modules),
+            tuple(map(_WANTS, self.parameters)),
+            tuple(map(_TRAINS, self._modules)),
             torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
         )
 
@@ -364,7 +379,7 @@ class _Replay(torch.autograd.Function):
             )
         given = [gradient for gradient, wants in zip(gradients, ctx.wants, strict=True) if wants]
         copy_each(recorded.given, given)
-        recorded.gradients.leave_to(ctx.owner.parameters)
+        recorded.gradients.leave()
         recorded.backward()
         ticket.done = True
-        return None, None, *recorded.gradients
+        return None, None, *recorded.gradients.handed_out()

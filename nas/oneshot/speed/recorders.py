@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from operator import add
 from typing import TypeVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas._compat.memory import holders_of, place_of
 from nas._compat.torch_internals import copy_each
@@ -83,8 +83,8 @@ class Gradients:
     """
 
     def __init__(self, wanted: Sequence[Tensor]) -> None:
+        self._wanted = wanted
         self._places: list[Tensor | None] = [torch.empty_like(tensor, requires_grad=False) for tensor in wanted]
-        self._alone: dict[int, int] = {}
 
     def write(self, found: Sequence[Tensor | None]) -> None:
         """What is recorded: puts them where they belong.
@@ -92,41 +92,45 @@ class Gradients:
         Args:
             found: in the order of the tensors; None for those that have no part in the pass.
         """
-        self._places = [
-            None if gradient is None else place for place, gradient in zip(self._places, found, strict=True)
-        ]
-        pairs = [(p, g) for p, g in zip(self._places, found, strict=True) if p is not None and g is not None]
+        pairs = list(zip(self._places, found, strict=True))
+        self._places = [None if gradient is None else place for place, gradient in pairs]
+        used = [(place, gradient) for place, gradient in pairs if place is not None and gradient is not None]
         # In one list go those that lie alike: else torch copies one after the other.
-        alike = [(place, gradient) for place, gradient in pairs if place.stride() == gradient.stride()]
+        alike = [(place, gradient) for place, gradient in used if place.stride() == gradient.stride()]
         if alike:
             copy_each([place for place, _ in alike], [gradient for _, gradient in alike])
-        for place, gradient in pairs:
+        for place, gradient in used:
             if place.stride() != gradient.stride():
                 place.copy_(gradient)
 
     def settle(self) -> None:
         """Says that it is recorded, and nothing handed out yet."""
-        places = [place_of(tensor) for tensor in self._places if tensor is not None]
-        self._alone = {place: holders_of(place) for place in places}
+        used = [(t, place) for t, place in zip(self._wanted, self._places, strict=True) if place is not None]
+        self._parameters = [tensor if tensor.is_leaf else None for tensor, _ in used]
+        self._addresses = [place.data_ptr() for _, place in used]
+        self._memory = [place_of(place) for _, place in used]
+        self._alone = list(map(holders_of, self._memory))
 
-    def __iter__(self) -> Iterator[Tensor | None]:
-        """What to hand out."""
-        return (None if place is None else place.detach() for place in self._places)
+    def handed_out(self) -> list[Tensor | None]:
+        """What the pass yields."""
+        return [None if place is None else place.detach() for place in self._places]
 
-    def are_kept(self, parameters: Iterable[nn.Parameter]) -> bool:
-        """Whether somebody holds what was handed out, other than as the gradient of one of these parameters."""
-        held = self._held()
-        if not held:
-            return False
-        theirs = Counter(place_of(p.grad) for p in parameters if p.grad is not None)
-        return any(holders_of(place) > self._alone[place] + theirs[place] for place in held)
+    def are_kept(self) -> bool:
+        """Whether somebody holds what was handed out, other than as the gradient of its parameter."""
+        held = list(map(holders_of, self._memory))
+        return held != self._alone and held != list(map(add, self._alone, self._theirs()))
 
-    def leave_to(self, parameters: Iterable[nn.Parameter]) -> None:
+    def leave(self) -> None:
         """Parameters whose gradients lie here, as further batches are to be added to them, get memory of their own."""
-        held = self._held()
-        for parameter in parameters if held else ():
-            if parameter.grad is not None and place_of(parameter.grad) in held:
-                parameter.grad = parameter.grad.clone()
+        if list(map(holders_of, self._memory)) != self._alone:
+            for parameter, is_here in zip(self._parameters, self._theirs(), strict=True):
+                if is_here and parameter is not None and parameter.grad is not None:
+                    parameter.grad = parameter.grad.clone()
 
-    def _held(self) -> set[int]:
-        return {place for place, alone in self._alone.items() if holders_of(place) > alone}
+    def _theirs(self) -> list[bool]:
+        """Whose gradient is here."""
+        gradients = [None if parameter is None else parameter.grad for parameter in self._parameters]
+        return [
+            gradient is not None and gradient.data_ptr() == address
+            for gradient, address in zip(gradients, self._addresses, strict=True)
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, TypeAlias, final
 
 import torch
@@ -138,10 +139,19 @@ class RecordedUpdate:
         """What makes steps equal."""
         optimizer, parameters = self._optimizer, self._parameters()
         options = [(n, _look(v)) for group in optimizer.param_groups for n, v in group.items() if n != "params"]
-        gradients = [None if p.grad is None else (p.grad.data_ptr(), p.grad.stride(), p.grad.dtype) for p in parameters]
-        states = optimizer.state
-        kept = [_look(item) for p in parameters if p in states for item in states[p].values()]
-        return tuple(options), tuple(p.data_ptr() for p in parameters), tuple(gradients), tuple(kept)
+        gradients = [parameter.grad for parameter in parameters]
+        there = [gradient for gradient in gradients if gradient is not None]
+        kept = [item for state in optimizer.state.values() for item in state.values()]
+        # Of thousands of tensors, by functions that are no Python.
+        return (
+            tuple(options),
+            tuple(map(Tensor.data_ptr, parameters)),
+            tuple([gradient is None for gradient in gradients]),
+            tuple(map(Tensor.data_ptr, there)),
+            tuple(map(Tensor.stride, there)),
+            tuple(map(attrgetter("dtype"), there)),
+            tuple([id(item) if isinstance(item, Tensor) else repr(item) for item in kept]),
+        )
 
 
 def record_updates(

@@ -61,6 +61,28 @@ class Listeners:
 
 
 @final
+class Places:
+    """Where the parameters and buffers of modules lie: what is recorded reads and writes there.
+
+    Args:
+        modules: all of a model.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._held = [held for module in modules for held in (own_parameters(module), own_buffers(module)) if held]
+        self._tensors = self._now()
+        self._before = list(map(id, self._tensors)), list(map(Tensor.data_ptr, self._tensors))
+
+    def hold(self) -> bool:
+        """Whether they are the same, and lie where they did; their numbers may have changed."""
+        now = self._now()
+        return (list(map(id, now)), list(map(Tensor.data_ptr, now))) == self._before
+
+    def _now(self) -> list[Tensor]:
+        return [tensor for held in self._held for tensor in held.values() if tensor is not None]
+
+
+@final
 class State:
     """All that the modules of a model keep, as it is now.
 

@@ -156,6 +156,32 @@ def test_gradients_that_somebody_keeps_stay(kept: str, recorders: list[Any]) -> 
     assert recorders[-1].replays
 
 
+def _new_data(layer: nn.Conv2d, step: int) -> None:
+    layer.weight.data = layer.weight.data * 0.5
+
+
+def _new_parameter(layer: nn.Conv2d, step: int) -> None:
+    if step in (5, 6):
+        layer.weight = nn.Parameter(layer.weight.detach() * 0.5)
+
+
+@pytest.mark.parametrize("change", [_new_data, _new_parameter])
+def test_tensors_that_are_replaced_are_read(change: Callable[..., None], recorders: list[Any]) -> None:
+    found = []
+    for graphs in (False, "auto"):
+        torch.manual_seed(0)
+        net, losses = make("blocks", Speed(cuda_graphs=graphs)), []  # type: ignore[arg-type]
+        for step in range(12):
+            net.architecture.mix()
+            loss = net.model(batch(step)[0]).square().mean()
+            loss.backward()
+            losses.append(loss.detach())
+            change(net.model[0], step)  # type: ignore[index]
+        found.append(losses)
+    assert all(map(torch.equal, *found))
+    assert recorders[-1].replays or change is _new_data
+
+
 def test_mixed_precision_casts_the_weights_of_each_step(recorders: list[Any]) -> None:
     plain = train(make("blocks", Speed(cuda_graphs=False)), 7, bfloat16=True)
     found = train(make("blocks", Speed(cuda_graphs=True)), 7, bfloat16=True)
