@@ -18,7 +18,7 @@ from nas.checks import check_number
 from nas.domains import Answer, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.profile.cost_structure import ABSENT
-from nas.profile.cost_tables import CostTables, Factor
+from nas.profile.cost_tables import CostTables, Factor, Key
 from nas.space import Constraint, Where, as_constraint
 
 Comparison: TypeAlias = Literal["<", "<=", ">", ">="]
@@ -71,6 +71,11 @@ class Cost:
     def __init__(self, tables: CostTables, metric: str, *, name: str, scale: float = 1) -> None:
         self.name = name
         self._tables, self._metric, self._scale = tables, metric, scale
+        self._on_devices: dict[tuple[object, ...], _Entries] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what lies on a device."""
+        return {**vars(self), "_on_devices": {}}
 
     def __call__(self, sample: Mapping[str, Answer]) -> float:
         """The cost of a sample; labels that are not of the model are ignored.
@@ -213,14 +218,28 @@ class Cost:
         padded = {n: torch.cat([probabilities[n], probabilities[n].new_ones(1)]) for n in needed}
         total = next(iter(padded.values())).new_zeros(()) if padded else torch.zeros(())
         for factor in factors:
-            values, weights = total.new_tensor(list(factor.values.values())), total.new_ones(len(factor.values))
-            for axis, name in enumerate(factor.labels):
-                place = {answer: i for i, answer in enumerate([*self._tables.structure.values(name), ABSENT])}
-                weights = weights * padded[name][[place[key[axis]] for key in factor.values]]
-            mean = (values * weights).sum()
+            entries = self._entries(factor, total)
+            weights = torch.ones_like(entries.values)
+            for name, places in zip(factor.labels, entries.places, strict=True):
+                weights = weights * padded[name][places]
+            mean = (entries.values * weights).sum()
             # What the constraint of the space forbids costs nothing, and is not to be sought for that.
             total = total + (mean / weights.sum() if factor.barred - factor.values.keys() else mean)
         return total * self._scale
+
+    def _entries(self, factor: Factor, like: Tensor) -> _Entries:
+        """A table as tensors, which are made once: copies to a device in each step would let it wait."""
+        key = factor.labels, like.device, like.dtype
+        found = self._on_devices.get(key)
+        if found is None or found.table != factor.values:  # a later build may have shown more
+            places = []
+            for axis, name in enumerate(factor.labels):
+                place = {answer: i for i, answer in enumerate([*self._tables.structure.values(name), ABSENT])}
+                places.append(torch.tensor([place[entry[axis]] for entry in factor.values], device=like.device))
+            values = like.new_tensor(list(factor.values.values()))
+            found = _Entries(table=dict(factor.values), values=values, places=places)
+            self._on_devices[key] = found
+        return found
 
     def _check(self, given: Mapping[str, Tensor], factors: list[Factor], needed: Mapping[str, None]) -> None:
         large = [factor.labels for factor in factors if not factor.full]
@@ -240,6 +259,18 @@ class Cost:
                     mend="give vectors of length " + ", ".join(str(domains[n].size) for n in wrong),
                 )
             )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Entries:
+    """Of a factor, as tensors."""
+
+    table: dict[Key, int]
+    values: Tensor
+    """(entries,)."""
+    places: list[Tensor]
+    """For each label, (entries,): the number of the answer."""
 
 
 @final

@@ -19,6 +19,7 @@ from nas.oneshot import (
     DARTS,
     ENAS,
     PCDARTS,
+    CostPenalty,
     CurvatureStop,
     GumbelDARTS,
     PathSupernet,
@@ -29,6 +30,7 @@ from nas.oneshot import (
     compile_whole,
     optimise,
 )
+from nas.profile import profile
 from nas.testing import reachable_tensors
 
 SHORT: Any = {"epochs": 2, "checkpoint_every": 2, "candidates": 2, "recalibration": 1}
@@ -188,6 +190,26 @@ OWN_CASES = [*(("masked", kind) for kind in (*RELAXED, *PATHS)), *(("edges", kin
 )
 def test_a_search_runs_on_another_device(name: str, algorithm: str, tmp_path: Path, other_device: Any) -> None:
     check_whole_search(name, ALGORITHMS[algorithm], tmp_path, other_device)
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("make", [DARTS, pytest.param(ENAS, marks=pytest.mark.slow)])
+def test_costs_and_losses_of_the_architecture_are_computed_there(
+    name: str, make: Any, tmp_path: Path, other_device: Any
+) -> None:
+    flops = profile(model_space(name), inputs(name, 1)).flops
+    options: dict[str, Any] = {"penalty": CostPenalty(cost=flops, weight=0.1, target=100)}
+    if make is DARTS:
+        options["extra_loss"] = lambda architecture: sum(map(architecture.entropy, architecture.labels))
+    else:
+        options |= {"controller_steps": 2, "samples_per_step": 2, "draws": 3}
+    found = []
+    for accelerator in (other_device.accelerator, "cpu"):
+        experiment = search(name, make(**options, **SHORT), tmp_path / str(accelerator), accelerator)
+        experiment.run(progress="silent")
+        found.append(experiment.trials)
+    assert all(trial.error is None for trials in found for trial in trials)
+    assert found[0]
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ def probabilities(architecture: Architecture) -> dict[str, Tensor]:
     weights.
     """
     found: dict[str, Tensor] = {}
+    device = next((parameter.device for parameter in architecture.parameters()), None)
     for label, choice in architecture.choices.items():
         if choice.kind == "answers":
             found[label] = architecture.probabilities(label)
@@ -95,5 +96,5 @@ def probabilities(architecture: Architecture) -> dict[str, Tensor]:
             products = torch.stack([weights[list(answer)].prod() for answer in answers])
             found[label] = products / products.sum()
         else:
-            found[label] = torch.full((len(answers),), 1 / len(answers))
+            found[label] = torch.full((len(answers),), 1 / len(answers), device=device)
     return found
