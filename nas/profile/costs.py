@@ -17,8 +17,8 @@ from torch import Tensor
 from nas.checks import check_number
 from nas.domains import Answer, Sample
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.profile.cost_structure import ABSENT
-from nas.profile.cost_tables import CostTables, Factor, Key
+from nas.profile.cost_structure import ABSENT, Key
+from nas.profile.cost_tables import CostTables, Factor
 from nas.space import Constraint, Where, as_constraint
 
 Comparison: TypeAlias = Literal["<", "<=", ">", ">="]
