@@ -160,8 +160,10 @@ def _runner(model: nn.Module, inputs: Inputs, backend: Backend, threads: int) ->
 
     def run_torch() -> None:
         compiled(*args, **kwargs)
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
+        if device.type == "mps":  # the one that takes no device
+            torch.mps.synchronize()
+        elif device.type != "cpu":
+            torch.get_device_module(device).synchronize(device)
 
     yield run_torch
 

@@ -19,6 +19,7 @@ from nas import (
     model_space,
 )
 from nas.profile import LatencyTable, PredictionError, latency, latency_table
+from nas.testing import can_stand_in, second_device
 
 
 def network() -> nn.Module:
@@ -32,6 +33,14 @@ def test_latency_has_a_median_and_a_spread(backend: str) -> None:
     assert found.interquartile == found.upper - found.lower
     assert (found.repeats, found.threads, found.backend) == (20, 1, backend)
     assert f"20 passes, {backend}, 1 thread" in str(found)
+
+
+@pytest.mark.skipif(not can_stand_in(), reason="this torch knows no backends in Python, or has a device")
+def test_a_model_on_a_device_is_waited_for() -> None:
+    with second_device() as second:
+        net = network().to(second.device)
+        assert latency(net, (1, 3, 16, 16), repeats=3).median > 0
+        assert {parameter.device for parameter in net.parameters()} == {second.device}
 
 
 @pytest.mark.slow
