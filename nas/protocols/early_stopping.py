@@ -122,6 +122,8 @@ class Hyperband(EarlyStopping):
         ((15, 9), (5, 27), (1, 81))
         ((8, 27), (2, 81))
         ((5, 81),)
+        >>> Hyperband(max_resource=81).trials_per_round
+        143
     """
 
     min_resource: int = 1
@@ -137,37 +139,41 @@ class Hyperband(EarlyStopping):
 
     @property
     def brackets(self) -> tuple[tuple[tuple[int, int], ...], ...]:
-        """For each bracket its rungs: (how many trials come so far, resource)."""
+        """For each bracket its rungs: (how many trials come so far, resource).
+
+        A trial is judged at these resources and no others; at the last of them it ends. They are those of the paper,
+        `max_resource / reduction_factor**k`, each rounded to the nearest whole number.
+        """
         factor, top = self.reduction_factor, 0
         while self.min_resource * factor ** (top + 1) <= self.max_resource:
             top += 1
         found = []
         for s in range(top, -1, -1):
             trials = -(-(top + 1) * factor**s // (s + 1))
-            resources = [self.min_resource * factor ** (top - s + i) for i in range(s)] + [self.max_resource]
+            shares = [factor ** (s - i) for i in range(s + 1)]
+            resources = [(2 * self.max_resource + share) // (2 * share) for share in shares]
             found.append(tuple((trials // factor**i, resource) for i, resource in enumerate(resources)))
         return tuple(found)
+
+    @property
+    def trials_per_round(self) -> int:
+        """How many trials fill each bracket once; a search of fewer has only the first brackets."""
+        return sum(bracket[0][0] for bracket in self.brackets)
 
     def bracket_of(self, number: int) -> int:
         """The bracket that the trial of this number is in: 0 for the one that is judged earliest."""
         sizes = [bracket[0][0] for bracket in self.brackets]
-        place = number % sum(sizes)
+        place = number % self.trials_per_round
         return next(i for i in range(len(sizes)) if place < sum(sizes[: i + 1]))
 
     def pruner(self) -> BasePruner:
-        """Optuna's HyperbandPruner, fed with resources, its brackets filled in turn instead of at random."""
-        from nas._compat.optuna_bases import FilledInTurn
-        from nas.protocols.pruners import ByResource
+        """A pruner of ours: Optuna's HyperbandPruner judges at more rungs than the brackets have."""
+        from nas.protocols.pruners import AtRungs
 
-        return ByResource(
-            FilledInTurn(
-                min_resource=self.min_resource,
-                max_resource=self.max_resource,
-                reduction_factor=self.reduction_factor,
-                brackets=len(self.brackets),
-                bracket_of=self.bracket_of,
-            ),
-            max_resource=self.max_resource,
+        return AtRungs(
+            bracket_of=self.bracket_of,
+            rungs=[[resource for _, resource in bracket[:-1]] for bracket in self.brackets],
+            factor=self.reduction_factor,
         )
 
 

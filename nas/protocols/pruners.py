@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, final
 
 from optuna.pruners import BasePruner
@@ -29,13 +30,66 @@ class ByResource(BasePruner):
         """Whether the trial is to stop."""
         if not trial.intermediate_values:
             return False
-        ahead = 1 if min(trial.intermediate_values) == 0 else 0
+        ahead = _ahead(trial)
         used = max(trial.intermediate_values) + ahead
         if self._max_resource is not None and used >= self._max_resource:
             return False
         shifted = copy.copy(trial)
         shifted.intermediate_values = {step + ahead: value for step, value in trial.intermediate_values.items()}
         return self._pruner.prune(study, shifted)
+
+
+@final
+class AtRungs(BasePruner):
+    """Lets the best share of those that came to a rung pass it; each trial has rungs of its own bracket, and no others.
+
+    A report that comes past a rung, where none was made at it, is judged there.
+
+    Args:
+        bracket_of: of the trial with a number.
+        rungs: for each bracket the resources at which its trials are judged, rising.
+        factor: one in so many passes, and at least one.
+    """
+
+    def __init__(self, *, bracket_of: Callable[[int], int], rungs: Sequence[Sequence[int]], factor: int) -> None:
+        self._bracket_of, self._rungs, self._factor = bracket_of, rungs, factor
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial is to stop."""
+        if not trial.intermediate_values:
+            return False
+        latest = max(trial.intermediate_values)
+        bracket = self._bracket_of(trial.number)
+        reached = [rung for rung in self._rungs[bracket] if _arrival(trial, rung) == latest]
+        if not reached:
+            return False
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        others = [
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and self._bracket_of(other.number) == bracket
+        ]
+        value = sign * trial.intermediate_values[latest]
+        for rung in reached:
+            came = [(other, _arrival(other, rung)) for other in others]
+            values = [sign * other.intermediate_values[step] for other, step in came if step is not None]
+            passing = sorted([*values, value], reverse=True)[: max(1, (len(values) + 1) // self._factor)]
+            if value < passing[-1]:
+                return True
+        return False
+
+
+def _ahead(trial: FrozenTrial) -> int:
+    """What is added to a step to make the resource of it: a trial that counts from 0 has used 1 by its first report."""
+    return 1 if min(trial.intermediate_values) == 0 else 0
+
+
+def _arrival(trial: FrozenTrial, resource: int) -> int | None:
+    """The step of the first report by which a trial has used so much; None while there is none."""
+    if not trial.intermediate_values:
+        return None
+    ahead = _ahead(trial)
+    return min((step for step in trial.intermediate_values if step + ahead >= resource), default=None)
 
 
 @final

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from nas.checks import check_int, check_number
 from nas.domains import Domain
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
-from nas.protocols import Direction, EarlyStopping, Evaluator, Objectives, Strategy, usual_direction
+from nas.protocols import Direction, EarlyStopping, Evaluator, Hyperband, Objectives, Strategy, usual_direction
 from nas.records import open_storage
 from nas.space import ModelSpace, Mutator, Program, SearchSpace, search_space
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
 
+ExecutorName: TypeAlias = Literal["inline", "process", "ray"]
 
-def check_parts(evaluator: object, strategy: object, name: object, seed: object, repeats: object) -> tuple[int, int]:
-    """Refuses an evaluator, a strategy or a name that cannot serve; the seed and the number of repeats, if they can."""
+
+def check_evaluator(evaluator: object) -> None:
+    """Refuses what is no evaluator."""
     if not isinstance(evaluator, Evaluator):
         raise NasTypeError(
             explain(
@@ -30,6 +32,11 @@ def check_parts(evaluator: object, strategy: object, name: object, seed: object,
                 mend="wrap a function in nas.evaluators.FunctionalEvaluator",
             )
         )
+
+
+def check_parts(evaluator: object, strategy: object, name: object, seed: object, repeats: object) -> tuple[int, int]:
+    """Refuses an evaluator, a strategy or a name that cannot serve; the seed and the number of repeats, if they can."""
+    check_evaluator(evaluator)
     if not isinstance(strategy, Strategy):
         raise NasTypeError(
             explain("the strategy must be a nas.Strategy", got=strategy, mend="give an instance: Random(), not Random")
@@ -114,6 +121,15 @@ def check_pruner(early_stopping: object, objectives: Objectives) -> BasePruner |
     if len(objectives.names) > 1:
         raise NasValueError(explain("early stopping needs a single objective", got=objectives.describe()))
     return early_stopping.pruner() if isinstance(early_stopping, EarlyStopping) else early_stopping
+
+
+def note_round(early_stopping: object, max_trials: int | None, note: Callable[[str], None]) -> None:
+    """Says how many trials fill the brackets of Hyperband once, and whether the search has so many."""
+    if isinstance(early_stopping, Hyperband):
+        whole = early_stopping.trials_per_round
+        less = max_trials is not None and max_trials < whole
+        short = f"; with {max_trials} of them, the later brackets are not filled" if less else ""
+        note(f"a full round of Hyperband's brackets takes {whole} trials{short}")
 
 
 def open_folder(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final, overload
+from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 from nas.checks import absolute, check_bool
 from nas.domains import Answer
@@ -14,12 +14,14 @@ from nas.opened import hand_over, opened
 from nas.protocols import Direction, EarlyStopping, Evaluator, ExperimentArguments, OneShotTask, Strategy, Trial
 from nas.records import History, Session, describe_experiment
 from nas.search.arguments import (
+    ExecutorName,
     as_model_space,
     check_limits,
     check_parts,
     check_pruner,
     choose_objectives,
     make_executor,
+    note_round,
     open_folder,
 )
 from nas.search.conclusion import conclude
@@ -34,8 +36,6 @@ from nas.space import Mutator
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
-
-ExecutorName: TypeAlias = Literal["inline", "process", "ray"]
 
 
 @final
@@ -312,6 +312,7 @@ class Experiment(Found):
                 if self.strategy.shared_training is not None:
                     judge, total = self._shared_weights.search(shown.note, end), None
                 shown.begin(max_trials if max_trials is not None else total, history.ended)
+                note_round(self.early_stopping, max_trials, shown.note)
                 ending = "the time is up, before the supernet is trained and ranked"
                 if judge is not None:
                     ending = self._loop(judge, history, concurrency, max_trial_time).run(max_trials, end, shown)

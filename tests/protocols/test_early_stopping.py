@@ -1,7 +1,9 @@
 """Early stopping in real experiments."""
 
+import math
 import random
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,73 @@ def test_hyperband_has_the_published_schedule() -> None:
     assert Hyperband(min_resource=1, max_resource=81, reduction_factor=3).brackets == PUBLISHED
     assert len(Hyperband(max_resource=243).brackets) == 6  # log(243) / log(3) is 4.999... in floats
     assert Hyperband(max_resource=1).brackets == (((1, 1),),)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("least", [1, 2, 5])
+def test_the_schedule_is_that_of_the_paper_for_any_largest_resource(least: int, factor: int) -> None:
+    for largest in range(least, 300):
+        deepest = max(s for s in range(12) if least * factor**s <= largest)  # floor(log(R / r)), without its floats
+        published = tuple(
+            tuple(
+                (
+                    math.ceil(Fraction((deepest + 1) * factor**s, s + 1)) // factor**i,
+                    Fraction(largest, factor ** (s - i)),
+                )
+                for i in range(s + 1)
+            )
+            for s in range(deepest, -1, -1)
+        )
+        rule = Hyperband(min_resource=least, max_resource=largest, reduction_factor=factor)
+        assert rule.trials_per_round == sum(bracket[0][0] for bracket in published)
+        for mine, theirs in zip(rule.brackets, published, strict=True):
+            assert [trials for trials, _ in mine] == [trials for trials, _ in theirs]
+            assert all(abs(r - exact) <= Fraction(1, 2) for (_, r), (_, exact) in zip(mine, theirs, strict=True))
+            resources = [r for _, r in mine]
+            assert resources == sorted(set(resources))
+            assert (resources[0] >= least, resources[-1]) == (True, largest)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(("largest", "rungs"), [(10, [{1, 3}, {3}, set()]), (8, [{3}, set()])])
+def test_trials_are_judged_at_the_rungs_of_their_bracket_and_no_others(
+    tmp_path: Path, largest: int, rungs: list[set[int]], first: int
+) -> None:
+    rule = Hyperband(max_resource=largest)
+    trials = run(tmp_path, flat_curves(largest, first), 2 * rule.trials_per_round, rule)
+    for bracket, mine in enumerate(rungs):
+        ends = {len(trial.intermediate) for trial in trials if rule.bracket_of(trial.number) == bracket}
+        assert ends == mine | {largest}
+
+
+def test_a_rung_that_no_report_is_made_at_is_judged_by_the_next(tmp_path: Path) -> None:
+    def every_fourth(model: Quality) -> float:
+        for step in (4, 8, 12, 16, 20, 24, 27):
+            nas.report(model.quality, step=step)
+        return model.quality
+
+    rule = Hyperband(max_resource=27)  # 1 and 3 are judged at 4, 9 at 12
+    trials = run(tmp_path, every_fourth, rule.trials_per_round, rule)
+    ends = [{max(t.intermediate) for t in trials if rule.bracket_of(t.number) == i} for i in range(4)]
+    assert ends == [{4, 12, 27}, {4, 12, 27}, {12, 27}, {27}]
+
+
+def test_a_search_says_how_many_trials_a_round_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = Hyperband(max_resource=9)
+    assert rule.trials_per_round == 17
+    whole = "a full round of Hyperband's brackets takes 17 trials"
+    short = f"{whole}; with 4 of them, the later brackets are not filled"
+    for trials, expected in ((4, short), (17, whole)):
+        experiment = Experiment(
+            Quality,
+            FunctionalEvaluator(flat_curves(9)),
+            Random(),
+            name=str(trials),
+            directory=tmp_path,
+            early_stopping=rule,
+        )
+        experiment.run(trials, progress="plain")
+        assert expected in capsys.readouterr().out.splitlines()
 
 
 def test_hyperband_fills_and_halves_its_brackets_as_published(tmp_path: Path) -> None:
