@@ -80,6 +80,13 @@ class Data:
         if isinstance(self._held, HeldModule):
             self._held.tear_down()
 
+    def whole(self) -> Data:
+        """Without folds: what they are made of is both trained and validated on."""
+        found = self.load()
+        assert isinstance(found, tuple), "a data module has no folds"
+        train = found[0]
+        return Data(train, train, batch_size=self._wants_batch_size, folds=None)
+
     def theirs(self) -> list[object]:
         """The user's data module, or nothing; loads where a function was given."""
         found = self.load()

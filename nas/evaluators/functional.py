@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from nas.domains import Domain
+from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
-from nas.evaluators.settings import Settings, defaults_of
+from nas.evaluators.settings import Settings, adopting, defaults_of, takes
 from nas.protocols import Evaluator, Job
 from nas.space import ModelSpace
 
@@ -51,6 +51,10 @@ class FunctionalEvaluator(Evaluator):
     def hyperparameters(self) -> Mapping[str, Domain | ModelSpace]:
         """The searched ones: keyword -> domain or space."""
         return self._settings.searched
+
+    def settled(self, found: Mapping[str, Answer]) -> tuple[Evaluator, dict[str, Answer]]:
+        """What it is not given takes what the search has found, where the function has such a parameter."""
+        return adopting(self, self._settings, found, lambda name: takes(self.function, name))
 
     def evaluate(self, job: Job) -> float | Mapping[str, float]:
         """What the function returns for the job's model."""

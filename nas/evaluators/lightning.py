@@ -14,7 +14,7 @@ from nas.checks import check_word
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.evaluators.data import Part, Source
-from nas.evaluators.settings import Settings, defaults_of
+from nas.evaluators.settings import Settings, defaults_of, takes
 from nas.evaluators.training import TRAINER_ARGUMENTS, TrainingEvaluator, check_trainer_arguments
 from nas.protocols import Direction, usual_direction
 
@@ -97,6 +97,9 @@ class LightningEvaluator(TrainingEvaluator):
         """The defaults of the factory's parameters too, save those that are the Trainer's as well."""
         factory = {name: value for name, value in defaults_of(self._factory).items() if name not in TRAINER_ARGUMENTS}
         return {**super().omitted(), **factory}
+
+    def _has(self, name: str) -> bool:
+        return super()._has(name) or takes(self._factory, name)
 
     @property
     def metric(self) -> str:

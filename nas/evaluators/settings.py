@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from nas.domains import Answer, Categorical, Domain
 from nas.errors import NasValueError, close_names, explain
+from nas.protocols import Evaluator, given_arguments, made_again
 from nas.space import ModelSpace
+
+E = TypeVar("E", bound=Evaluator)
 
 
 @final
@@ -49,6 +52,12 @@ class Settings:
         """What joins the sample."""
         return {**self.domains, **self.spaces}
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """The names that answers may have."""
+        inner = (label for space in self.spaces.values() for label in space.search_space.domains)
+        return frozenset([*self.domains, *inner])
+
     def candidates(self, name: str) -> list[Any]:
         """The objects that a keyword may stand for; the lone value where it is fixed."""
         if name in self._tables:
@@ -63,8 +72,13 @@ class Settings:
         Raises:
             NasValueError: an unknown name, or an answer outside its domain.
         """
-        inner = {label for space in self.spaces.values() for label in space.search_space.domains}
-        unknown = [name for name in answers if name not in self.domains and name not in inner]
+        known = self.labels
+        unknown = [
+            name
+            for name, answer in answers.items()
+            # What is fixed as the answer says is no contradiction: so a search's best is trained by another evaluator.
+            if name not in known and not (name in self.fixed and self.fixed[name] == answer)
+        ]
         if unknown:
             raise NasValueError(
                 explain(
@@ -90,3 +104,51 @@ def defaults_of(function: Callable[..., object]) -> dict[str, Any]:
     except (TypeError, ValueError):  # Some built-in functions have no signature to look at.
         return {}
     return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+
+def adopting(
+    evaluator: E, settings: Settings, found: Mapping[str, Answer], has: Callable[[str], bool]
+) -> tuple[E, dict[str, Answer]]:
+    """An evaluator that takes from what a search has found all that it was not given; and what it takes.
+
+    Args:
+        evaluator: of keyword arguments.
+        settings: these.
+        found: hyperparameter -> answer.
+        has: whether there is a keyword of this name.
+
+    Raises:
+        NasValueError: it does not know any more what it was given.
+    """
+    known, given = settings.labels, given_arguments(evaluator)
+    taken = {name: answer for name, answer in found.items() if name in known}
+    left = {
+        name: answer for name, answer in found.items() if name not in known and name not in (given or {}) and has(name)
+    }
+    if left and given is None:
+        raise NasValueError(
+            explain(
+                "an evaluator that was pickled has forgotten which arguments it was given, so what it leaves open is "
+                "not known",
+                got=type(evaluator).__name__,
+                where="retrain",
+                mend=f"make it anew, and say {', '.join(left)}",
+            )
+        )
+    return made_again(evaluator, left) if left else evaluator, taken | left
+
+
+def takes(function: Callable[..., object], name: str) -> bool:
+    """Whether a function has a parameter of this name after its first, or takes any; no where it does not say.
+
+    Example:
+        >>> takes(lambda model, rate=0.1: rate, "rate"), takes(lambda rate: rate, "rate"), takes(dict, "rate")
+        (True, False, False)
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # Some built-in functions have no signature to look at.
+        return False
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return anything or any(parameter.name == name and parameter.kind in named for parameter in parameters[1:])

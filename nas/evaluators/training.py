@@ -26,7 +26,7 @@ from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.data_modules import Wrap
 from nas.evaluators.judged_weights import clear, judged_weights
-from nas.evaluators.settings import Settings, defaults_of
+from nas.evaluators.settings import Settings, adopting, defaults_of
 from nas.evaluators.trial_callback import TrialCallback, interruptible, logged, metric_of, relayed, silenced
 from nas.protocols import Evaluator, Job
 from nas.random_state import seeded
@@ -70,6 +70,7 @@ class TrainingEvaluator(Evaluator):
             sizes = given.values()
         for size in sizes:
             check_int("batch_size", size, least=1, or_else="a domain of them", where=where)
+        self._whole = False
         self._data = Data(train, validation, batch_size=given is not None, folds=folds)
         self._theirs = [*theirs, *_parts(settings.fixed)]
         family_of(train, *self._theirs)
@@ -98,6 +99,19 @@ class TrainingEvaluator(Evaluator):
         shown = tuple(family.get(f"callbacks.{name}") for name in _SHOWING)
         kept = [callback for callback in callbacks if callback is not None and not isinstance(callback, shown)]
         return {**found, **({"callbacks": kept} if kept else {})}
+
+    @final
+    def settled(self, found: Mapping[str, Answer]) -> tuple[Evaluator, dict[str, Answer]]:
+        """What it is not given takes what the search has found; instead of folds there is one training on all data."""
+        other, taken = adopting(self, self._settings, found, self._has)
+        if other._folds is not None:
+            other = copy.copy(other)
+            other._data, other._executions, other._folds, other._whole = other._data.whole(), 1, None, True
+        return other, taken
+
+    def _has(self, name: str) -> bool:
+        """Whether there is an argument of this name."""
+        return name in TRAINER_ARGUMENTS or name in inspect.signature(type(self)).parameters
 
     @property
     @abstractmethod
@@ -243,6 +257,9 @@ class TrainingEvaluator(Evaluator):
         """
         total = self._executions * (self._folds or 1)
         runs = [self._fit(job, job if number == 0 else job.again(number), number, total) for number in range(total)]
+        if self._whole:
+            # No data was held out: under their own names these would pass for metrics of a validation.
+            return {f"train_{name}": value for name, value in runs[0].items() if not name.startswith("train_")}
         if total == 1:
             return runs[0]
         names = [name for name in runs[0] if all(name in run for run in runs)]

@@ -15,7 +15,7 @@ from nas.protocols.evaluation import (
 from nas.protocols.failure import Failure, read_failure
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
-from nas.protocols.remembered import Remembers, arguments_of, bound_arguments
+from nas.protocols.remembered import Remembers, arguments_of, bound_arguments, given_arguments, made_again
 from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
 from nas.protocols.strategy import OneShotStrategy, Strategy, Task, check_single
 from nas.protocols.trained_weights import (
@@ -63,9 +63,11 @@ __all__ = [
     "evaluating",
     "forget_weights",
     "fronts",
+    "given_arguments",
     "keep_weights",
     "load_weights",
     "losses",
+    "made_again",
     "read_failure",
     "read_state",
     "report",

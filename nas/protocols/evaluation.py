@@ -54,6 +54,19 @@ class Evaluator(Remembers, ABC):
     def close(self) -> None:
         """Called in a worker process when it gets no more trials: what was opened there for all of them is closed."""
 
+    def settled(self, found: Mapping[str, Answer]) -> tuple[Evaluator, dict[str, Answer]]:
+        """How one architecture is trained to be kept, by what a search has found: how `Experiment.retrain` trains.
+
+        What an evaluator fixes by arguments of its own wins over what the search has tuned.
+
+        Args:
+            found: the hyperparameters that the search has tuned, by name.
+
+        Returns:
+            An evaluator that trains once, on all of the data; and those of the answers by which it trains.
+        """
+        return self, dict(found)
+
     @abstractmethod
     def evaluate(self, job: Job) -> float | Mapping[str, float]:
         """Evaluates one sample.

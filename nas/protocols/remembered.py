@@ -6,7 +6,9 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeVar, final
+
+R = TypeVar("R", bound="Remembers")
 
 
 @final
@@ -67,6 +69,40 @@ def arguments_of(thing: Remembers) -> dict[str, Any]:
     named = bound_arguments(type(thing), given.args, given.keywords)
     omitted = thing.omitted()
     return {**named, **omitted, **{name: value for name, value in named.items() if value is not None}}
+
+
+def given_arguments(thing: Remembers) -> dict[str, Any] | None:
+    """The arguments that were given, by name, without those that are None; None where that is not known any more.
+
+    Example:
+        >>> class Wide(Remembers):
+        ...     def __init__(self, width, *, depth=3, rate=0.1):
+        ...         pass
+        >>> given_arguments(Wide(4, rate=0.1))
+        {'width': 4, 'rate': 0.1}
+    """
+    given: _Given | None = vars(thing).get(_KEPT_AS)
+    if given is None or not (given.args or given.keywords):
+        return None
+    signature = inspect.signature(type(thing))
+    named: dict[str, Any] = {}
+    for name, value in signature.bind_partial(*given.args, **given.keywords).arguments.items():
+        named |= value if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def made_again(thing: R, more: Mapping[str, Any]) -> R:
+    """Another one, made with the same arguments and these besides.
+
+    Example:
+        >>> class Wide(Remembers):
+        ...     def __init__(self, width, *, depth=3):
+        ...         self.depth = depth
+        >>> made_again(Wide(4), {"depth": 5}).depth
+        5
+    """
+    given: _Given = vars(thing)[_KEPT_AS]
+    return type(thing)(*given.args, **{**given.keywords, **more})
 
 
 def bound_arguments(

@@ -170,7 +170,8 @@ class Experiment(Found):
             rank: 1 for the best.
             inherit_weights: whether it begins with the shared weights of one-shot search.
             seed: of the training; the experiment's where omitted.
-            evaluator: how it is trained, for longer say; the experiment's where omitted.
+            evaluator: how it is trained; the experiment's where omitted. What it fixes wins over what was tuned, and
+                with folds it trains once on all data.
         """
         return retrain(
             self.results,

@@ -13,6 +13,7 @@ from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, Job, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
+from nas.search.arguments import check_evaluator
 from nas.search.results import Results
 
 
@@ -26,6 +27,7 @@ class Retrained:
     metrics: dict[str, float]
     """What the evaluator measured."""
     sample: Sample
+    """What it was trained by: without the hyperparameters that another evaluator has fixed otherwise."""
 
 
 def retrain(
@@ -36,15 +38,17 @@ def retrain(
     Args:
         results: of the search.
         rank: 1 for the best.
-        evaluator: how it is trained.
+        evaluator: how it is trained: what it fixes wins over what the search has tuned, and what it leaves open is
+            as the search has tuned it; with folds, it trains once on all of the data.
         seed: of the training.
         inherit: makes the module to begin with; one with fresh weights where None.
 
     Raises:
-        NasTypeError, NasValueError: a rank or a seed that is no int, or a rank below 1.
+        NasTypeError, NasValueError: a rank or a seed that is no int, a rank below 1, or what is no evaluator.
         ExperimentError: there are not so many architectures.
     """
     rank, seed = check_int("rank", rank, least=1, where="retrain"), check_int("seed", seed, where="retrain")
+    check_evaluator(evaluator)
     top = results.top(rank)
     if len(top) < rank:
         raise ExperimentError(explain(f"there are only {len(top)} architectures", got=rank, where="rank"))
@@ -52,18 +56,23 @@ def retrain(
     space = results.space
     assert space is not None, "an experiment has one"
 
+    tuned = {label: answer for label, answer in trial.sample.items() if label in space.hyperparameters}
+    evaluator, taken = evaluator.settled(tuned)
+    architecture = {label: answer for label, answer in trial.sample.items() if label not in tuned}
+
     def build(sample: Sample, seed: int) -> tuple[nn.Module, Sample]:
         module, complete = space.build_completed(sample, seed)
+        complete = {label: answer for label, answer in complete.items() if label not in space.hyperparameters} | taken
         if inherit is not None:
             module.load_state_dict(inherit(trial.sample).state_dict())
         return module, complete
 
     job = Job(
         number=trial.number,
-        sample=dict(trial.sample),
+        sample=architecture | taken,
         seed=derive_seed(seed, trial.number, rank),
         build=build,
-        hyperparameters=frozenset(space.hyperparameters),
+        hyperparameters=frozenset(taken),
         directory=results.path / "retrained" / str(rank),
     )
     with evaluating(job), seeded(job.seed):
