@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final, get_args
 
-from nas.checks import check_word
+from nas.checks import check_bool, check_word
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.protocols.pareto import fronts, hypervolume
 from nas.protocols.trial import Trial, TrialState
@@ -24,8 +24,21 @@ def losses(values: Iterable[float], directions: Iterable[Direction]) -> tuple[fl
     return tuple(-v if d == "maximize" else v for v, d in zip(values, directions, strict=True))
 
 
-_BETTER_SMALL = frozenset({"loss", "error", "err", "mse", "mae", "rmse", "msle", "mape", "nll", "perplexity"})
-_BETTER_LARGE = frozenset({"accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "iou", "map", "r2", "psnr"})
+_BETTER_SMALL = frozenset(
+    {
+        *("loss", "losses", "error", "errors", "err", "errs", "misclassification", "perplexity", "ppl", "nll", "bce"),
+        *("mse", "rmse", "mae", "msle", "rmsle", "mape", "smape", "logloss", "xent", "brier", "wer", "cer", "fid"),
+        *("lpips", "ece", "divergence", "kl", "kld", "bpc", "bpb", "bpd", "regret", "deviance", "latency", "flops"),
+    }
+)
+_SMALL_ENDS = ("loss", "losses", "error", "errors", "perplexity", "crossentropy")
+_BETTER_LARGE = frozenset(
+    {
+        *("accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "iou", "miou", "map", "r2", "psnr", "ssim"),
+        *("bleu", "rouge", "likelihood", "elbo"),
+    }
+)
+_TURNED = frozenset({"neg", "negative", "negated", "minus"})
 
 
 def usual_direction(metric: str) -> Direction | None:
@@ -34,13 +47,22 @@ def usual_direction(metric: str) -> Direction | None:
     Example:
         >>> usual_direction("val_loss"), usual_direction("top5_accuracy"), usual_direction("reward")
         ('minimize', 'maximize', None)
+        >>> usual_direction("valCrossEntropy"), usual_direction("neg_mean_squared_error")
+        ('minimize', 'maximize')
     """
-    words = set(re.findall(r"[a-z0-9]+", metric.lower()))
+    apart = re.sub(r"([a-z0-9])([A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\3_\2", metric)  # valLoss, MSELoss
+    apart = re.sub("(?i)cross[^a-z]*entropy", "crossentropy", apart)
+    words = {
+        word for text in (apart, metric) for rule in ("[a-z0-9]+", "[a-z]+") for word in re.findall(rule, text.lower())
+    }
     if "std" in words:
         return None
-    if words & _BETTER_SMALL:
-        return "minimize"
-    return "maximize" if words & _BETTER_LARGE else None
+    small = bool(words & _BETTER_SMALL) or any(word.endswith(_SMALL_ENDS) for word in words)
+    large = bool(words & _BETTER_LARGE)
+    if words & _TURNED and small != large:
+        # As scikit-learn writes errors, with their sign turned; the "negative" of recall is a class.
+        return "maximize" if small else "minimize" if "likelihood" in words else None
+    return "minimize" if small else "maximize" if large else None
 
 
 @final
@@ -50,6 +72,7 @@ class Objectives:
     Args:
         objective: "maximize" or "minimize", for the number that the evaluator returns (of a dict of metrics, the
             first); or a dict metric -> direction.
+        assumed: whether nobody has said so: then a metric whose name tells otherwise is not searched for.
 
     Raises:
         NasValueError: an unknown direction, or an empty dict.
@@ -59,7 +82,7 @@ class Objectives:
         (0.9, 2.0)
     """
 
-    def __init__(self, objective: Direction | Mapping[str, Direction]) -> None:
+    def __init__(self, objective: Direction | Mapping[str, Direction], *, assumed: bool = False) -> None:
         if not isinstance(objective, str | Mapping) or (isinstance(objective, Mapping) and not objective):
             raise NasTypeError(
                 explain('the objective is "maximize", "minimize" or a dict metric -> one of these', got=objective)
@@ -69,7 +92,7 @@ class Objectives:
         )
         for name, direction in named.items():
             check_word("the direction", direction, get_args(Direction), where=f"objective {name or ''}".strip())
-        self.objective = objective
+        self.objective, self.assumed = objective, check_bool("assumed", assumed, where="Objectives")
         self.names: tuple[str | None, ...] = tuple(named)
         self.directions: tuple[Direction, ...] = tuple(named.values())
 
@@ -90,6 +113,20 @@ class Objectives:
                 )
             )
         return tuple(metrics[name] if name is not None else next(iter(metrics.values())) for name in self.names)
+
+    def doubt(self, metrics: Mapping[str, float]) -> str:
+        """Why these metrics are not to be searched for in a direction that is assumed; empty where they may be."""
+        name = next(iter(metrics), "")
+        usual = usual_direction(name) if self.assumed else None
+        if usual is None or usual == self.directions[0]:
+            return ""
+        return explain(
+            f"nothing says which way {name!r} is better, the first metric that the evaluator has returned; by its name "
+            f"it is one to {usual}, and what nobody names is a search to {self.directions[0]}",
+            got=dict(metrics),
+            mend=f"objective={usual!r}, or objective={self.directions[0]!r} if that is meant; or name another metric, "
+            'as in objective={"accuracy": "maximize"}',
+        )
 
     def losses(self, trial: Trial) -> tuple[float, ...]:
         """The values with every sign such that smaller is better."""

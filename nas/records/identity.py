@@ -26,6 +26,7 @@ def describe_experiment(
         "strategy": f"{type(strategy).__module__}.{type(strategy).__qualname__}",
         "objective": objectives.describe(),
         "named": objectives.names != (None,),
+        **({"assumed": True} if objectives.assumed else {}),
         "hyperparameters": sorted(space.hyperparameters),
         "seed": seed,
         "repeats": repeats,
@@ -61,7 +62,9 @@ def refuse_differences(
     changes: list[str] = []
     for key in dict.fromkeys([*now, *(["constraint"] if "constraint" in ledger else [])]):
         # As text, for the order counts too: that of the objectives is the order of `Trial.values`.
-        if key not in ("space", "code", "parameters") and json.dumps(ledger.get(key)) != json.dumps(now.get(key)):
+        if key not in ("space", "code", "parameters", "assumed") and json.dumps(ledger.get(key)) != json.dumps(
+            now.get(key)
+        ):
             line = f"{key}: {ledger.get(key)!r} then, {now.get(key)!r} now"
             (fixed if key in _FIXED else changes).append(line)
     then, new = ledger.get("space", {}), now["space"]

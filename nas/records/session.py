@@ -112,7 +112,8 @@ class Session:
     def _compare(self, ledger: Ledger) -> None:
         changes = refuse_differences(ledger.header, self.header, self._path.name, accept=self._accept_changes)
         self.header = amend(ledger.header, self.header, changes)
-        if changes or "parameters" not in ledger.header:
+        said = ledger.header.get("assumed") != self.header.get("assumed")
+        if changes or said or "parameters" not in ledger.header:
             ledger.write_header(self.header)
 
     @contextmanager

@@ -47,9 +47,12 @@ def check_parts(evaluator: object, strategy: object, name: object, seed: object,
 
 
 def choose_objectives(objective: Direction | Mapping[str, Direction] | None, evaluator: Evaluator) -> Objectives:
-    """What the user says; else the evaluator's direction; else "maximize". Warns where an error is to be maximised."""
+    """What the user says; else the evaluator's direction; else "maximize", until a metric is called a loss or an error.
+
+    Warns where the user says that an error is to be maximised.
+    """
     if objective is None:
-        return Objectives(evaluator.direction or "maximize")
+        return Objectives(evaluator.direction or "maximize", assumed=evaluator.direction is None)
     objectives = Objectives(objective)
     for name, direction in zip(objectives.names, objectives.directions, strict=True):
         usual = evaluator.direction if name is None else usual_direction(name)

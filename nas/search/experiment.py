@@ -50,7 +50,7 @@ class Experiment(Found):
         name: of the experiment; its folder is `directory/name`.
         directory: where experiments are kept; a relative one is one of the working directory that there is now.
         objective: "maximize", "minimize", or a dict metric -> direction; None for the direction of the evaluator's
-            metric, or "maximize" where it has none.
+            metric, or "maximize" where it has none; but a function's metric called loss or error has to be said.
         seed: all random numbers of the search come from it.
         mutators: changes to the space from outside.
         executor: where trials run: "inline" is this process, "process" worker processes, "ray" a Ray cluster; or one
@@ -256,7 +256,7 @@ class Experiment(Found):
             strategy,
             name=path.name,
             directory=path.parent,
-            objective=results.objectives.objective,
+            objective=None if results.objectives.assumed else results.objectives.objective,
             seed=results.header["seed"],
             repeats=results.header["repeats"],
             storage=storage,

@@ -70,7 +70,7 @@ class Results:
         objective = header["objective"] if header["named"] else next(iter(header["objective"].values()))
         return cls(
             trials=[replace(r.trial, directory=folder_of(path, r.trial.number)) for r in records],
-            objectives=Objectives(objective),
+            objectives=Objectives(objective, assumed=header.get("assumed", False)),
             path=path,
             header=header,
             space=space if space is None or isinstance(space, ModelSpace) else ModelSpace(space),

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, final
@@ -177,8 +177,14 @@ class SearchLoop:
 
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Writes an outcome down: the folder first, so that what the ledger calls finished has all its files."""
+        doubt = self.objectives.doubt(outcome.metrics) if outcome.state is TrialState.COMPLETE else ""
+        if doubt:
+            outcome = replace(outcome, state=TrialState.FAILED, values=None, error=f"ExperimentError: {doubt}\n")
         write_outcome(folder_of(self.path, number), outcome)
-        return self.history.in_turn(lambda: self.history.finish(number, outcome))
+        trial = self.history.in_turn(lambda: self.history.finish(number, outcome))
+        if doubt:
+            raise ExperimentError(doubt)
+        return trial
 
     def _propose(self) -> Trial:
         """Takes a sample from the queue or asks the strategy, and writes the new trial down before it runs."""
