@@ -150,9 +150,9 @@ class Catalogue:
             "max_trials": goal,
             "best": None if best is None else describe_trial(best),
             "pareto_front": [describe_trial(trial) for trial in results.pareto_front] if several else None,
-            "objective": results.objectives.describe(),
+            "objective": results.objectives.shown(trials),
             "failures": describe_failures(trials),
-            "seconds_left": _seconds_left(run, finished, goal) if running else None,
+            "seconds_left": _seconds_left(run, finished) if running else None,
             "changes": results.header.get("changes", []),
             "strategy": results.header["strategy"],
             "seed": results.header["seed"],
@@ -161,12 +161,15 @@ class Catalogue:
         }
 
 
-def _seconds_left(run: dict[str, Any], finished: int, goal: int | None) -> float | None:
+def _seconds_left(run: dict[str, Any], finished: int) -> float | None:
+    """As far as the limit and the size of the space tell how many trials are to come."""
     new = finished - run.get("finished", 0)
-    if goal is None or new <= 0:
+    ends = [end for end in (run.get("max_trials"), run.get("size")) if end is not None and end >= finished]
+    if not ends or new <= 0:
         return None
     each: float = (time.time() - run["began"]) / new
-    return round(each * max(goal - finished, 0), 1)
+    left: int = min(ends) - finished
+    return round(each * left, 1)
 
 
 def describe_trial(trial: Trial) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import typer
 
 from nas.cli.catalogue import Catalogue, UnknownName, describe_trial
 from nas.cli.loading import open_file
-from nas.cli.telling import encodable, of_goal, retried, tell, values
+from nas.cli.telling import encodable, leading, of_goal, retried, tell, trial_table
 from nas.errors import NasError, NasValueError
 from nas.opened import Opening
 
@@ -153,7 +153,7 @@ def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = 
                 e["state"],
                 of_goal(e["finished"], e["max_trials"]),
                 str(e["trials"]["FAILED"]),
-                values(e["best"]),
+                leading(e),
             ]
             for e in found
         ]
@@ -178,16 +178,18 @@ def top(
 ) -> None:
     """Show the best trials of different samples."""
     with _errors():
-        trials = [describe_trial(trial) for trial in Catalogue(directory=directory, storage=storage).find(name).top(k)]
-        _show(trials, as_json, lambda: _trials(trials))
+        results = Catalogue(directory=directory, storage=storage).find(name)
+        found = [describe_trial(trial) for trial in results.top(k)]
+        _show(found, as_json, lambda: _table(*trial_table(found, results.objectives.shown(results.trials))))
 
 
 @app.command()
 def trials(name: Name, directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
     """Show all trials."""
     with _errors():
-        found = [describe_trial(trial) for trial in Catalogue(directory=directory, storage=storage).find(name).trials]
-        _show(found, as_json, lambda: _trials(found))
+        results = Catalogue(directory=directory, storage=storage).find(name)
+        found = [describe_trial(trial) for trial in results.trials]
+        _show(found, as_json, lambda: _table(*trial_table(found, results.objectives.shown(results.trials))))
 
 
 @app.command()
@@ -364,22 +366,3 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _trials(found: list[dict[str, Any]]) -> None:
-    from nas.search import sample_text
-
-    rows = [
-        [
-            str(t["number"]),
-            t["state"],
-            values(t),
-            "" if t["duration"] is None else f"{t['duration']:.2f}",
-            sample_text(t["sample"]),
-            t["error"] or "",
-            *([] if t["supernet_steps"] is None else [str(t["supernet_steps"])]),
-        ]
-        for t in found
-    ]
-    more = ["steps of the supernet"] if any(t["supernet_steps"] is not None for t in found) else []
-    _table(["trial", "state", "value", "seconds", "sample", "error", *more], rows)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, final
 from nas.cli.catalogue import Catalogue, describe_trial
 from nas.domains import Answer
 from nas.protocols import Objectives, Trial, TrialState, losses
-from nas.search import Results, sample_text, value_text
+from nas.search import Results, sample_text
 
 _FEW = 8
 """Answers of a label that are shown one by one; more numbers are shown as quarters of their range."""
@@ -89,15 +89,15 @@ def _charts(results: Results) -> list[Chart]:
     if results.ranked:
         best = results.top(1)[0]
         chart.title, chart.line, chart.x_label = "The ranking", "", "rank"
-        (name,) = results.objectives.describe()
+        (name,) = results.objectives.shown(trials)
         chart.caption = f"{name} of the subnets with shared weights, in the order of the search; red: its best."
-        chart.dots = [(x, y, text, text == _title(best)) for x, y, text, _ in chart.dots]
+        chart.dots = [(x, y, text, text == _title(best, results.objectives)) for x, y, text, _ in chart.dots]
     return [chart]
 
 
 def _history(objectives: Objectives, trials: Sequence[Trial], *, first: int) -> Chart:
     """Values by number, counted from the first one on."""
-    ((name, direction),) = objectives.describe().items()
+    ((name, direction),) = objectives.shown(trials).items()
     best: list[tuple[int, float]] = []
     for trial in trials:
         value = _value(trial)
@@ -120,7 +120,7 @@ def _history(objectives: Objectives, trials: Sequence[Trial], *, first: int) -> 
     last = best[-1][0]
     shown = trials if len(trials) <= _DOTS else [*trials[:: len(trials) // _DOTS + 1]]
     chart.dots = [
-        (across(t.number), up(min(max(_value(t), low), high)), _title(t), t.number == last)
+        (across(t.number), up(min(max(_value(t), low), high)), _title(t, objectives), t.number == last)
         for t in sorted(shown, key=lambda t: t.number == last)
     ]
     corners: list[tuple[float, float]] = []
@@ -133,7 +133,7 @@ def _history(objectives: Objectives, trials: Sequence[Trial], *, first: int) -> 
 
 
 def _front(results: Results, trials: Sequence[Trial]) -> Chart:
-    first, second = [*results.objectives.describe()][:2]
+    first, second = [*results.objectives.shown(trials)][:2]
     chart = Chart(
         title="The search", x_label=first, caption=f"{second} over {first} of each complete trial; red: the front."
     )
@@ -141,7 +141,9 @@ def _front(results: Results, trials: Sequence[Trial]) -> Chart:
     across, up = _axes(chart, _range([p[0] for p in pairs]), _range([p[1] for p in pairs]))
     front = {trial.number for trial in results.pareto_front}
     order = sorted(zip(trials, pairs, strict=True), key=lambda pair: pair[0].number in front)
-    chart.dots = [(across(x), up(y), _title(trial), trial.number in front) for trial, (x, y) in order][-_DOTS:]
+    chart.dots = [
+        (across(x), up(y), _title(trial, results.objectives), trial.number in front) for trial, (x, y) in order
+    ][-_DOTS:]
     return chart
 
 
@@ -173,8 +175,8 @@ def _value(trial: Trial) -> float:
     return (trial.values or (0.0,))[0]
 
 
-def _title(trial: Trial) -> str:
-    return f"trial {trial.number}: {value_text(trial)} ({sample_text(trial.sample)})"
+def _title(trial: Trial, objectives: Objectives) -> str:
+    return f"trial {trial.number}: {objectives.text(trial)} ({sample_text(trial.sample)})"
 
 
 def _choices(results: Results) -> list[dict[str, Any]]:

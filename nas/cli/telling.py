@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,18 @@ def of_goal(finished: int, goal: int | None) -> str:
     return str(finished) if goal is None else f"{finished}/{goal}"
 
 
-def values(trial: dict[str, Any] | None) -> str:
-    """The values of a trial, short."""
-    return "" if trial is None or trial["values"] is None else ", ".join(f"{value:.6g}" for value in trial["values"])
+def values(trial: dict[str, Any] | None, names: Iterable[str]) -> str:
+    """The values of a trial with their names, short; a lone number that has none stands alone."""
+    if trial is None or trial["values"] is None:
+        return ""
+    named = zip(names, trial["values"], strict=True)
+    return ", ".join(f"{value:.6g}" if name == "value" else f"{name} {value:.6g}" for name, value in named)
+
+
+def leading(found: dict[str, Any]) -> str:
+    """The value of the best trial of an experiment, or how many are on its front."""
+    front = found["pareto_front"]
+    return values(found["best"], found["objective"]) if front is None else f"front of {len(front)}"
 
 
 def retried(catalogue: Catalogue, name: str, numbers: Collection[int] | None) -> str:
@@ -51,12 +60,34 @@ def tell(found: dict[str, Any]) -> str:
         lines.append(f"time left: about {timedelta(seconds=round(found['seconds_left']))}")
     for title, best in [("best", found["best"]), *(("Pareto front", t) for t in found["pareto_front"] or ())]:
         if best is not None:
-            lines.append(f"{title}: {values(best)} (trial {best['number']}: {sample_text(best['sample'])})")
+            lines.append(
+                f"{title}: {values(best, found['objective'])} (trial {best['number']}: {sample_text(best['sample'])})"
+            )
     lines += failures_text(found["failures"], Path(found["path"]))
     for number, changes in enumerate(found["changes"], 1):
         lines += [f"change {number}, accepted: {change}" for change in changes]
     lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {found['file']}, folder {found['path']}")
     return "\n".join(lines)
+
+
+def trial_table(found: Sequence[dict[str, Any]], names: Collection[str]) -> tuple[list[str], list[list[str]]]:
+    """The columns and the rows of trials, as `describe_trial` describes them; a column for each objective."""
+    from nas.search import sample_text
+
+    rows = [
+        [
+            str(t["number"]),
+            t["state"],
+            *([f"{value:.6g}" for value in t["values"] or ()] or [""] * len(names)),
+            "" if t["duration"] is None else f"{t['duration']:.2f}",
+            sample_text(t["sample"]),
+            t["error"] or "",
+            *([] if t["supernet_steps"] is None else [str(t["supernet_steps"])]),
+        ]
+        for t in found
+    ]
+    more = ["steps of the supernet"] if any(t["supernet_steps"] is not None for t in found) else []
+    return ["trial", "state", *names, "seconds", "sample", "error", *more], rows
 
 
 @contextmanager

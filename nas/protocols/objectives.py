@@ -173,6 +173,21 @@ class Objectives:
         done = (t for t in trials if t.state is TrialState.COMPLETE)
         return sorted(done, key=lambda t: (self.losses(t), t.number))
 
+    def shown(self, trials: Iterable[Trial]) -> dict[str, Direction]:
+        """Name -> direction, for people: the unnamed objective has the name of the first metric that trials have."""
+        lone = next((next(iter(trial.metrics)) for trial in trials if trial.metrics), "value")
+        return {name or lone: direction for name, direction in zip(self.names, self.directions, strict=True)}
+
+    def text(self, trial: Trial) -> str:
+        """The values of a trial with their names, short; a lone number has none.
+
+        Example:
+            >>> Objectives("maximize").text(Trial(number=0, sample={}, values=(0.5,), metrics={"accuracy": 0.5}))
+            'accuracy 0.5'
+        """
+        named = zip(self.shown([trial]), trial.values or (), strict=False)
+        return ", ".join(f"{value:.6g}" if name == "value" else f"{name} {value:.6g}" for name, value in named)
+
     def describe(self) -> dict[str, str]:
         """Name -> direction, for the ledger; the unnamed objective is called "value"."""
         return {name or "value": direction for name, direction in zip(self.names, self.directions, strict=True)}

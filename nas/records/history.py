@@ -58,11 +58,11 @@ class History:
         self.inputs: list[dict[str, Any]] = []
         """Shape and dtype of each tensor that the first model was called with."""
         self.finished = 0
-        self.best: Trial | None = None
-        """The leader, for a single objective."""
+        self.leaders: list[Trial] = []
+        """The best trial, or the front of several objectives."""
         self.stops = 0
         """How often somebody has asked for the search to be stopped, ever."""
-        self._begun, self._ended = Counter[int | None](), Counter[int | None]()
+        self._begun, self._ended, self._succeeded = (Counter[int | None]() for _ in range(3))
         self._complete: dict[tuple[int | None, str], Trial] = {}
         self._known: set[int] = set()
         self._queue: list[Queued] = []
@@ -223,6 +223,11 @@ class History:
         """How many of these have finished."""
         return self._ended[self._steps] - self._retried()
 
+    @property
+    def complete(self) -> int:
+        """How many are COMPLETE."""
+        return self._succeeded[self._steps]
+
     def is_outdated(self, trial: Trial) -> bool:
         """Whether the supernet has been trained on since a trial was begun."""
         return trial.supernet_steps != self._steps
@@ -277,8 +282,9 @@ class History:
         return self.trials[number]
 
     def _note(self, trial: Trial) -> None:
-        if trial.state is TrialState.COMPLETE:
-            self._complete.setdefault((trial.supernet_steps, sample_key(trial.sample)), trial)
-        if len(self._objectives.names) == 1:
-            rivals = [rival for rival in (self.best, trial) if rival is not None]
-            self.best = next(iter(self._objectives.rank(comparable(rivals))), None)
+        if trial.state is not TrialState.COMPLETE:
+            return
+        self._complete.setdefault((trial.supernet_steps, sample_key(trial.sample)), trial)
+        self._succeeded[trial.supernet_steps] += 1
+        leaders = self._objectives.pareto_front(comparable([*self.leaders, trial]))
+        self.leaders = leaders if len(self._objectives.names) > 1 else leaders[:1]

@@ -2,7 +2,7 @@
 
 from nas.search.conclusion import describe_failures, failures_text
 from nas.search.experiment import Experiment
-from nas.search.progress import Progress, sample_text, value_text
+from nas.search.progress import Progress, sample_text
 from nas.search.results import Results
 from nas.search.search_loop import INTERRUPTED, STOPPED, TIME_IS_UP
 
@@ -16,5 +16,4 @@ __all__ = [
     "describe_failures",
     "failures_text",
     "sample_text",
-    "value_text",
 ]

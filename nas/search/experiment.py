@@ -305,14 +305,15 @@ class Experiment(Found):
             shown.note(f"no trial had succeeded, so the experiment begins anew; what it held is in {earlier}")
         with self._session.writing():
             history = self._session.begun(max_trials)
-            self._session.note_run(**limits, concurrency=concurrency)
+            known = self.strategy.shared_training is None and self.space.exact and isinstance(self.space.size, int)
+            size = int(self.space.size) if known else None
+            self._session.note_run(**limits, concurrency=concurrency, size=size)
             end = None if timeout is None else begin + timeout
             try:
                 judge: Evaluator | None = self.evaluator
-                total = self.space.size if self.space.exact and isinstance(self.space.size, int) else None
                 if self.strategy.shared_training is not None:
-                    judge, total = self._shared_weights.search(shown.note, end), None
-                shown.begin(max_trials if max_trials is not None else total, history.ended)
+                    judge = self._shared_weights.search(shown.note, end)
+                shown.begin(max_trials, history.ended, size)
                 note_round(self.early_stopping, max_trials, shown.note)
                 ending = "the time is up, before the supernet is trained and ranked"
                 if judge is not None:

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, cast, final, get_args
 
@@ -21,18 +22,48 @@ if TYPE_CHECKING:
 
 ProgressMode: TypeAlias = Literal["auto", "rich", "plain", "silent"]
 _SHOWN_FAILURES = 3
-_PLAIN_INTERVAL = 1.0
+_LONGEST = 10 * 365 * 86400.0
+"""Seconds."""
+_PLAIN_INTERVAL = 10.0
+"""Seconds: a log of a search of days should stay readable."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a search stands."""
+
+    objectives: Objectives
+    leaders: Sequence[Trial]
+    """The best trial, or the front of several objectives; empty while none is COMPLETE."""
+    complete: int
+    """How many trials are."""
+
+    def __str__(self) -> str:
+        """In a few words."""
+        if not self.leaders:
+            return "none complete yet"
+        if len(self.objectives.names) > 1:
+            return f"{self.complete} complete, front of {len(self.leaders)}"
+        best = self.leaders[0]
+        return f"best {self.objectives.text(best)} (trial {best.number})"
 
 
 class Progress(ABC):
     """Follows one call of `run`."""
 
     @abstractmethod
-    def begin(self, total: float | None, done: int) -> None:
-        """The search starts, `done` trials being in the ledger already; `total` is None where it has no known end."""
+    def begin(self, total: int | None, done: int, size: int | None = None) -> None:
+        """The search starts.
+
+        Args:
+            total: how many trials there may be; None where that is not limited.
+            done: how many of them are in the ledger already.
+            size: of the space, where it is known: most strategies try no sample twice.
+        """
 
     @abstractmethod
-    def finished(self, trial: Trial, best: Trial | None) -> None:
+    def finished(self, trial: Trial, standing: Standing) -> None:
         """A trial has ended."""
 
     @abstractmethod
@@ -86,11 +117,6 @@ def sample_text(sample: Mapping[str, Answer]) -> str:
     )
 
 
-def value_text(trial: Trial) -> str:
-    """The values of a trial, short."""
-    return ", ".join(f"{value:.6g}" for value in trial.values or ())
-
-
 @final
 class _Undeterred:
     """The standard output of now; what it cannot encode it shows escaped, and what it cannot take at all it drops.
@@ -120,10 +146,10 @@ class _Undeterred:
 
 @final
 class _Silent(Progress):
-    def begin(self, total: float | None, done: int) -> None:
+    def begin(self, total: int | None, done: int, size: int | None = None) -> None:
         pass
 
-    def finished(self, trial: Trial, best: Trial | None) -> None:
+    def finished(self, trial: Trial, standing: Standing) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -140,8 +166,14 @@ class _Silent(Progress):
 class _Pace:
     """Rate and time left, counted from where this run began."""
 
-    def __init__(self, total: float | None, done: int) -> None:
-        self.total, self.done, self._before, self._start = total, done, done, time.monotonic()
+    def __init__(self, total: int | None, done: int, size: int | None) -> None:
+        self.done, self._goal, self._size, self._before, self._start = done, total, size, done, time.monotonic()
+
+    @property
+    def total(self) -> int | None:
+        """How many trials there will be, as far as that is known."""
+        ends = [end for end in (self._goal, self._size) if end is not None and end >= self.done]
+        return min(ends, default=self._goal)
 
     @property
     def rate(self) -> str:
@@ -154,24 +186,25 @@ class _Pace:
         if self.total is None or not new:
             return ""
         seconds = (time.monotonic() - self._start) / new * max(self.total - self.done, 0)
-        return f"{timedelta(seconds=round(seconds))} left"
+        # Of a space without an end, almost, the time is no news; and it may be more than a timedelta holds.
+        return f"{timedelta(seconds=round(seconds))} left" if seconds < _LONGEST else ""
 
 
 @final
 class _Plain(Progress):
-    """A line at most every second; each of the first failures at once."""
+    """A line at most every ten seconds; each of the first failures at once."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._failures = 0
-        self._last = 0.0
+        self._last: float | None = None
 
-    def begin(self, total: float | None, done: int) -> None:
-        self._pace = _Pace(total, done)
+    def begin(self, total: int | None, done: int, size: int | None = None) -> None:
+        self._pace = _Pace(total, done, size)
         if done:
             self.note(f"resuming after {done} finished trial{'' if done == 1 else 's'}")
 
-    def finished(self, trial: Trial, best: Trial | None) -> None:
+    def finished(self, trial: Trial, standing: Standing) -> None:
         pace = self._pace
         pace.done += 1
         if trial.state is TrialState.FAILED:
@@ -179,11 +212,11 @@ class _Plain(Progress):
             if self._failures <= _SHOWN_FAILURES:
                 self.note(_failure(trial))
         now = time.monotonic()
-        if now - self._last < _PLAIN_INTERVAL and pace.done != pace.total:
+        if self._last is not None and now - self._last < _PLAIN_INTERVAL:
             return
         self._last = now
-        done = f"{pace.done}/{pace.total:.0f}" if pace.total is not None else f"{pace.done}"
-        self.note(", ".join(part for part in (_number(done), _best(best), pace.rate, pace.left) if part))
+        done = f"{pace.done}/{pace.total}" if pace.total is not None else f"{pace.done}"
+        self.note(", ".join(part for part in (_number(done), str(standing), pace.rate, pace.left) if part))
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -204,11 +237,11 @@ class _Live(Progress):
         self._bar: RichProgress | None = None
         self._failures = 0
 
-    def begin(self, total: float | None, done: int) -> None:
+    def begin(self, total: int | None, done: int, size: int | None = None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
-        self._pace = _Pace(total, done)
+        self._pace = _Pace(total, done, size)
         self._bar = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -219,10 +252,10 @@ class _Live(Progress):
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("searching", total=total, completed=done, pace="")
+        self._task = self._bar.add_task("searching", total=self._pace.total, completed=done, pace="")
         self._bar.start()
 
-    def finished(self, trial: Trial, best: Trial | None) -> None:
+    def finished(self, trial: Trial, standing: Standing) -> None:
         assert self._bar is not None
         if trial.state is TrialState.FAILED:
             self._failures += 1
@@ -230,8 +263,8 @@ class _Live(Progress):
                 self.note(_failure(trial))
         pace = self._pace
         pace.done += 1
-        text = ", ".join(part for part in (_best(best), pace.rate, pace.left) if part)
-        self._bar.update(self._task, completed=pace.done, pace=text)
+        text = ", ".join(part for part in (str(standing), pace.rate, pace.left) if part)
+        self._bar.update(self._task, total=pace.total, completed=pace.done, pace=text)
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -242,10 +275,6 @@ class _Live(Progress):
 
     def summary(self, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
         _print_summary(self._console, text, top, objectives)
-
-
-def _best(best: Trial | None) -> str:
-    return f"best {value_text(best)} (trial {best.number})" if best is not None else "none complete yet"
 
 
 def _failure(trial: Trial) -> str:
@@ -266,9 +295,8 @@ def _table(top: Sequence[Trial], objectives: Objectives) -> Table:
     table = Table(title="Pareto front" if several else "Top trials", title_justify="left")
     table.add_column("#", justify="right")
     table.add_column("trial", justify="right")
-    for position, (name, direction) in enumerate(objectives.describe().items()):
-        shown = name if objectives.names[position] is not None else next(iter(top[0].metrics), "value")
-        table.add_column(Text(f"{shown} ({'max' if direction == 'maximize' else 'min'})"), justify="right")
+    for name, direction in objectives.shown(top).items():
+        table.add_column(Text(f"{name} ({'max' if direction == 'maximize' else 'min'})"), justify="right")
     table.add_column("seconds", justify="right")
     table.add_column("sample")
     for rank, trial in enumerate(top, 1):

@@ -21,7 +21,7 @@ from nas.execution import Assignment, Executor, Outcome, Plan, answer_again, giv
 from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState
 from nas.random_state import derive_seed
 from nas.records import History, Ledger, folder_of, write_outcome, write_sample
-from nas.search.progress import Progress
+from nas.search.progress import Progress, Standing
 from nas.space import ModelSpace
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class SearchLoop:
                     break
                 settled = self._settled(trial)
                 if settled is not None:
-                    shown.finished(self._finish(trial.number, settled), history.best)
+                    shown.finished(self._finish(trial.number, settled), self._standing)
                     continue
                 write_sample(folder_of(self.path, trial.number), trial.sample)
                 self.executor.submit(self._assign(trial))
@@ -144,7 +144,7 @@ class SearchLoop:
             trial = self._finish(number, outcome)
             under_way.discard(number)
             failures += trial.state is TrialState.FAILED
-            shown.finished(trial, history.best)
+            shown.finished(trial, self._standing)
             if failures >= _HOPELESS and not any(
                 t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in history.trials.values()
             ):
@@ -204,6 +204,10 @@ class SearchLoop:
             return tree.validate({k: v for k, v in sample.items() if k not in extra}) | extra
         except NasError as error:
             raise ExperimentError(f"{name} proposed an impossible sample: {error}") from error
+
+    @property
+    def _standing(self) -> Standing:
+        return Standing(objectives=self.objectives, leaders=self.history.leaders, complete=self.history.complete)
 
     def _plan(self) -> Plan:
         return Plan(

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from nas import NasError, Objectives, Trial, TrialState
-from nas.search.progress import _Live, _Plain, count_text, make_progress, sample_text
+from nas.search.progress import Standing, _Live, _Plain, count_text, make_progress, sample_text
 
 
 def console(*, terminal: bool) -> Console:
@@ -32,16 +32,22 @@ def trial(number: int, value: float | None = None) -> Trial:
     )
 
 
+def standing(*leaders: Trial, complete: int = 1) -> Standing:
+    several = bool(leaders) and len(leaders[0].values or ()) > 1
+    objectives = Objectives({"accuracy": "maximize", "size": "minimize"} if several else "maximize")
+    return Standing(objectives=objectives, leaders=leaders, complete=complete)
+
+
 def test_the_live_line_counts_and_shows_the_best() -> None:
     shown = console(terminal=True)
     live = _Live(shown)
     live.begin(5, 2)
     assert live._bar is not None
-    live.finished(trial(2, 0.75), trial(2, 0.75))
-    live.finished(trial(3), trial(2, 0.75))
+    live.finished(trial(2, 0.75), standing(trial(2, 0.75)))
+    live.finished(trial(3), standing(trial(2, 0.75)))
     task = live._bar.tasks[0]
     assert (task.completed, task.total) == (4, 5)
-    assert task.fields["pace"].startswith("best 0.75 (trial 2), ")
+    assert task.fields["pace"].startswith("best accuracy 0.75 (trial 2), ")
     assert task.fields["pace"].endswith(" left")
     live.end()
     assert "trial 3 FAILED: ValueError: [red]bad[/red] (width=2)" in text(shown)
@@ -55,7 +61,7 @@ def test_only_the_first_failures_get_a_line() -> None:
         progress = kind(shown)
         progress.begin(None, 0)
         for number in range(8):
-            progress.finished(trial(number), None)
+            progress.finished(trial(number), standing())
         progress.end()
         assert text(shown).count("FAILED") == 3
 
@@ -66,19 +72,59 @@ def test_a_live_line_that_never_began_can_be_ended() -> None:
     assert text(shown) == ""
 
 
-def test_plain_lines_come_at_most_every_second_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [3.0]
     monkeypatch.setattr("nas.search.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_lines_come_at_most_every_ten_seconds(clock: list[float]) -> None:
     shown = console(terminal=False)
     plain = _Plain(shown)
     plain.begin(40, 0)
     for number in range(40):
-        now[0] += 0.1
-        plain.finished(trial(number, 1.0), trial(0, 1.0))
-    lines = text(shown).splitlines()
-    assert len(lines) == 5
-    assert lines[0] == "1/40 trials, best 1 (trial 0), 10.0/s, 0:00:04 left"
-    assert lines[-1] == "40/40 trials, best 1 (trial 0), 10.0/s, 0:00:00 left"
+        clock[0] += 1
+        plain.finished(trial(number, 1.0), standing(trial(0, 1.0)))
+    assert text(shown).splitlines() == [
+        "1/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:39 left",
+        "11/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:29 left",
+        "21/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:19 left",
+        "31/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:09 left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "size", "line"),
+    [
+        (1000, 12, "3/12 trials, none complete yet, 1.0/s, 0:00:09 left"),
+        (None, 12, "3/12 trials, none complete yet, 1.0/s, 0:00:09 left"),
+        (9, 12, "3/9 trials, none complete yet, 1.0/s, 0:00:06 left"),
+        (9, None, "3/9 trials, none complete yet, 1.0/s, 0:00:06 left"),
+        (9, 2, "3/9 trials, none complete yet, 1.0/s, 0:00:06 left"),  # the strategy tries samples again
+        (None, None, "3 trials, none complete yet, 1.0/s"),
+        (None, 10**30, f"3/{10**30} trials, none complete yet, 1.0/s"),
+    ],
+)
+def test_the_time_that_is_left_knows_the_size_of_the_space(
+    clock: list[float], total: int | None, size: int | None, line: str
+) -> None:
+    shown = console(terminal=False)
+    plain = _Plain(shown)
+    plain.begin(total, 2, size)
+    clock[0] += 1
+    plain.finished(trial(2), standing())
+    assert text(shown).splitlines()[-1] == line
+
+
+def test_of_several_objectives_it_counts_what_is_complete_and_the_front(clock: list[float]) -> None:
+    shown = console(terminal=False)
+    plain = _Plain(shown)
+    plain.begin(9, 0)
+    clock[0] += 1
+    front = [Trial(number=n, sample={}, state=TrialState.COMPLETE, values=(0.5 + n, 1.0 + n)) for n in range(2)]
+    plain.finished(front[0], standing(*front, complete=7))
+    assert text(shown) == "1/9 trials, 7 complete, front of 2, 1.0/s, 0:00:08 left\n"
 
 
 @pytest.mark.parametrize("kind", [_Live, _Plain])
