@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
+from nas.brief import brief
 from nas.errors import MissingDependency, NasValueError, explain
 from nas.pictures.graph_layout import Placed, Point, Size, place
 
@@ -80,6 +81,11 @@ class Drawing:
 
     def __init__(self, graphs: Sequence[Graph]) -> None:
         self.graphs = tuple(graphs)
+
+    def __repr__(self) -> str:
+        """In one line."""
+        each = (f"{brief(graph.title)} of {len(graph.boxes)} boxes" for graph in self.graphs[:4])
+        return f"Drawing({', '.join(each)}{', ...' if len(self.graphs) > 4 else ''})"
 
     def save(self, path: str | Path) -> Path:
         """Writes `.svg` or `.png`, by the ending of the path; the same graphs give the same bytes.

@@ -95,6 +95,10 @@ class LatencyTable:
         self._apart: set[str] = set()
         self._options: dict[str, Any] = {"warmup": warmup, "repeats": repeats, "threads": threads}
 
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"LatencyTable({self._space.name}, {self.backend}: {len(self.entries)} operations measured)"
+
     def __call__(self, sample: Mapping[str, Answer]) -> float:
         """The predicted seconds of a sample; operations that were not met before are measured."""
         return sum(seconds for _, seconds in self._operations(sample)) * self.scale + self.constant

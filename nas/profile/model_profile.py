@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from nas.brief import rich_html
 from nas.example_inputs import Example
 from nas.profile.dry_run import ModuleRun, Shape, count_pass
 from nas.profile.memory import PeakMemory, meter_of, training_peak
@@ -13,6 +14,9 @@ from nas.profile.recurrent import Recurrences
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+_COSTS = ("parameters", "multiply_adds", "activations")
 
 
 @final
@@ -74,7 +78,7 @@ class ModelProfile:
         table.add_column("module", "total")
         table.add_column("kind")
         table.add_column("output")
-        for name in ("parameters", "multiply_adds", "activations"):
+        for name in _COSTS:
             table.add_column(name.replace("_", "-"), f"{getattr(self, name):,}", justify="right")
         for row in self.modules:
             if row.parameters or row.multiply_adds or row.activations:
@@ -91,6 +95,14 @@ class ModelProfile:
 
     def __str__(self) -> str:
         return as_text(self.__rich__())
+
+    def __repr__(self) -> str:
+        """In one line."""
+        costs = (f"{getattr(self, name):,} {name.replace('_', '-')}" for name in _COSTS)
+        return f"ModelProfile({self.name}: {', '.join(costs)})"
+
+    def _repr_html_(self) -> str:
+        return rich_html(self.__rich__())
 
     def _memory(self) -> str:
         peak = self.peak_memory

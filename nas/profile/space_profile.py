@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 from torch import nn
 
+from nas.brief import rich_html
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.example_inputs import Example
@@ -59,6 +60,14 @@ class SpaceProfile:
 
     def __str__(self) -> str:
         return as_text(self.__rich__())
+
+    def __repr__(self) -> str:
+        """In one line."""
+        names = [cost.name for cost in (self.parameters, self.multiply_adds, self.flops, self.activations)]
+        return f"SpaceProfile({self.name}: {', '.join(names)})"
+
+    def _repr_html_(self) -> str:
+        return rich_html(self.__rich__())
 
 
 Count: TypeAlias = Callable[[ModuleRun], Sequence[int]]

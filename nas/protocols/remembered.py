@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, TypeVar, final
 
+from nas.brief import call_text
+
 R = TypeVar("R", bound="Remembers")
 
 
@@ -38,6 +40,10 @@ class Remembers:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
             cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]  # it is called the same way
+
+    def __repr__(self) -> str:
+        """How it was made, in one line."""
+        return call_text(type(self).__name__, given_arguments(self) or {})
 
     def omitted(self) -> Mapping[str, Any]:
         """What arguments are that were left out or None, where the signature does not say: those of `**keywords`."""

@@ -65,7 +65,6 @@ def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> 
         ending: why it ended.
         seconds: that it took.
     """
-    several = len(results.objectives.names) > 1
     text = f"{count_text(results.trials)} in {seconds:.1f} s ({ending}). Everything is in {results.path}"
     text += "".join(f"\n{line}" for line in failures_text(describe_failures(results.trials), results.path))
-    shown.summary(text, results.pareto_front if several else results.top(5), results.objectives)
+    shown.summary(text, results.leaders, results.objectives)

@@ -23,6 +23,14 @@ class Found(ABC):
     def results(self) -> Results:
         """The trials with what can be asked of them."""
 
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"{type(self).__name__}({self.results.path.name!r}: {self.results.standing})"
+
+    def _repr_html_(self) -> str:
+        """The best trials as a table, for notebooks."""
+        return self.results.as_html(repr(self))
+
     @property
     def best_trial(self) -> Trial:
         """The COMPLETE trial with the best value.

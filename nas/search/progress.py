@@ -283,11 +283,12 @@ def _failure(trial: Trial) -> str:
 
 def _print_summary(console: Console, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
     if top:
-        console.print(_table(top, objectives))
+        console.print(trials_table(top, objectives))
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _table(top: Sequence[Trial], objectives: Objectives) -> Table:
+def trials_table(top: Sequence[Trial], objectives: Objectives) -> Table:
+    """The best trials, a column for each objective."""
     from rich.table import Table
     from rich.text import Text
 

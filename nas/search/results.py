@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 import torch
 from torch import nn
 
+from nas.brief import rich_html
 from nas.checks import absolute, check_int, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain
@@ -18,6 +21,7 @@ from nas.export import to_code
 from nas.protocols import Objectives, Trial, TrialState, comparable, load_weights, read_state, save_state
 from nas.random_state import seeded
 from nas.records import Ledger, folder_of, open_storage
+from nas.search.progress import Standing, count_text, trials_table
 from nas.search.weights import WEIGHTS, checkpoint_of
 from nas.space import ModelSpace
 
@@ -49,6 +53,31 @@ class Results:
     """The FAILED trials that have another one in their place, begun or in the queue, where the results were loaded."""
     inherit: Callable[[Sample], nn.Module] | None = None
     """Makes the architecture of a sample with the shared weights of one-shot search, where there are some."""
+
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"Results({self.path.name!r}: {self.standing})"
+
+    def _repr_html_(self) -> str:
+        return self.as_html(repr(self))
+
+    def as_html(self, title: str) -> str:
+        """The best trials as a table under a title, for notebooks."""
+        return f"<p>{escape(title)}</p>{rich_html(trials_table(self.leaders, self.objectives))}"
+
+    @property
+    def leaders(self) -> list[Trial]:
+        """The front of several objectives, or the best five trials of different samples."""
+        return self.pareto_front if len(self.objectives.names) > 1 else self.top(5)
+
+    @property
+    def standing(self) -> str:
+        """How many trials there are, and what is best, in one line."""
+        found = count_text(self.trials)
+        if not any(trial.state is TrialState.COMPLETE for trial in self.trials):
+            return found
+        complete = sum(trial.state is TrialState.COMPLETE for trial in self.counted)
+        return f"{found}; {Standing(objectives=self.objectives, leaders=self.leaders, complete=complete)}"
 
     @classmethod
     def load(cls, path: Path, space: object = None, storage: str | BaseStorage | None = None) -> Results:
@@ -145,7 +174,14 @@ class Results:
             if trial.supernet_steps is not None:
                 row["supernet_steps"] = trial.supernet_steps
             rows.append(row | {f"sample.{label}": answer for label, answer in trial.sample.items()})
-        return pandas.DataFrame(rows)
+        frame = pandas.DataFrame(rows)
+        for name in frame.columns:
+            present = [row[name] for row in rows if row.get(name) is not None]
+            if len(present) < len(rows) and present and all(type(value) is int for value in present):
+                # An answer that not every sample has would make floats of all of them.
+                with suppress(OverflowError):
+                    frame[name] = pandas.array([row.get(name) for row in rows], dtype="Int64")
+        return frame
 
     def export_top_models(
         self,

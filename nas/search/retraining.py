@@ -8,6 +8,7 @@ from typing import final
 
 from torch import nn
 
+from nas.brief import call_text
 from nas.checks import check_int
 from nas.domains import Sample
 from nas.errors import ExperimentError, explain
@@ -28,6 +29,10 @@ class Retrained:
     """What the evaluator measured."""
     sample: Sample
     """What it was trained by: without the hyperparameters that another evaluator has fixed otherwise."""
+
+    def __repr__(self) -> str:
+        """In one line, though a module has many."""
+        return call_text("Retrained", {"model": type(self.model), "metrics": self.metrics, "sample": self.sample})
 
 
 def retrain(

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import final
 
+from nas.brief import brief
 from nas.checks import check_number
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
@@ -36,6 +37,13 @@ class SearchSpace(DomainTree):
     ) -> None:
         super().__init__(choices)
         self.constraint, self.doubts = constraint, dict(doubts or {})
+
+    def __repr__(self) -> str:
+        """In one line."""
+        size = (
+            "infinitely many" if isinstance(self.size, float) else f"{'' if self.exact else 'at least '}{self.size:,}"
+        )
+        return f"SearchSpace({brief([*self.domains])[1:-1]}: {size} samples)"
 
     @property
     def exact(self) -> bool:

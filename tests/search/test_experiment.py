@@ -348,6 +348,27 @@ def test_exports(make: Callable[..., Experiment], tmp_path: Path) -> None:
     assert frame["value"].max() == experiment.best_trial.value
 
 
+def test_ints_that_not_every_sample_has_stay_ints_in_a_dataframe(tmp_path: Path) -> None:
+    def program() -> dict[str, object]:
+        deep = ValueChoice([False, True], label="deep")
+        inner = {"depth": ValueChoice([2, 3], label="depth"), "rate": ValueChoice([0.5], label="rate")} if deep else {}
+        return {"deep": deep, **inner, "bits": ValueChoice([None, 8], label="bits"), "huge": ValueChoice([2**70])}
+
+    evaluator = FunctionalEvaluator(lambda made: float(made.get("depth", 1)))
+    experiment = Experiment(nas.search_space(program), evaluator, GridSearch(), name="ints", directory=tmp_path)
+    experiment.run(progress="silent")
+    frame = experiment.to_dataframe()
+    assert sorted(set(frame["sample.depth"].dropna())) == [2, 3]
+    assert {name: str(frame[f"sample.{name}"].dtype) for name in ("depth", "rate", "bits", "deep")} == {
+        "depth": "Int64",
+        "rate": "float64",
+        "bits": "Int64",
+        "deep": "bool",
+    }
+    assert "depth" in frame.to_csv()
+    assert "3.0" not in frame["sample.depth"].to_csv()
+
+
 @pytest.mark.slow
 def test_code_rebuilds_the_architecture_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "mynet.py").write_text(
