@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -107,13 +108,34 @@ def judged_weights(model: nn.Module, module: LightningModule, folder: Path | Non
     return [JudgedWeights(names[0], folder)] if names and folder is not None else []
 
 
-def clear(directory: Path | None) -> None:
-    """Removes what the same trial left when it was killed."""
+def clear(directory: Path | None, *, goes_on: bool) -> None:
+    """Removes what the same trial left when it was killed.
+
+    Args:
+        directory: of the training.
+        goes_on: whether it goes on from a checkpoint, so that its logs are still of use.
+    """
     if directory is not None and directory.exists():
         forget_weights(directory)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-        for path in directory.glob("events.out.tfevents.*"):
+        for path in [] if goes_on else directory.glob("events.out.tfevents.*"):
             path.unlink()
+
+
+def epochs_in(checkpoint: Path) -> int:
+    """How many epochs have been trained by a checkpoint to go on from; 0 where there is none, or none to be read."""
+    if not checkpoint.is_file():
+        return 0
+    try:
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return int(found["epoch"]) + 1
+    except Exception as error:  # torn files and foreign objects end in errors of zip, pickle and torch
+        warnings.warn(
+            f"The checkpoint {checkpoint} cannot be read without executing code, so the trial begins anew ({error}). "
+            "Tensors, numbers and texts in save_hyperparameters and on_save_checkpoint can.",
+            stacklevel=2,
+        )
+        return 0
 
 
 def _is_compiled(model: nn.Module, module: LightningModule) -> bool:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
-import pickle
-import signal
 import statistics
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, final
@@ -25,11 +22,11 @@ from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.data_modules import Wrap
-from nas.evaluators.judged_weights import clear, judged_weights
+from nas.evaluators.judged_weights import clear, epochs_in, judged_weights
 from nas.evaluators.settings import Settings, adopting, defaults_of
-from nas.evaluators.trial_callback import TrialCallback, interruptible, logged, metric_of, relayed, silenced
-from nas.protocols import Evaluator, Job
-from nas.random_state import seeded
+from nas.evaluators.trial_callback import TrialCallback, fit, logged, metric_of, silenced
+from nas.protocols import Evaluator, Job, checkpoint_file
+from nas.random_state import derive_seed, seeded
 from nas.space import ModelSpace
 
 TRAINER_ARGUMENTS = frozenset(inspect.signature(Trainer).parameters)
@@ -277,16 +274,21 @@ class TrainingEvaluator(Evaluator):
                 raise NasTypeError(
                     explain("an architecture is judged by validation", got=module, mend="give it a validation_step")
                 )
-            data = self.data(seed=current.seed, fold=number % (self._folds or 1), family=family, **answers)
-            follow = TrialCallback(self._reported(job.objective, total), current.sample)
             directory = current.directory
             if directory is not None and total > 1:
                 directory = directory / f"run-{number}"
-            clear(directory)
+            paused = None if directory is None else checkpoint_file(directory, current.identity)
+            epochs = 0 if paused is None else epochs_in(paused)
+            seed = derive_seed(current.seed, epochs) if epochs else current.seed
+            data = self.data(seed=seed, fold=number % (self._folds or 1), family=family, **answers)
+            pause = paused if current.pauses and current is job else None
+            follow = TrialCallback(self._reported(job.objective, total), current.sample, pause)
+            clear(directory, goes_on=epochs > 0)
             kept = judged_weights(model, module, directory if self.keeps_weights else None)
             trainer = self.trainer(directory=directory, callbacks=[follow, *kept], family=family, **answers)
             try:
-                _train(trainer, module, data, follow, current)
+                with seeded(seed) if epochs else nullcontext():
+                    fit(trainer, module, data, follow, current, paused if epochs else None)
             finally:
                 data.trainer = None  # A data module outlives the trial, which should not live on in it.
             first = metric_of(trainer, self.metric)
@@ -351,45 +353,3 @@ def _logger(directory: Path | None, family: Family) -> Any:
     if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
         return family.get("loggers.CSVLogger")(directory, name="", version="")
     return family.get("loggers.TensorBoardLogger")(directory, name="", version="", default_hp_metric=False)
-
-
-def _train(
-    trainer: Trainer, module: LightningModule, data: LightningDataModule, follow: TrialCallback, job: Job
-) -> None:
-    """Fits, and lets nothing of it stay behind: an interrupt passes, and processes that were started end."""
-    launcher = trainer.strategy.launcher
-    if launcher is None:
-        follow.report, follow.check_time = job.report, job.check_time
-    with _seed_for_others(job.seed), interruptible(follow):
-        if launcher is None:
-            trainer.fit(module, datamodule=data)
-            return
-        with relayed(job) as follow.report:
-            try:
-                trainer.fit(module, datamodule=data)
-            except (AttributeError, TypeError, pickle.PicklingError) as error:
-                if "pickle" not in str(error):
-                    raise
-                raise NasTypeError(
-                    explain(
-                        f"what several processes share must be picklable: {error}",
-                        mend='define it at the top of a module, or take strategy="ddp_fork"',
-                    )
-                ) from error
-            except BaseException:
-                launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
-                raise
-
-
-@contextmanager
-def _seed_for_others(seed: int) -> Iterator[None]:
-    """The seed that Lightning shuffles by where several processes share the data."""
-    before = os.environ.get("PL_GLOBAL_SEED")
-    os.environ["PL_GLOBAL_SEED"] = str(seed)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PL_GLOBAL_SEED"]
-        else:
-            os.environ["PL_GLOBAL_SEED"] = before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import pickle
 import signal
 import statistics
 import threading
@@ -12,15 +14,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol, final
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from nas._compat.lightning_families import families, family_of
 from nas.domains import Answer
-from nas.errors import NasValueError, close_names, explain
+from nas.errors import NasTypeError, NasValueError, TrialPruned, close_names, explain
 from nas.protocols import Job
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
@@ -35,10 +38,14 @@ class TrialCallback(Callback):
     Args:
         metric: is reported after each validation.
         sample: of the trial, for the HParams record.
+        pause: where a checkpoint is left, to go on from, when a report stops the trial; None for none.
     """
 
-    def __init__(self, metric: str, sample: Mapping[str, Answer]) -> None:
-        self.metric = metric
+    def __init__(self, metric: str, sample: Mapping[str, Answer], pause: Path | None = None) -> None:
+        self.metric, self.pause = metric, pause
+        self.pruned: TrialPruned | None = None
+        """What a report has raised by which the trial is paused."""
+        self._stopped = False
         # YAML would write a tuple as an object of Python.
         self.sample = {label: list(a) if isinstance(a, tuple) else a for label, a in sample.items()}
         self.report: Callable[[float, int], bool | None] | None = None
@@ -89,13 +96,33 @@ class TrialCallback(Callback):
                 explain(f"the metric {self.metric!r} must be finite", got=value, where=f"epoch {trainer.current_epoch}")
             )
         if self.report is not None:
-            stop = bool(self.report(value, trainer.current_epoch)) if trainer.is_global_zero else False
+            stop = self._report(value, trainer.current_epoch) if trainer.is_global_zero else False
             # Where there are several processes, all end in good order; `relayed` then raises what stopped the trial.
-            trainer.should_stop = trainer.should_stop or trainer.strategy.broadcast(stop)
+            self._stopped = bool(trainer.strategy.broadcast(stop))
+            trainer.should_stop = trainer.should_stop or self._stopped
+
+    def _report(self, value: float, step: int) -> bool:
+        """Whether the trial is to end in good order."""
+        assert self.report is not None
+        try:
+            return bool(self.report(value, step))
+        except TrialPruned as pruned:
+            if self.pause is None:
+                raise
+            self.pruned = pruned
+            return True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends the HParams record."""
+        """Ends the HParams record, and leaves a checkpoint where the trial may go on.
+
+        By now schedulers have taken their steps, so what goes on from here is what would have gone on.
+        """
         self._record(trainer)
+        if self.pause is not None and self._stopped:
+            draft = self.pause.with_suffix(".tmp")
+            trainer.save_checkpoint(draft)
+            if trainer.is_global_zero:
+                draft.replace(self.pause)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keeps what ended the fit, for Lightning turns an interrupt into an exit; a stopped trial has a record too."""
@@ -260,3 +287,53 @@ def relayed(job: Job) -> Iterator[Callable[[float, int], bool]]:
         far.close()
         thread.join(timeout=5)
         near.close()
+
+
+def fit(
+    trainer: Trainer,
+    module: LightningModule,
+    data: LightningDataModule,
+    follow: TrialCallback,
+    job: Job,
+    checkpoint: Path | None,
+) -> None:
+    """Fits, and lets nothing of it stay behind: an interrupt passes, and processes that were started end."""
+    begin: dict[str, Any] = {} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True}
+    launcher = trainer.strategy.launcher
+    if launcher is None:
+        follow.report, follow.check_time = job.report, job.check_time
+    with _seed_for_others(job.seed), interruptible(follow):
+        if launcher is None:
+            trainer.fit(module, datamodule=data, **begin)
+            if follow.pruned is not None:
+                raise follow.pruned
+            return
+        with relayed(job) as follow.report:
+            try:
+                trainer.fit(module, datamodule=data, **begin)
+            except (AttributeError, TypeError, pickle.PicklingError) as error:
+                if "pickle" not in str(error):
+                    raise
+                raise NasTypeError(
+                    explain(
+                        f"what several processes share must be picklable: {error}",
+                        mend='define it at the top of a module, or take strategy="ddp_fork"',
+                    )
+                ) from error
+            except BaseException:
+                launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+                raise
+
+
+@contextmanager
+def _seed_for_others(seed: int) -> Iterator[None]:
+    """The seed that Lightning shuffles by where several processes share the data."""
+    before = os.environ.get("PL_GLOBAL_SEED")
+    os.environ["PL_GLOBAL_SEED"] = str(seed)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PL_GLOBAL_SEED"]
+        else:
+            os.environ["PL_GLOBAL_SEED"] = before

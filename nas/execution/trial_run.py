@@ -92,6 +92,8 @@ class Plan:
     repeats: int = 1
     max_trial_time: float | None = None
     """Seconds."""
+    pauses: bool = False
+    """Whether a trial that stops at a report may go on later, from a checkpoint."""
 
 
 @final
@@ -138,6 +140,7 @@ def _job(plan: Plan, assignment: Assignment, repeat: int, deadline: float | None
         deadline=deadline,
         directory=folder,
         objective=plan.objectives.names[0] if len(plan.objectives.names) == 1 else None,
+        pauses=plan.pauses,
     )
 
 

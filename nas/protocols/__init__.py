@@ -1,6 +1,7 @@
 """What the parts of a search owe each other: trials, objectives, evaluators, strategies, early stopping."""
 
-from nas.protocols.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving
+from nas.protocols.checkpoints import checkpoint_file, forget_checkpoints, load_checkpoint, save_checkpoint
+from nas.protocols.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving, arrival
 from nas.protocols.evaluation import (
     Evaluator,
     Job,
@@ -52,25 +53,30 @@ __all__ = [
     "TrialState",
     "TrialTimeout",
     "arguments_of",
+    "arrival",
     "as_metrics",
     "as_number",
     "bound_arguments",
     "causes",
     "check_single",
+    "checkpoint_file",
     "comparable",
     "copy_weights",
     "crowding",
     "evaluating",
+    "forget_checkpoints",
     "forget_weights",
     "fronts",
     "given_arguments",
     "keep_weights",
+    "load_checkpoint",
     "load_weights",
     "losses",
     "made_again",
     "read_failure",
     "read_state",
     "report",
+    "save_checkpoint",
     "save_state",
     "trial_directory",
     "usual_direction",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from nas.checks import check_int, check_number
+from nas.checks import check_bool, check_int, check_number
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -109,7 +110,7 @@ class Hyperband(EarlyStopping):
 
     Trials fill the brackets in turn: of 143 trials with 81 resources and factor 3, the first 81 are in the bracket that
     judges from resource 1 on, the next 34 in that from 3 on, then 15, 8 and 5. Within a bracket the halving is
-    asynchronous, as trials cannot be paused: of those that came as far, the best third passes.
+    asynchronous, unless trials are to pause: of those that came as far, the best third passes.
 
     Raises:
         NasValueError, NasTypeError: a number that makes no sense.
@@ -132,10 +133,14 @@ class Hyperband(EarlyStopping):
     """What a trial uses that is never stopped."""
     reduction_factor: int = 3
     """One in so many passes a rung."""
+    pauses: bool = False
+    """Whether a trial waits at a rung until all of its bracket have come there: then as many pass as published, and go
+    on from the checkpoints of the rung."""
 
     def __post_init__(self) -> None:
         _check_ints(self, min_resource=1, reduction_factor=2)
         _check_ints(self, max_resource=self.min_resource)
+        check_bool("pauses", self.pauses, where="Hyperband")
 
     @property
     def brackets(self) -> tuple[tuple[tuple[int, int], ...], ...]:
@@ -165,6 +170,17 @@ class Hyperband(EarlyStopping):
         sizes = [bracket[0][0] for bracket in self.brackets]
         place = number % self.trials_per_round
         return next(i for i in range(len(sizes)) if place < sum(sizes[: i + 1]))
+
+    def rungs(self, number: int) -> tuple[int, ...]:
+        """The resources at which the trial of this number is judged."""
+        return tuple(resource for _, resource in self.brackets[self.bracket_of(number)][:-1])
+
+    def members(self, number: int) -> range:
+        """The numbers of the trials that are in the same bracket in the same round as the trial of this number."""
+        bracket = self.bracket_of(number)
+        sizes = [rungs[0][0] for rungs in self.brackets]
+        first = number - number % self.trials_per_round + sum(sizes[:bracket])
+        return range(first, first + sizes[bracket])
 
     def pruner(self) -> BasePruner:
         """A pruner of ours: Optuna's HyperbandPruner judges at more rungs than the brackets have."""
@@ -204,6 +220,17 @@ class Patience(EarlyStopping):
         from nas.protocols.pruners import WithoutProgress
 
         return WithoutProgress(patience=self.patience, min_delta=self.min_delta)
+
+
+def arrival(reports: Mapping[int, float], resource: int) -> int | None:
+    """The step of the first report by which a trial has used so much of a resource; None while there is none.
+
+    Example:
+        >>> arrival({0: 0.1, 1: 0.2}, 2), arrival({1: 0.1}, 2), arrival({5: 0.2, 10: 0.3}, 7)
+        (1, None, 10)
+    """
+    ahead = 1 if reports and min(reports) == 0 else 0  # a trial that counts from 0 has used 1 by its first report
+    return min((step for step in reports if step + ahead >= resource), default=None)
 
 
 def _check_ints(rule: EarlyStopping, **least: int) -> None:

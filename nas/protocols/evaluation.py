@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 import numbers
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from nas._compat.torch_internals import inside_compiled
 from nas.checks import check_int
-from nas.domains import Answer, Domain, Sample
+from nas.domains import Answer, Domain, Sample, dumps_sample
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
 from nas.protocols.objectives import Direction
 from nas.protocols.remembered import Remembers
@@ -93,6 +94,7 @@ class Job:
         deadline: of `time.monotonic()`, in seconds.
         directory: the trial's folder, not made yet; None outside an experiment.
         objective: the name of the metric that is searched for; None for the first.
+        pauses: whether a report that ends the evaluation may only pause it, so that it should leave a checkpoint.
     """
 
     def __init__(
@@ -107,7 +109,11 @@ class Job:
         deadline: float | None = None,
         directory: Path | None = None,
         objective: str | None = None,
+        pauses: bool = False,
     ) -> None:
+        self.pauses = pauses
+        self.identity = hashlib.sha256(f"{dumps_sample(sample)} {seed}".encode()).hexdigest()[:12]
+        """Tells it from other evaluations in the same folder, which may be left from another experiment."""
         self.number, self.sample, self.seed = number, sample, seed
         self._build, self._hyperparameters = build, hyperparameters
         self._on_report, self._deadline = on_report, deadline
@@ -147,6 +153,7 @@ class Job:
             deadline=self._deadline,
             directory=self._directory,
             objective=self.objective,
+            pauses=self.pauses,
         )
 
     @property
@@ -229,6 +236,11 @@ def evaluating(job: Job) -> Iterator[None]:
         yield
     finally:
         _JOB.reset(token)
+
+
+def current_job() -> Job | None:
+    """The job of the evaluation that runs here."""
+    return _JOB.get()
 
 
 def report(value: float, step: int | None = None) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, final
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 
+from nas.protocols.early_stopping import arrival
+
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -30,7 +32,7 @@ class ByResource(BasePruner):
         """Whether the trial is to stop."""
         if not trial.intermediate_values:
             return False
-        ahead = _ahead(trial)
+        ahead = 1 if min(trial.intermediate_values) == 0 else 0
         used = max(trial.intermediate_values) + ahead
         if self._max_resource is not None and used >= self._max_resource:
             return False
@@ -60,7 +62,7 @@ class AtRungs(BasePruner):
             return False
         latest = max(trial.intermediate_values)
         bracket = self._bracket_of(trial.number)
-        reached = [rung for rung in self._rungs[bracket] if _arrival(trial, rung) == latest]
+        reached = [rung for rung in self._rungs[bracket] if arrival(trial.intermediate_values, rung) == latest]
         if not reached:
             return False
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
@@ -71,25 +73,12 @@ class AtRungs(BasePruner):
         ]
         value = sign * trial.intermediate_values[latest]
         for rung in reached:
-            came = [(other, _arrival(other, rung)) for other in others]
+            came = [(other, arrival(other.intermediate_values, rung)) for other in others]
             values = [sign * other.intermediate_values[step] for other, step in came if step is not None]
             passing = sorted([*values, value], reverse=True)[: max(1, (len(values) + 1) // self._factor)]
             if value < passing[-1]:
                 return True
         return False
-
-
-def _ahead(trial: FrozenTrial) -> int:
-    """What is added to a step to make the resource of it: a trial that counts from 0 has used 1 by its first report."""
-    return 1 if min(trial.intermediate_values) == 0 else 0
-
-
-def _arrival(trial: FrozenTrial, resource: int) -> int | None:
-    """The step of the first report by which a trial has used so much; None while there is none."""
-    if not trial.intermediate_values:
-        return None
-    ahead = _ahead(trial)
-    return min((step for step in trial.intermediate_values if step + ahead >= resource), default=None)
 
 
 @final

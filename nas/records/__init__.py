@@ -1,5 +1,6 @@
 """What a search remembers: the ledger on disk, its history, its identity, and the folders of trials."""
 
+from nas.records.courses import Course, Courses
 from nas.records.history import History
 from nas.records.identity import describe_experiment
 from nas.records.ledger import Ledger
@@ -9,6 +10,8 @@ from nas.records.storage import open_storage, quiet_optuna
 from nas.records.trial_folder import folder_of, write_outcome, write_sample
 
 __all__ = [
+    "Course",
+    "Courses",
     "History",
     "Ledger",
     "Session",

@@ -55,6 +55,8 @@ class History:
         self.trials: dict[int, Trial] = {}
         self.running: set[int] = set()
         """The numbers of those that have not finished, other processes' included."""
+        self.taken_over: set[int] = set()
+        """The numbers of those that have run before, until they paused or their process was killed."""
         self.inputs: list[dict[str, Any]] = []
         """Shape and dtype of each tensor that the first model was called with."""
         self.finished = 0
@@ -249,13 +251,20 @@ class History:
         self._take(Trial(number=number, sample=sample, seed=seed, supernet_steps=steps))
         return self.trials[number]
 
-    def adopt(self) -> Trial | None:
-        """A trial that nobody runs, because its process was killed: from now on it is this process's."""
-        orphans = self._ledger.orphans(self.running)
-        if not orphans:
-            return None
-        self._ledger.claim(orphans[0])
-        return self.trials[orphans[0]]
+    def adopt(self, paused: Collection[int] = ()) -> Trial | None:
+        """A trial that nobody runs, because its process was killed: from now on it is this process's.
+
+        Args:
+            paused: the numbers of those that nobody is to run yet.
+        """
+        orphans = [number for number in self._ledger.orphans(self.running) if number not in paused]
+        return self.take(orphans[0]) if orphans else None
+
+    def take(self, number: int) -> Trial:
+        """A trial that nobody runs: from now on it is this process's."""
+        self._ledger.claim(number)
+        self.taken_over.add(number)
+        return self.trials[number]
 
     def finish(self, number: int, outcome: Outcome) -> Trial:
         """Writes the outcome of a trial down, unless another process, thinking that this one was dead, has done it."""

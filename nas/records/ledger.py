@@ -12,6 +12,7 @@ from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
 from nas.domains import Answer, Sample, dumps_sample, loads_sample
 from nas.errors import ExperimentError, NasValueError, explain
 from nas.protocols import Trial, TrialState
+from nas.records.courses import Courses
 from nas.records.optuna_parameters import to_optuna
 from nas.records.retry import is_broken_connection, patiently
 from nas.records.sharing import Sharing, share
@@ -39,6 +40,7 @@ class Ledger:
     def __init__(self, storage: BaseStorage, study_id: int, header: Mapping[str, Any], sharing: Sharing) -> None:
         self._storage, self._study_id, self.header, self.sharing = storage, study_id, dict(header), sharing
         self._ids: dict[int, int] = {}
+        self.courses = Courses(storage, study_id)
 
     @classmethod
     def create(

@@ -26,7 +26,8 @@ from nas.search.arguments import (
 )
 from nas.search.conclusion import conclude
 from nas.search.found import Found
-from nas.search.progress import ProgressMode, make_progress
+from nas.search.pauses import make_pauses
+from nas.search.progress import Progress, ProgressMode, make_progress
 from nas.search.results import Results
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop, interruption
@@ -317,7 +318,7 @@ class Experiment(Found):
                 note_round(self.early_stopping, max_trials, shown.note)
                 ending = "the time is up, before the supernet is trained and ranked"
                 if judge is not None:
-                    ending = self._loop(judge, history, concurrency, max_trial_time).run(max_trials, end, shown)
+                    ending = self._loop(judge, history, concurrency, max_trial_time, shown).run(max_trials, end, shown)
             except KeyboardInterrupt:
                 ending = INTERRUPTED
             finally:
@@ -328,8 +329,11 @@ class Experiment(Found):
         if ending == INTERRUPTED:
             raise interruption()
 
-    def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:
-        assert self._session.ledger is not None
+    def _loop(
+        self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None, shown: Progress
+    ) -> SearchLoop:
+        ledger = self._session.ledger
+        assert ledger is not None
         return SearchLoop(
             space=self.space,
             evaluator=judge,
@@ -337,8 +341,9 @@ class Experiment(Found):
             objectives=self.objectives,
             executor=self._executor,
             pruner=self._pruner,
+            pauses=make_pauses(self.early_stopping, history, ledger, self.objectives, shown.note),
             history=history,
-            ledger=self._session.ledger,
+            ledger=ledger,
             path=self.path,
             seed=self.seed,
             repeats=self.repeats,

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, final
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
 from nas.execution import Assignment, Executor, Outcome, Plan, answer_again, give_up
-from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState
+from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState, forget_checkpoints
 from nas.random_state import derive_seed
 from nas.records import History, Ledger, folder_of, write_outcome, write_sample
+from nas.search.pauses import Pauses
 from nas.search.progress import Progress, Standing
 from nas.space import ModelSpace
 
@@ -75,6 +76,8 @@ class SearchLoop:
     concurrency: int = 1
     max_trial_time: float | None = None
     """Seconds."""
+    pauses: Pauses | None = None
+    """Says where trials pause, and which go on; None where none does."""
 
     def run(self, max_trials: int | None, end: float | None, shown: Progress) -> str:
         """Keeps `concurrency` trials under way, and tells the strategy each outcome.
@@ -141,8 +144,10 @@ class SearchLoop:
                 time.sleep(_POLL)
                 continue
             number, outcome = self.executor.collect()
-            trial = self._finish(number, outcome)
             under_way.discard(number)
+            if self.pauses is not None and self.pauses.pause(number, outcome):
+                continue
+            trial = self._finish(number, outcome)
             failures += trial.state is TrialState.FAILED
             shown.finished(trial, self._standing)
             if failures >= _HOPELESS and not any(
@@ -155,23 +160,31 @@ class SearchLoop:
 
     def _next(self, max_trials: int | None, under_way: set[int]) -> tuple[Trial | None, str]:
         """The next trial to run, or why there is none; neither where others still run what may become this one's."""
-        adopted = self.history.adopt()
+        pauses, room = self.pauses, max_trials is None or self.history.begun < max_trials
+        if pauses is not None and (decided := pauses.decide(more=room)) is not None:
+            return decided, ""
+        adopted = self.history.adopt(() if pauses is None else pauses.paused)
         if adopted is not None:
             return adopted, ""
-        if max_trials is None or self.history.begun < max_trials:
+        if room:
             try:
                 return self._propose(), ""
             except SearchSpaceExhausted as error:
                 ending = str(error)
         else:
             ending = ALL_DONE
-        return None, "" if self.history.running - under_way else ending
+        if pauses is not None and (decided := pauses.decide(more=False)) is not None:
+            return decided, ""
+        # Where trials pause, one that is under way may let others go on.
+        return None, "" if self.history.running - (under_way if pauses is None else set()) else ending
 
     def _settled(self, trial: Trial) -> Outcome | None:
         """The outcome of a trial that needs no evaluation, or can have none."""
         if self.history.is_outdated(trial):
             # Its value would be that of another supernet than the one that ranked it.
             return give_up(trial, "The supernet was trained on before this trial was judged.\n")
+        if self.pauses is not None and (outcome := self.pauses.end(trial)) is not None:
+            return outcome
         known = self.history.known(trial)
         return None if known is None else answer_again(known)
 
@@ -180,10 +193,17 @@ class SearchLoop:
         doubt = self.objectives.doubt(outcome.metrics) if outcome.state is TrialState.COMPLETE else ""
         if doubt:
             outcome = replace(outcome, state=TrialState.FAILED, values=None, error=f"ExperimentError: {doubt}\n")
-        write_outcome(folder_of(self.path, number), outcome)
+        if self.pauses is not None:
+            outcome = self.pauses.timed(number, outcome)
+        if number in self.history.taken_over and outcome.intermediate:
+            outcome = replace(outcome, intermediate=self.ledger.courses.read()[number].whole(outcome.intermediate))
+        folder = folder_of(self.path, number)
+        write_outcome(folder, outcome)
         trial = self.history.in_turn(lambda: self.history.finish(number, outcome))
         if doubt:
             raise ExperimentError(doubt)
+        if trial.state is not TrialState.FAILED:
+            forget_checkpoints(folder)
         return trial
 
     def _propose(self) -> Trial:
@@ -217,6 +237,7 @@ class SearchLoop:
             hyperparameters=frozenset(self.space.hyperparameters),
             repeats=self.repeats,
             max_trial_time=self.max_trial_time,
+            pauses=self.pauses is not None,
         )
 
     def _assign(self, trial: Trial) -> Assignment:
@@ -230,6 +251,8 @@ class SearchLoop:
 
     def _on_report(self, number: int, step: int, value: float) -> bool:
         self.ledger.report(number, step, value)
+        if self.pauses is not None:
+            return self.pauses.stops(number, step)
         return self.pruner is not None and self.ledger.should_stop(number, step, self.pruner)
 
 
