@@ -118,8 +118,17 @@ def adopting(
         has: whether there is a keyword of this name.
 
     Raises:
-        NasValueError: it does not know any more what it was given.
+        NasValueError: it does not know any more what it was given, or would search what the search has not.
     """
+    if open_still := [name for name in settings.domains if name not in found]:
+        raise NasValueError(
+            explain(
+                "one architecture is trained with one value of each argument, and the search has found none for these",
+                got={name: settings.domains[name] for name in open_still},
+                where="retrain",
+                mend="fix them in the evaluator of the retraining",
+            )
+        )
     known, given = settings.labels, given_arguments(evaluator)
     taken = {name: answer for name, answer in found.items() if name in known}
     left = {

@@ -164,23 +164,30 @@ class RankingProgress:
 
     Args:
         note: shows a line.
+        metric: its name.
         sign: -1 where less of the metric is better, so that it is shown as it is; else 1.
         clock: seconds that go by.
 
     Example:
         >>> seconds = iter(range(0, 60, 6))
-        >>> progress = RankingProgress(print, clock=lambda: next(seconds))
+        >>> progress = RankingProgress(print, metric="accuracy", clock=lambda: next(seconds))
         >>> progress.begin(paths=4, whole=4.0)
         >>> for name in "abc":
         ...     progress.judged(name, 0.5, 1.0, new=True)
-        ranking: 1 of 4 paths, best 0.5, 18 s left
-        ranking: 3 of 4 paths, best 0.5, 6 s left
+        ranking: 1 of 4 paths, best accuracy 0.5, 18 s left
+        ranking: 3 of 4 paths, best accuracy 0.5, 6 s left
     """
 
     def __init__(
-        self, note: Callable[[str], None], *, sign: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        note: Callable[[str], None],
+        *,
+        metric: str = "",
+        sign: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._note, self._sign, self._clock = note, sign, clock
+        self._name = f"best {metric}" if metric else "best"
         self._paths: int | None = None
         self._whole = self._done = self._new = 0.0
         self._seen: set[str] = set()
@@ -213,7 +220,7 @@ class RankingProgress:
         number = len(self._seen)
         total = number if self._paths is None else max(self._paths, number)
         shown = f"{number}" if self._paths is None else f"{number} of {total}"
-        return f"ranking: {shown} path{'' if total == 1 else 's'}, best {self._sign * self._best[1]:.4g}"
+        return f"ranking: {shown} path{'' if total == 1 else 's'}, {self._name} {self._sign * self._best[1]:.4g}"
 
 
 def _span(seconds: float) -> str:

@@ -204,7 +204,8 @@ class SupernetStrategy(OneShotStrategy):
     def _rank_subnets(self, task: OneShotTask, training: Training, ranking: Ranking, wanted: int) -> bool:
         """Ranks the subnets; whether the time sufficed."""
         self._passes = self._passes_of(training)
-        progress = RankingProgress(task.note, sign=1 if task.direction == "maximize" else -1)
+        sign = 1 if task.direction == "maximize" else -1
+        progress = RankingProgress(task.note, metric=training.metric, sign=sign)
         judged = Judged(
             task.directory / "judged.jsonl",
             training.steps,

@@ -1,7 +1,7 @@
 """What the parts of a search owe each other: trials, objectives, evaluators, strategies, early stopping."""
 
 from nas.protocols.checkpoints import checkpoint_file, forget_checkpoints, load_checkpoint, save_checkpoint
-from nas.protocols.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving, arrival
+from nas.protocols.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving
 from nas.protocols.evaluation import (
     Evaluator,
     Job,
@@ -17,6 +17,7 @@ from nas.protocols.failure import Failure, read_failure
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
 from nas.protocols.remembered import Remembers, arguments_of, bound_arguments, given_arguments, made_again
+from nas.protocols.resources import arrival
 from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
 from nas.protocols.strategy import OneShotStrategy, Strategy, Task, check_single
 from nas.protocols.trained_weights import (

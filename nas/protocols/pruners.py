@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 
-from nas.protocols.early_stopping import arrival
+from nas.protocols.resources import arrival
 
 if TYPE_CHECKING:
     from optuna.study import Study

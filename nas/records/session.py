@@ -92,6 +92,7 @@ class Session:
         waits = len(ledger.notes().queue) > sum(record.place is not None for record in records)
         if (
             states & {TrialState.COMPLETE, TrialState.STOPPED}
+            or any(course.is_paused for course in ledger.courses.read().values())
             or waits
             or (only_failed and TrialState.FAILED not in states)
             or ledger.sharing.is_shared

@@ -27,7 +27,7 @@ from nas.search.arguments import (
 from nas.search.conclusion import conclude
 from nas.search.found import Found
 from nas.search.pauses import make_pauses
-from nas.search.progress import Progress, ProgressMode, make_progress
+from nas.search.progress import ProgressMode, make_progress
 from nas.search.results import Results
 from nas.search.retraining import Retrained, retrain
 from nas.search.search_loop import INTERRUPTED, SearchLoop, interruption
@@ -318,7 +318,7 @@ class Experiment(Found):
                 note_round(self.early_stopping, max_trials, shown.note)
                 ending = "the time is up, before the supernet is trained and ranked"
                 if judge is not None:
-                    ending = self._loop(judge, history, concurrency, max_trial_time, shown).run(max_trials, end, shown)
+                    ending = self._loop(judge, history, concurrency, max_trial_time).run(max_trials, end, shown)
             except KeyboardInterrupt:
                 ending = INTERRUPTED
             finally:
@@ -329,9 +329,7 @@ class Experiment(Found):
         if ending == INTERRUPTED:
             raise interruption()
 
-    def _loop(
-        self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None, shown: Progress
-    ) -> SearchLoop:
+    def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:
         ledger = self._session.ledger
         assert ledger is not None
         return SearchLoop(
@@ -341,7 +339,7 @@ class Experiment(Found):
             objectives=self.objectives,
             executor=self._executor,
             pruner=self._pruner,
-            pauses=make_pauses(self.early_stopping, history, ledger, self.objectives, shown.note),
+            pauses=make_pauses(self.early_stopping, history, ledger, self.objectives),
             history=history,
             ledger=ledger,
             path=self.path,

@@ -23,18 +23,12 @@ class Pauses:
         history: of the search.
         ledger: of the search.
         objectives: a single one.
-        note: says something to who follows the search.
     """
 
-    def __init__(
-        self,
-        rule: Hyperband,
-        history: History,
-        ledger: Ledger,
-        objectives: Objectives,
-        note: Callable[[str], None],
-    ) -> None:
-        self._rule, self._history, self._ledger, self._note = rule, history, ledger, note
+    def __init__(self, rule: Hyperband, history: History, ledger: Ledger, objectives: Objectives) -> None:
+        self._rule, self._history, self._ledger = rule, history, ledger
+        self.note: Callable[[str], None] = lambda text: None
+        """Says something to who follows the search."""
         self._sign = 1 if objectives.directions[0] == "maximize" else -1
         self._ending: set[int] = set()
 
@@ -113,7 +107,7 @@ class Pauses:
         best = max(here, key=lambda number: (values[number], -number))
         if passed == 0:
             resource = self._rule.rungs(best)[rung]
-            self._note(f"of {len(came)} trials that have come to resource {resource}, {passing} go on")
+            self.note(f"of {len(came)} trials that have come to resource {resource}, {passing} go on")
         if passed < passing:
             self._courses.let_pass(best, rung + 1)
             return self._history.take(best)
@@ -141,8 +135,6 @@ class Pauses:
         )
 
 
-def make_pauses(
-    rule: object, history: History, ledger: Ledger, objectives: Objectives, note: Callable[[str], None]
-) -> Pauses | None:
+def make_pauses(rule: object, history: History, ledger: Ledger, objectives: Objectives) -> Pauses | None:
     """What pauses trials, where an early stopping rule is one of that kind."""
-    return Pauses(rule, history, ledger, objectives, note) if isinstance(rule, Hyperband) and rule.pauses else None
+    return Pauses(rule, history, ledger, objectives) if isinstance(rule, Hyperband) and rule.pauses else None

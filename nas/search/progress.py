@@ -200,7 +200,7 @@ class _Plain(Progress):
         self._last: float | None = None
 
     def begin(self, total: int | None, done: int, size: int | None = None) -> None:
-        self._pace = _Pace(total, done, size)
+        self._pace, self._begin = _Pace(total, done, size), time.monotonic()
         if done:
             self.note(f"resuming after {done} finished trial{'' if done == 1 else 's'}")
 
@@ -212,7 +212,9 @@ class _Plain(Progress):
             if self._failures <= _SHOWN_FAILURES:
                 self.note(_failure(trial))
         now = time.monotonic()
-        if self._last is not None and now - self._last < _PLAIN_INTERVAL:
+        # A short search has one line, at its end; a long one none at its end that comes upon the heels of another.
+        since = self._begin if self._last is None and pace.done != pace.total else self._last
+        if since is not None and now - since < _PLAIN_INTERVAL:
             return
         self._last = now
         done = f"{pace.done}/{pace.total}" if pace.total is not None else f"{pace.done}"

@@ -93,6 +93,8 @@ class SearchLoop:
         Raises:
             ExperimentError: the first 10 trials all failed, or the strategy proposed the impossible.
         """
+        if self.pauses is not None:
+            self.pauses.note = shown.note
         self.executor.start(self._plan(), self.concurrency)
         try:
             with _Interrupts(patient=self.executor.is_isolated) as interrupts:
@@ -150,13 +152,17 @@ class SearchLoop:
             trial = self._finish(number, outcome)
             failures += trial.state is TrialState.FAILED
             shown.finished(trial, self._standing)
-            if failures >= _HOPELESS and not any(
-                t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in history.trials.values()
-            ):
+            if failures >= _HOPELESS and not self._any_success:
                 raise ExperimentError(
                     f"The first {failures} trials all failed, so the fault is not in the architectures; the last one "
                     f"with:\n{trial.error}All of them are in {self.path}. Mend the evaluator and run it again."
                 )
+
+    @property
+    def _any_success(self) -> bool:
+        """Whether any trial has come so far that the evaluator works: to an end, or to a rung."""
+        ended = any(t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in self.history.trials.values())
+        return ended or (self.pauses is not None and bool(self.pauses.paused))
 
     def _next(self, max_trials: int | None, under_way: set[int]) -> tuple[Trial | None, str]:
         """The next trial to run, or why there is none; neither where others still run what may become this one's."""

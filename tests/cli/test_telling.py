@@ -40,7 +40,7 @@ def said(*arguments: str) -> str:
 def test_the_name_of_a_metric_stands_with_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = searched(tmp_path, lambda width: {"accuracy": width / 4, "size": width})
     progress = capsys.readouterr().out
-    assert "1/3 trials, best accuracy 0.25 (trial 0)" in progress
+    assert "3/3 trials, best accuracy 0.75 (trial 2)" in progress
     assert "accuracy (max)" in progress
     assert "best: accuracy 0.75 (trial 2: width=3)" in said("show", "search", "-d", folder)
     assert "accuracy 0.75" in said("list", "-d", folder)
@@ -58,7 +58,7 @@ def test_so_it_is_on_a_front(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
     folder = searched(tmp_path, metrics, objective={"accuracy": "maximize", "size": "minimize"})
     progress = capsys.readouterr().out
-    assert "1/3 trials, 1 complete, front of 1" in progress
+    assert "3/3 trials, 2 complete, front of 2" in progress
     assert "3 trials: 2 complete, 1 failed" in progress
     shown = said("show", "search", "-d", folder)
     assert "Pareto front: accuracy 0.25, size 1 (trial 0: width=1)" in shown
@@ -73,5 +73,5 @@ def test_so_it_is_on_a_front(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_lone_number_has_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = searched(tmp_path, float)
-    assert "1/3 trials, best 1 (trial 0)" in capsys.readouterr().out
+    assert "3/3 trials, best 3 (trial 2)" in capsys.readouterr().out
     assert "best: 3 (trial 2: width=3)" in said("show", "search", "-d", folder)

@@ -151,6 +151,14 @@ def test_one_that_fails_does_not_hold_the_others_up(tmp_path: Path, monkeypatch:
     assert passed == best(experiment, {*range(9)} - {2}, 2)
 
 
+def test_trials_that_wait_are_not_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_TEST_STOP_AT", "3:0")
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path).run(17, progress="silent")
+    with pytest.raises(nas.ExperimentError, match="exists already"):
+        make(tmp_path)
+
+
 def test_a_space_that_is_exhausted_ends_the_waiting(tmp_path: Path) -> None:
     experiment = Experiment(
         space,

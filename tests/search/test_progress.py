@@ -87,23 +87,34 @@ def test_plain_lines_come_at_most_every_ten_seconds(clock: list[float]) -> None:
         clock[0] += 1
         plain.finished(trial(number, 1.0), standing(trial(0, 1.0)))
     assert text(shown).splitlines() == [
-        "1/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:39 left",
-        "11/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:29 left",
-        "21/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:19 left",
-        "31/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:09 left",
+        "10/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:30 left",
+        "20/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:20 left",
+        "30/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:10 left",
+        "40/40 trials, best accuracy 1 (trial 0), 1.0/s, 0:00:00 left",
     ]
+
+
+def test_a_short_search_has_one_plain_line_and_no_search_ends_with_two_at_once(clock: list[float]) -> None:
+    for seconds, expected in ((0.1, ["40/40"]), (0.27, ["38/40"]), (0.5, ["20/40", "40/40"])):
+        shown = console(terminal=False)
+        plain = _Plain(shown)
+        plain.begin(40, 0)
+        for number in range(40):
+            clock[0] += seconds
+            plain.finished(trial(number, 1.0), standing(trial(0, 1.0)))
+        assert [line.split()[0] for line in text(shown).splitlines()] == expected
 
 
 @pytest.mark.parametrize(
     ("total", "size", "line"),
     [
-        (1000, 12, "3/12 trials, none complete yet, 1.0/s, 0:00:09 left"),
-        (None, 12, "3/12 trials, none complete yet, 1.0/s, 0:00:09 left"),
-        (9, 12, "3/9 trials, none complete yet, 1.0/s, 0:00:06 left"),
-        (9, None, "3/9 trials, none complete yet, 1.0/s, 0:00:06 left"),
-        (9, 2, "3/9 trials, none complete yet, 1.0/s, 0:00:06 left"),  # the strategy tries samples again
-        (None, None, "3 trials, none complete yet, 1.0/s"),
-        (None, 10**30, f"3/{10**30} trials, none complete yet, 1.0/s"),
+        (1000, 12, "3/12 trials, none complete yet, 6.0/min, 0:01:30 left"),
+        (None, 12, "3/12 trials, none complete yet, 6.0/min, 0:01:30 left"),
+        (9, 12, "3/9 trials, none complete yet, 6.0/min, 0:01:00 left"),
+        (9, None, "3/9 trials, none complete yet, 6.0/min, 0:01:00 left"),
+        (9, 2, "3/9 trials, none complete yet, 6.0/min, 0:01:00 left"),  # the strategy tries samples again
+        (None, None, "3 trials, none complete yet, 6.0/min"),
+        (None, 10**30, f"3/{10**30} trials, none complete yet, 6.0/min"),
     ],
 )
 def test_the_time_that_is_left_knows_the_size_of_the_space(
@@ -112,7 +123,7 @@ def test_the_time_that_is_left_knows_the_size_of_the_space(
     shown = console(terminal=False)
     plain = _Plain(shown)
     plain.begin(total, 2, size)
-    clock[0] += 1
+    clock[0] += 10
     plain.finished(trial(2), standing())
     assert text(shown).splitlines()[-1] == line
 
@@ -121,10 +132,10 @@ def test_of_several_objectives_it_counts_what_is_complete_and_the_front(clock: l
     shown = console(terminal=False)
     plain = _Plain(shown)
     plain.begin(9, 0)
-    clock[0] += 1
+    clock[0] += 10
     front = [Trial(number=n, sample={}, state=TrialState.COMPLETE, values=(0.5 + n, 1.0 + n)) for n in range(2)]
     plain.finished(front[0], standing(*front, complete=7))
-    assert text(shown) == "1/9 trials, 7 complete, front of 2, 1.0/s, 0:00:08 left\n"
+    assert text(shown) == "1/9 trials, 7 complete, front of 2, 6.0/min, 0:01:20 left\n"
 
 
 @pytest.mark.parametrize("kind", [_Live, _Plain])

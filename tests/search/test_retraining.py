@@ -9,7 +9,7 @@ from pytorch_lightning import Callback
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from nas import Categorical, Evaluator, Experiment, Job, NasTypeError, Real, ValueChoice
+from nas import Categorical, Evaluator, Experiment, Job, NasTypeError, NasValueError, Real, ValueChoice
 from nas.evaluators import Classification, FunctionalEvaluator
 from nas.strategies import Random
 
@@ -48,6 +48,14 @@ def test_what_the_new_evaluator_fixes_wins_and_what_it_leaves_open_is_as_it_was_
     assert (own.sample, opened.sample) == (best, best)
     assert fixed.sample == without.sample == {"width": best["width"]}
     assert fixed.metrics == {"value": 0.125}
+
+
+def test_a_domain_that_the_search_did_not_search_is_not_guessed(tmp_path: Path) -> None:
+    experiment = searched(tmp_path)
+    with pytest.raises(
+        NasValueError, match="retrain: one architecture is trained with one value.*'epochs': .*fix them"
+    ):
+        experiment.retrain(evaluator=FunctionalEvaluator(judge, epochs=Categorical([1, 2])))
 
 
 def data(length: int = 30) -> TensorDataset:
