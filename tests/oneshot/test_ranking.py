@@ -192,7 +192,7 @@ def test_a_ranking_is_bounded_and_told(
     assert max(measured[-len(judgements) - 2 : -2]) == 5
     assert measured[-2:] == [12, 12]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ranking")]
-    assert line.startswith(("ranking: 4 of 4 paths, best accuracy 0", "ranking: 3 of 3 paths, best accuracy 0"))
+    assert line.startswith(("ranking: 4 of 4 paths, best mse 0", "ranking: 3 of 3 paths, best mse 0"))
     assert re.search(r", in \d+ s$", line)
     assert all(trial.value is not None and trial.value > 0 for trial in searched.trials)
 
