@@ -61,6 +61,10 @@ class Courses:
         """By the number of the trial."""
         return {frozen.number: _course(frozen) for frozen in self._frozen()}
 
+    def of(self, number: int) -> Course:
+        """That of one trial."""
+        return _course(self._one(number))
+
     def pause(self, number: int, rung: int, known: Mapping[str, Any]) -> None:
         """Writes down that a trial waits at a rung.
 
@@ -71,13 +75,22 @@ class Courses:
         """
         self._write(number, _PAUSE, {**known, "rung": rung})
 
+    def wake(self, number: int) -> None:
+        """Writes down that a trial does not wait any more, though it has been let pass no rung."""
+        pause = self.of(number).pause
+        assert pause is not None
+        self._write(number, _PAUSE, {**pause, "rung": None})
+
     def let_pass(self, number: int, passed: int) -> None:
         """Writes down how many rungs a trial has been let pass."""
         self._write(number, _PASSED, passed)
 
     def _write(self, number: int, key: str, value: Any) -> None:
-        trial_id = next(id_in_storage(frozen) for frozen in self._frozen() if frozen.number == number)
+        trial_id = id_in_storage(self._one(number))
         patiently(lambda: self._storage.set_trial_user_attr(trial_id, key, value))
+
+    def _one(self, number: int) -> FrozenTrial:
+        return next(frozen for frozen in self._frozen() if frozen.number == number)
 
     def _frozen(self) -> list[FrozenTrial]:
         return patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False))

@@ -38,21 +38,27 @@ class Pauses:
 
     def stops(self, number: int, step: int) -> bool:
         """Whether a running trial has come to its next rung by its report of this step."""
-        course = self._courses.read()[number]
-        # A trial that runs again after a kill is not stopped by how far it came the first time.
-        reports = {s: value for s, value in course.reports.items() if s <= step}
-        return self._arrived(number, course.passed, reports) is not None
+        course = self._courses.of(number)
+        return self._arrived(number, course.passed, course, step=step) is not None
 
-    def _arrived(self, number: int, rung: int, reports: Course | dict[int, float]) -> float | None:
-        """The value that a trial has come to a rung with; None where it has not, or there is no such rung."""
-        found = dict(reports.reports) if isinstance(reports, Course) else reports
+    def _arrived(self, number: int, rung: int, course: Course, *, step: int | None = None) -> float | None:
+        """The value that a trial has come to a rung with; None where it has not, or there is no such rung.
+
+        Args:
+            number: of the trial.
+            rung: 0 for its first.
+            course: of the trial.
+            step: the latest report that counts; all do where omitted.
+        """
+        # A trial that runs again after a kill is not judged by how far it came the first time.
+        reports = {s: value for s, value in course.reports.items() if step is None or s <= step}
         rungs = self._rule.rungs(number)
-        step = arrival(found, rungs[rung]) if rung < len(rungs) else None
-        return None if step is None else self._sign * found[step]
+        came = arrival(reports, rungs[rung]) if rung < len(rungs) else None
+        return None if came is None else self._sign * reports[came]
 
     def pause(self, number: int, outcome: Outcome) -> bool:
         """Takes note of a trial that has stopped at a rung; whether it has."""
-        course = self._courses.read()[number]
+        course = self._courses.of(number)
         if outcome.state is not TrialState.STOPPED or not outcome.intermediate:
             return False
         if not self.stops(number, max(outcome.intermediate)):
@@ -65,7 +71,7 @@ class Pauses:
 
     def timed(self, number: int, outcome: Outcome) -> Outcome:
         """An outcome with the time that was taken before the trial paused."""
-        course = self._courses.read()[number]
+        course = self._courses.of(number)
         if course.pause is None or number in self._ending:
             return outcome
         return replace(outcome, duration=course.pause["duration"] + outcome.duration)
@@ -88,6 +94,9 @@ class Pauses:
         courses, paused = self._courses.read(), self.paused
         for number in sorted(paused, key=lambda number: (courses[number].passed, number)):
             rung = courses[number].passed
+            if self._arrived(number, rung, courses[number]) is None:
+                self._courses.wake(number)  # It waits at a rung of another rule, under which the search was begun.
+                return self._history.take(number)
             members = [member for member in self._rule.members(number) if member in courses]
             coming = more and len(members) < len(self._rule.members(number))
             for member in members:
@@ -118,7 +127,7 @@ class Pauses:
         """The outcome of a paused trial that does not go on; None of any other."""
         if trial.number not in self._ending:
             return None
-        course = self._courses.read()[trial.number]
+        course = self._courses.of(trial.number)
         assert course.pause is not None
         last = arrival(course.reports, self._rule.rungs(trial.number)[course.passed])
         curve = {step: value for step, value in course.reports.items() if last is not None and step <= last}

@@ -202,7 +202,7 @@ class SearchLoop:
         if self.pauses is not None:
             outcome = self.pauses.timed(number, outcome)
         if number in self.history.taken_over and outcome.intermediate:
-            outcome = replace(outcome, intermediate=self.ledger.courses.read()[number].whole(outcome.intermediate))
+            outcome = replace(outcome, intermediate=self.ledger.courses.of(number).whole(outcome.intermediate))
         folder = folder_of(self.path, number)
         write_outcome(folder, outcome)
         trial = self.history.in_turn(lambda: self.history.finish(number, outcome))

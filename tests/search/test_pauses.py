@@ -159,6 +159,23 @@ def test_trials_that_wait_are_not_put_aside(tmp_path: Path, monkeypatch: pytest.
         make(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "rule", [Hyperband(max_resource=3, pauses=True), Hyperband(min_resource=9, max_resource=9), None]
+)
+def test_a_search_may_be_gone_on_with_by_another_rule(
+    tmp_path: Path, rule: Hyperband | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_TEST_STOP_AT", "16:2")
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, early_stopping=Hyperband(min_resource=2, max_resource=9, pauses=True)).run(20, progress="silent")
+    monkeypatch.delenv("NAS_TEST_STOP_AT")
+    experiment = make(tmp_path, early_stopping=rule, resume=True)
+    experiment.run(20, progress="silent")
+    assert len(experiment.trials) == 20
+    assert not [trial for trial in experiment.trials if trial.state is TrialState.RUNNING]
+    assert all([*trial.intermediate] == [*range(len(trial.intermediate))] for trial in experiment.trials)
+
+
 def test_a_space_that_is_exhausted_ends_the_waiting(tmp_path: Path) -> None:
     experiment = Experiment(
         space,
