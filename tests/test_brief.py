@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import nas
+import nas.oneshot
 import nas.strategies
 from nas import Categorical, Evaluator, Experiment, Integer, Job, ModelSpace, Real, Strategy, ValueChoice
 from nas.brief import brief, rich_html
@@ -60,7 +61,7 @@ def space() -> nn.Module:
 def judge(model: nn.Linear, rate: float) -> dict[str, float]:
     if model.out_features == 3 and rate > 0.5:
         raise ValueError("too much")
-    return {"accuracy": rate}
+    return {"accuracy": rate, "size": model.out_features}
 
 
 class Own(Evaluator):
@@ -140,9 +141,14 @@ def test_an_experiment_and_its_results(tmp_path: Path) -> None:
 
 
 def test_a_front_in_one_line(tmp_path: Path) -> None:
-    made = experiment(tmp_path, objective={"accuracy": "maximize"})
-    made.run(2, progress="silent")
-    assert "best accuracy" in repr(made)
+    made = experiment(tmp_path, objective={"accuracy": "maximize", "size": "minimize"})
+    made.run(4, progress="silent")
+    assert repr(made) == "Experiment('search': 4 trials: 3 complete, 1 failed; front of 1)"
+    assert repr(made.objectives) == "Objectives({'accuracy': 'maximize', 'size': 'minimize'})"
+
+
+def test_a_strategy_of_one_shot_search_says_how_it_was_made() -> None:
+    assert repr(nas.oneshot.DARTS(unrolled=True)) == "DARTS(unrolled=True)"
 
 
 def test_tables_of_profiles_are_shown_in_notebooks() -> None:

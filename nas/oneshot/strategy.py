@@ -79,10 +79,6 @@ class SupernetStrategy(OneShotStrategy):
         """How long the supernet is trained: a search is gone on with for more epochs."""
         return frozenset({"max_epochs", "max_steps", "max_time"})
 
-    @final
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._settings.items())})"
-
     @abstractmethod
     def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """The algorithm's learner.

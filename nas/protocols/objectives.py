@@ -96,6 +96,9 @@ class Objectives:
         self.names: tuple[str | None, ...] = tuple(named)
         self.directions: tuple[Direction, ...] = tuple(named.values())
 
+    def __repr__(self) -> str:
+        return f"Objectives({self.objective!r})"
+
     def values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """The number of each objective.
 

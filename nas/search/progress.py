@@ -39,14 +39,20 @@ class Standing:
     complete: int
     """How many trials are."""
 
+    @property
+    def lead(self) -> str:
+        """What is best, in a few words; empty while nothing is."""
+        if not self.leaders:
+            return ""
+        if len(self.objectives.names) > 1:
+            return f"front of {len(self.leaders)}"
+        return f"best {self.objectives.text(self.leaders[0])} (trial {self.leaders[0].number})"
+
     def __str__(self) -> str:
-        """In a few words."""
+        """The same, and of several objectives how many are complete."""
         if not self.leaders:
             return "none complete yet"
-        if len(self.objectives.names) > 1:
-            return f"{self.complete} complete, front of {len(self.leaders)}"
-        best = self.leaders[0]
-        return f"best {self.objectives.text(best)} (trial {best.number})"
+        return f"{self.complete} complete, {self.lead}" if len(self.objectives.names) > 1 else self.lead
 
 
 class Progress(ABC):

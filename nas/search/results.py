@@ -73,11 +73,8 @@ class Results:
     @property
     def standing(self) -> str:
         """How many trials there are, and what is best, in one line."""
-        found = count_text(self.trials)
-        if not any(trial.state is TrialState.COMPLETE for trial in self.trials):
-            return found
-        complete = sum(trial.state is TrialState.COMPLETE for trial in self.counted)
-        return f"{found}; {Standing(objectives=self.objectives, leaders=self.leaders, complete=complete)}"
+        lead = Standing(objectives=self.objectives, leaders=self.leaders, complete=0).lead
+        return "; ".join(part for part in (count_text(self.trials), lead) if part)
 
     @classmethod
     def load(cls, path: Path, space: object = None, storage: str | BaseStorage | None = None) -> Results:
