@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, final
@@ -202,13 +203,18 @@ def _refuse_arguments(given: dict[str, Any]) -> None:
         )
 
 
+_PACE = 10.0
+"""Seconds from one line about epochs to the next."""
+
+
 @final
 class _Follow(Callback):
-    """Says a line for each epoch, and keeps what ended the fit."""
+    """Says now and then how the training goes, and keeps what ended the fit."""
 
     def __init__(self, task: OneShotTask, steering: Steering, epochs: int) -> None:
         self._task, self._steering, self._epochs = task, steering, epochs
         self.exception: BaseException | None = None
+        self._unsaid, self._said_at = "", time.monotonic()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """In a process of another device: it is as quiet as the one it came from."""
@@ -245,7 +251,18 @@ class _Follow(Callback):
         found = {name: value for name, value in sorted(metrics.items()) if "/" not in name}
         shown = ", ".join(f"{name} {float(value):.4g}" for name, value in found.items())
         of = f" of {self._epochs}" if self._epochs != -1 else ""
-        self._task.note(f"supernet, epoch {trainer.current_epoch + 1}{of}: {shown}")
+        self._unsaid = f"supernet, epoch {trainer.current_epoch + 1}{of}: {shown}"
+        if time.monotonic() - self._said_at >= _PACE:
+            self._say()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows what it came to."""
+        self._say()
+
+    def _say(self) -> None:
+        if self._unsaid:
+            self._task.note(self._unsaid)
+        self._unsaid, self._said_at = "", time.monotonic()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning turns an interrupt into an exit."""

@@ -350,3 +350,12 @@ class Blind(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.scores.expand(len(inputs), 3)
+
+
+def test_a_short_training_says_one_line_of_its_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, validation = data()
+    evaluator = Classification(train, validation, batch_size=20, accelerator="cpu")
+    strategy = DARTS(**{**SHORT, "epochs": 4})
+    Experiment(network, evaluator, strategy, name="search", directory=tmp_path).run(progress="plain")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("supernet, epoch")]
+    assert line.startswith("supernet, epoch 4 of 4: ")
