@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, final
 
 from torch import nn
 
+from nas.brief import rich_html
 from nas.checks import check_int, check_word
 from nas.domains import Answer, Sample, as_key, sample_key
 from nas.oneshot.alarms import Compared, Evidence, in_short
@@ -81,6 +82,13 @@ class TrustReport:
         with console.capture() as captured:
             console.print(self)
         return captured.get().rstrip()
+
+    def __repr__(self) -> str:
+        """In one line."""
+        return f"TrustReport({self.metric}: {len(self.compared)} compared, {len(self.alarms)} alarms)"
+
+    def _repr_html_(self) -> str:
+        return rich_html(self)
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from nas import Experiment, ValueChoice
+from nas.cli.catalogue import _seconds_left
 from nas.cli.commands import app
 from nas.evaluators import FunctionalEvaluator
 from nas.strategies import GridSearch
@@ -75,3 +77,14 @@ def test_a_lone_number_has_no_name(tmp_path: Path, capsys: pytest.CaptureFixture
     folder = searched(tmp_path, float)
     assert "3/3 trials, best 3 (trial 2)" in capsys.readouterr().out
     assert "best: 3 (trial 2: width=3)" in said("show", "search", "-d", folder)
+
+
+def test_the_time_left_is_that_of_the_trials_that_there_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1010.0)
+    run = {"began": 1000.0, "finished": 2}
+    assert _seconds_left(run, 7) is None
+    assert _seconds_left({**run, "max_trials": 100}, 7) == 186.0
+    assert _seconds_left({**run, "max_trials": 100, "size": 12}, 7) == 10.0
+    assert _seconds_left({**run, "size": 12}, 7) == 10.0
+    assert _seconds_left({**run, "max_trials": 100, "size": 3}, 7) == 186.0  # samples are tried again
+    assert _seconds_left({**run, "max_trials": 100, "size": 12}, 2) is None

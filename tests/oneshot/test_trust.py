@@ -42,6 +42,13 @@ def report(**changed: Any) -> TrustReport:
     return TrustReport(**(given | changed))
 
 
+def test_a_report_is_one_line_and_in_a_notebook_a_table() -> None:
+    shown = repr(report())
+    assert shown.startswith("TrustReport(accuracy: 1 compared, ")
+    assert "\n" not in shown
+    assert "Trust report" in report()._repr_html_()
+
+
 def test_alarms() -> None:
     assert report().alarms == []
     assert "No alarm" in str(report())
