@@ -1,70 +1,87 @@
-"""What the command line has set while it opens a file that holds an experiment: what the experiment asks for."""
+"""What the command line has to do with the experiments of a file that it opens."""
 
 from __future__ import annotations
 
+import os
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, final
+from typing import Any
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Opening:
-    """What is to be otherwise than the file says, where it is not None."""
+class Opening(ABC):
+    """A file that is being opened: hears of the experiments that it makes, and takes over their runs."""
 
-    directory: str | None = None
-    storage: str | None = None
-    executor: str | None = None
-    resume: bool | None = None
-    accept_changes: bool | None = None
+    @property
+    @abstractmethod
+    def how(self) -> Mapping[str, Any]:
+        """How the file is opened again: what is noted of it beside the limits of a run."""
 
-    def apply(self, **given: Any) -> tuple[Any, ...]:
-        """The arguments of an experiment as they are to be, in the order of the fields here."""
-        return tuple(given[name] if getattr(self, name) is None else getattr(self, name) for name in given)
+    @abstractmethod
+    def otherwise(self, number: int, name: str) -> Mapping[str, Any]:
+        """The arguments of an experiment that are to be otherwise than the file says.
+
+        Args:
+            number: how many experiments the file has begun to make before this one.
+            name: that the file gives it.
+        """
+
+    @abstractmethod
+    def made(self, experiment: Any) -> None:
+        """An experiment has been made."""
+
+    @abstractmethod
+    def run(self, experiment: Any, arguments: Mapping[str, Any]) -> bool:
+        """An experiment is to be run.
+
+        Args:
+            experiment: to be run.
+            arguments: those of its `run`.
+
+        Returns:
+            Whether that has been seen to; else it runs as the file says.
+        """
 
 
 _OPENING: ContextVar[Opening | None] = ContextVar("nas_opening", default=None)
-_HOW: ContextVar[Mapping[str, str | None]] = ContextVar("nas_how", default=MappingProxyType({}))
+_BEGUN: ContextVar[int] = ContextVar("nas_begun", default=0)
+"""How many experiments this process, or the file that is being opened, has begun to make."""
 
 
-@final
-class Handed(BaseException):
-    """Carries an experiment out of a file that would run it; no Exception, lest the file catches it."""
+def opened(*, name: str, **given: Any) -> tuple[Any, ...]:
+    """The arguments of an experiment that is being made, those that the command line sets replaced."""
+    number, opening = _BEGUN.get(), _OPENING.get()
+    _BEGUN.set(number + 1)
+    otherwise = {} if opening is None else opening.otherwise(number, name)
+    return tuple({**{"name": name, **given}, **otherwise}.values())
 
-    def __init__(self, experiment: Any, arguments: Mapping[str, Any]) -> None:
-        self.experiment, self.arguments = experiment, dict(arguments)
 
-
-def opened(**given: Any) -> tuple[Any, ...]:
-    """The arguments of an experiment, those that the command line sets replaced."""
+def opening_of(experiment: Any) -> Opening | None:
+    """Says that an experiment has been made; by whom its runs are taken over, in whatever thread they are called."""
     opening = _OPENING.get()
-    return tuple(given.values()) if opening is None else opening.apply(**given)
+    if opening is not None:
+        opening.made(experiment)
+    return opening
 
 
-def hand_over(experiment: Any, **arguments: Any) -> None:
-    """Called by `run`: ends the file there when it is only being opened."""
-    if _OPENING.get() is not None:
-        raise Handed(experiment, arguments)
-
-
-def opened_how() -> dict[str, str | None]:
-    """FILE[:NAME] that the command line has opened last, as an absolute path, and the executor it has set."""
-    return dict(_HOW.get())
-
-
-def remember_how(file: str, executor: str | None) -> None:
-    """Takes note of what `opened_how` is to tell."""
-    _HOW.set({"file": file, "executor": executor})
+def opened_how() -> dict[str, Any]:
+    """How the experiment that is being made can be made again: by a file, with arguments, as one of several."""
+    opening, script = _OPENING.get(), getattr(sys.modules.get("__main__"), "__file__", None)
+    if opening is not None:
+        how = dict(opening.how)
+    else:
+        how = {} if script is None else {"file": os.path.abspath(script), "arguments": sys.argv[1:]}
+    return {**how, "place": _BEGUN.get() - 1}
 
 
 @contextmanager
-def opening_by(opening: Opening) -> Iterator[None]:
-    """Inside, an experiment that is made is made as `opening` says, and one that is run is handed over."""
-    token = _OPENING.set(opening)
+def opening_by(opening: Opening | None) -> Iterator[None]:
+    """Inside, experiments that are made belong to a file that is being opened; to none of these where it is None."""
+    opening_token, begun_token = _OPENING.set(opening), _BEGUN.set(0)
     try:
         yield
     finally:
-        _OPENING.reset(token)
+        _OPENING.reset(opening_token)
+        _BEGUN.reset(begun_token)

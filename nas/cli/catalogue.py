@@ -45,7 +45,9 @@ class Catalogue:
     def names(self) -> list[str]:
         """Of all experiments."""
         if self.storage is None:
-            return sorted(path.parent.name for path in self.directory.glob("*/journal.log"))
+            # That of an experiment which was made, but neither run nor given a sample, is empty.
+            journals = (path for path in self.directory.glob("*/journal.log") if path.stat().st_size)
+            return sorted(path.parent.name for path in journals)
         storage = open_storage(self.storage, self.directory)
         studies = storage.get_all_studies()
         return sorted(study.study_name for study in studies if "nas:experiment" in study.user_attrs)
@@ -157,6 +159,7 @@ class Catalogue:
             "strategy": results.header["strategy"],
             "seed": results.header["seed"],
             "file": run.get("file"),
+            "arguments": run.get("arguments", []),
             "path": str(results.path),
         }
 

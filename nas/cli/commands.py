@@ -9,22 +9,32 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from nas.cli.catalogue import Catalogue, UnknownName, describe_trial
+from nas.cli.catalogue import Catalogue, describe_trial
 from nas.cli.loading import open_file
+from nas.cli.options import (
+    HERE,
+    Accept,
+    Arguments,
+    Concurrency,
+    Directory,
+    Executor,
+    File,
+    Json,
+    MaxTrials,
+    Name,
+    Storage,
+    Timeout,
+    TrialTime,
+)
+from nas.cli.running import noted_limits, reopen, reopened, running
 from nas.cli.telling import encodable, leading, of_goal, retried, tell, trial_table
 from nas.errors import NasError, NasValueError
-from nas.opened import Opening
-
-if TYPE_CHECKING:
-    from nas.search import Experiment
-
-ENDED_EARLY, NOTHING_COMPLETE = 3, 4
 
 app = typer.Typer(
     name="nas",
@@ -34,29 +44,11 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ended early and can be resumed, 4 no trial is complete.",
 )
 
-Name = Annotated[str, typer.Argument(help="Of the experiment.", autocompletion=lambda: _complete())]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Directory = Annotated[
-    Path, typer.Option("--directory", "-d", envvar="NAS_DIRECTORY", help="Where experiments are kept.")
-]
-Storage = Annotated[
-    str | None, typer.Option("--storage", envvar="NAS_STORAGE", help="The URL of an Optuna storage, for a cluster.")
-]
-MaxTrials = Annotated[int | None, typer.Option("--max-trials", "-n", help="Of the whole experiment.")]
-Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="Trials at a time.")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds after which no trial starts.")]
-TrialTime = Annotated[float | None, typer.Option("--max-trial-time", help="Seconds after which a trial is FAILED.")]
-Executor = Annotated[str | None, typer.Option("--executor", "-e", help="inline, process or ray.")]
-Accept = Annotated[bool, typer.Option("--accept-changes", help="Go on though the code or the space has changed.")]
-File = Annotated[str | None, typer.Option("--file", "-f", help="FILE[:NAME], where it is not the one noted.")]
-
-HERE = Path("nas-experiments")
-_LIMITS = ("max_trials", "timeout", "concurrency", "max_trial_time")
-
 
 @app.command()
 def run(
     target: Annotated[str, typer.Argument(metavar="FILE[:NAME]", help="The file that holds the experiment.")],
+    arguments: Arguments = None,
     max_trials: MaxTrials = None,
     concurrency: Concurrency = None,
     timeout: Timeout = None,
@@ -67,23 +59,23 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where there is one of this name.")] = False,
     accept_changes: Accept = False,
 ) -> None:
-    """Run the experiment that FILE holds. Where FILE itself would run it, what it says is taken unless said here."""
+    """Run FILE as `python FILE` would, with other limits for its experiment; of several, NAME alone is run."""
     with _errors():
-        opening = Opening(
-            directory=None if directory is None else str(directory),
-            storage=storage,
-            executor=executor,
-            resume=True if resume or accept_changes else None,
-            accept_changes=accept_changes or None,
-        )
-        experiment, arguments = open_file(target, opening)
-        limits = (max_trials, timeout, concurrency, max_trial_time)
-        _run(experiment, arguments, limits)
+        otherwise = {
+            "directory": None if directory is None else str(directory),
+            "storage": storage,
+            "executor": executor,
+            "resume": True if resume or accept_changes else None,
+            "accept_changes": accept_changes or None,
+        }
+        command = running((max_trials, timeout, concurrency, max_trial_time))
+        _exit(open_file(target, command, otherwise=otherwise, arguments=arguments or []))
 
 
 @app.command()
 def resume(
     name: Name,
+    arguments: Arguments = None,
     max_trials: MaxTrials = None,
     concurrency: Concurrency = None,
     timeout: Timeout = None,
@@ -96,49 +88,21 @@ def resume(
 ) -> None:
     """Go on with an experiment, with its latest limits unless others are said; several processes may, on PostgreSQL."""
     with _errors():
-        experiment, noted = _reopen(name, directory, storage, file, executor=executor, accept_changes=accept_changes)
+        catalogue = Catalogue(directory=directory, storage=storage)
         limits = (max_trials, timeout, concurrency, max_trial_time)
-        _run(experiment, noted, limits)
-
-
-def _run(experiment: Experiment, noted: dict[str, Any], limits: tuple[float | None, ...]) -> None:
-    from nas.protocols import TrialState
-    from nas.search import INTERRUPTED, STOPPED, TIME_IS_UP
-
-    given = zip(_LIMITS, limits, strict=True)
-    with suppress(KeyboardInterrupt):  # It has ended in good order, and says so by `ending`.
-        experiment.run(**noted | {name: value for name, value in given if value is not None})
-    if experiment.ending in (INTERRUPTED, STOPPED, TIME_IS_UP):
-        raise typer.Exit(ENDED_EARLY)
-    if not any(trial.state is TrialState.COMPLETE for trial in experiment.trials):
-        raise typer.Exit(NOTHING_COMPLETE)
-
-
-def _reopen(
-    name: str,
-    directory: Path,
-    storage: str | None,
-    file: str | None,
-    *,
-    executor: str | None = None,
-    accept_changes: bool,
-) -> tuple[Experiment, dict[str, Any]]:
-    results = Catalogue(directory=directory, storage=storage).find(name)
-    target = file or results.run.get("file")
-    if target is None:
-        raise UnknownName(f"It is not noted which file holds the experiment {name!r}: say it by --file FILE[:NAME].")
-    opening = Opening(
-        directory=str(directory),
-        storage=storage,
-        executor=executor or results.run.get("executor"),
-        resume=True,
-        accept_changes=accept_changes or None,
-    )
-    experiment, arguments = open_file(target, opening)
-    if experiment.name != name:
-        raise UnknownName(f"{target} holds the experiment {experiment.name!r}, not {name!r}: say another by --file.")
-    noted = {key: results.run.get(key) for key in _LIMITS}
-    return experiment, arguments | {key: value for key, value in noted.items() if value is not None}
+        command = running(limits, noted_limits(catalogue.find(name).run))
+        _exit(
+            reopen(
+                catalogue,
+                name,
+                command,
+                file=file,
+                arguments=arguments or None,
+                executor=executor,
+                accept_changes=accept_changes,
+                at_once=False,
+            )
+        )
 
 
 @app.command("list")
@@ -242,8 +206,8 @@ def enqueue(
 
     with _errors():
         known = load_sample(sample)
-        experiment, _ = _reopen(name, directory, storage, file, accept_changes=False)
-        new = experiment.enqueue(known)
+        catalogue = Catalogue(directory=directory, storage=storage)
+        new = reopened(catalogue, name, lambda e: e.enqueue(known), file=file, accept_changes=False)
         typer.echo("It is in the queue." if new else "It has been tried, or is in the queue, already.")
 
 
@@ -275,7 +239,7 @@ def export(
             formatter="onnx" if onnx else "code" if code else "dict",
             weights="trained" if trained else "inherit" if inherit else "fresh",
             output=output,
-            reopen=lambda: _reopen(name, directory, storage, file, accept_changes=True)[0],
+            reopened=lambda use: reopened(catalogue, name, use, file=file, accept_changes=True),
         ):
             typer.echo(line)
 
@@ -342,12 +306,9 @@ def _errors() -> Iterator[None]:
         raise typer.Exit(2 if usage else 1) from error
 
 
-def _complete() -> list[str]:
-    """The names for the shell's completion; nothing may go wrong there."""
-    try:
-        return Catalogue(directory=HERE).names()
-    except Exception:
-        return []
+def _exit(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
 
 
 def _show(found: object, as_json: bool, draw: Callable[[], None]) -> None:

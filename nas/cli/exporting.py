@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.domains import dumps_sample, save_sample
 from nas.protocols import Trial
-from nas.search import Experiment, Results
+
+if TYPE_CHECKING:
+    from nas.search import Experiment, Results
 
 
 def write_trial(
@@ -19,7 +21,7 @@ def write_trial(
     formatter: str,
     weights: str,
     output: Path | None,
-    reopen: Callable[[], Experiment],
+    reopened: Callable[[Callable[[Experiment], list[Any]]], list[Any]],
 ) -> list[Any]:
     """Writes the architecture of a trial.
 
@@ -28,7 +30,7 @@ def write_trial(
         trial: a COMPLETE one.
         formatter, weights: as for `export_top_models`.
         output: the folder to write to; one in the experiment's folder where omitted.
-        reopen: opens the file that holds the experiment, for its space and its supernet.
+        reopened: calls a function with the experiment, made again by its file, for its space and its supernet.
 
     Returns:
         What to print: the paths, or the sample where nothing was asked to be written.
@@ -41,8 +43,12 @@ def write_trial(
             return [dumps_sample(trial.sample, indent=2)]
         return [save_sample(trial.sample, folder / "sample.json")]
     alone = replace(results, trials=[trial])
-    if (formatter, weights) != ("dict", "trained"):  # whose files need no space
-        experiment = reopen()
-        alone = replace(alone, space=experiment.space, inherit=experiment.results.inherit)
-    written = alone.export_top_models(1, formatter, weights=weights, directory=folder)
+
+    def export(alone: Results) -> list[Any]:
+        return alone.export_top_models(1, formatter, weights=weights, directory=folder)
+
+    if (formatter, weights) == ("dict", "trained"):  # whose files need no space
+        written = export(alone)
+    else:
+        written = reopened(lambda e: export(replace(alone, space=e.space, inherit=e.results.inherit)))
     return [folder / "1.json", folder / "1.pt"] if formatter == "dict" else written

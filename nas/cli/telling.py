@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,7 +67,8 @@ def tell(found: dict[str, Any]) -> str:
     lines += failures_text(found["failures"], Path(found["path"]))
     for number, changes in enumerate(found["changes"], 1):
         lines += [f"change {number}, accepted: {change}" for change in changes]
-    lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {found['file']}, folder {found['path']}")
+    file = shlex.join([str(found["file"]), *found["arguments"]])
+    lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {file}, folder {found['path']}")
     return "\n".join(lines)
 
 

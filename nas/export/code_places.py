@@ -62,7 +62,7 @@ class Places:
     def can_import(self, module: ModuleType) -> bool:
         """Whether a fresh process imports this very module by its name, and importing it runs no experiment."""
         name = module.__name__
-        if name == "__main__" or name in cloudpickle.list_registry_pickle_by_value():  # scripts that were opened
+        if name == "__main__" or name in cloudpickle.list_registry_pickle_by_value():  # what its user sends whole
             return False
         top = name.partition(".")[0]
         if not all(part.isidentifier() for part in name.split(".")) or sys.modules.get(name) is not module:

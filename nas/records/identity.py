@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, Objectives, Strategy
-from nas.records.fingerprint import VERSION, changed_code, fingerprint
+from nas.records.fingerprint import VERSION, changed_code, fingerprint, is_users_class
 from nas.records.parameters import DATA, changed_parameters, of_data, parameters, space_parameters
 from nas.space import ModelSpace
 
@@ -23,7 +23,7 @@ def describe_experiment(
         "model": space.name,
         "space": space.search_space.describe(),
         **({} if constraint is None else {"constraint": repr(constraint)}),
-        "strategy": f"{type(strategy).__module__}.{type(strategy).__qualname__}",
+        "strategy": _strategy_name(type(strategy)),
         "objective": objectives.describe(),
         "named": objectives.names != (None,),
         **({"assumed": True} if objectives.assumed else {}),
@@ -38,6 +38,11 @@ def describe_experiment(
         },
         **({"ranked": True} if shared is not None and shared.ranks else {}),
     }
+
+
+def _strategy_name(cls: type) -> str:
+    """With its module where it is installed; where a user's own class lies is no part of what it is."""
+    return cls.__qualname__ if is_users_class(cls) else f"{cls.__module__}.{cls.__qualname__}"
 
 
 _FIXED = ("objective", "named", "seed", "ranked")
@@ -60,6 +65,9 @@ def refuse_differences(
     """
     fixed: list[str] = []
     changes: list[str] = []
+    known = str(ledger.get("strategy"))
+    if known.endswith(f".{now['strategy']}") and not known.startswith("nas."):
+        ledger = {**ledger, "strategy": now["strategy"]}  # Written when the module of a user's class was named too.
     for key in dict.fromkeys([*now, *(["constraint"] if "constraint" in ledger else [])]):
         # As text, for the order counts too: that of the objectives is the order of `Trial.values`.
         if key not in ("space", "code", "parameters", "assumed") and json.dumps(ledger.get(key)) != json.dumps(

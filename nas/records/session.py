@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -61,6 +59,9 @@ class Session:
         if resume != "auto":
             check_bool("resume", resume, or_else='"auto"', where="Experiment")
         self._resume = bool(resume)
+        self._origin = opened_how()
+        self._is_amended = False
+        """Whether accepted changes have to be written, which waits until something is done with the experiment."""
         self.history: History | None = None
         self.earlier: Path | None = None
         """Where that is which an experiment of this name held before it was begun anew."""
@@ -114,7 +115,8 @@ class Session:
         changes = refuse_differences(ledger.header, self.header, self._path.name, accept=self._accept_changes)
         self.header = amend(ledger.header, self.header, changes)
         said = ledger.header.get("assumed") != self.header.get("assumed")
-        if changes or said or "parameters" not in ledger.header:
+        self._is_amended = bool(changes)
+        if not changes and (said or \"parameters\" not in ledger.header):
             ledger.write_header(self.header)
 
     @contextmanager
@@ -134,9 +136,7 @@ class Session:
         """Writes down what a run is asked for, and by which file, for `nas show` and `nas resume`."""
         assert self.ledger is not None
         assert self.history is not None
-        script = getattr(sys.modules.get("__main__"), "__file__", None)
-        origin = {"file": None if script is None else os.path.abspath(script), **opened_how()}
-        run = {**limits, **origin, "began": time.time(), "finished": self.history.finished}
+        run = {**limits, **self._origin, "began": time.time(), "finished": self.history.finished}
         self.ledger.write_run({name: value for name, value in run.items() if value is not None})
 
     def enqueue(self, sample: Sample, *, again: bool = False) -> bool:
@@ -162,6 +162,9 @@ class Session:
             )
             if self._resume:
                 self._compare(self.ledger)  # Another process that shares it may have begun it meanwhile.
+        if self._is_amended:
+            self.ledger.write_header(self.header)
+            self._is_amended = False
         self.history = self._relive(self.ledger, max_trials)
         return self.history
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, overload
 from nas.checks import absolute, check_bool
 from nas.domains import Answer
 from nas.execution import Executor
-from nas.opened import hand_over, opened
+from nas.opened import opened, opening_of
 from nas.protocols import Direction, EarlyStopping, Evaluator, ExperimentArguments, OneShotTask, Strategy, Trial
 from nas.records import History, Session, describe_experiment
 from nas.search.arguments import (
@@ -103,8 +103,9 @@ class Experiment(Found):
         resume: bool | Literal["auto"] = False,
         accept_changes: bool = False,
     ) -> None:
-        directory, storage, executor, resume, accept_changes = opened(
-            directory=directory, storage=storage, executor=executor, resume=resume, accept_changes=accept_changes
+        choices = {"executor": executor, "resume": resume, "accept_changes": accept_changes}
+        name, directory, storage, executor, resume, accept_changes = opened(
+            name=name, directory=directory, storage=storage, **choices
         )
         seed, repeats = check_parts(evaluator, strategy, name, seed, repeats)
         self.name, self.seed, self.repeats, self.early_stopping = name, seed, repeats, early_stopping
@@ -135,6 +136,7 @@ class Experiment(Found):
             resume=resume,
             accept_changes=accept_changes,
         )
+        self._opening = opening_of(self)
 
     # Results.
 
@@ -294,7 +296,9 @@ class Experiment(Found):
             KeyboardInterrupt: after a Ctrl-C, once all is written down.
         """
         limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
-        hand_over(self, **limits, concurrency=concurrency, progress=progress)
+        asked = {**limits, "concurrency": concurrency, "progress": progress}
+        if self._opening is not None and self._opening.run(self, asked):
+            return
         concurrency = self._executor.usual_concurrency if concurrency is None else concurrency
         max_trials, timeout, concurrency, max_trial_time = check_limits(
             max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency

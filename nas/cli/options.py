@@ -1,0 +1,42 @@
+"""The arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.catalogue import Catalogue
+
+HERE = Path("nas-experiments")
+
+
+def complete(context: typer.Context) -> list[str]:
+    """The names of experiments, for the shell's completion; nothing may go wrong there."""
+    directory, storage = (context.params.get(name) for name in ("directory", "storage"))
+    try:
+        return Catalogue(directory=directory or HERE, storage=storage).names()
+    except Exception:
+        return []
+
+
+Name = Annotated[str, typer.Argument(help="Of the experiment.", autocompletion=complete)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Directory = Annotated[
+    Path, typer.Option("--directory", "-d", envvar="NAS_DIRECTORY", help="Where experiments are kept.")
+]
+Storage = Annotated[
+    str | None, typer.Option("--storage", envvar="NAS_STORAGE", help="The URL of an Optuna storage, for a cluster.")
+]
+MaxTrials = Annotated[int | None, typer.Option("--max-trials", "-n", help="Of the whole experiment.")]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="Trials at a time.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds after which no trial starts.")]
+TrialTime = Annotated[float | None, typer.Option("--max-trial-time", help="Seconds after which a trial is FAILED.")]
+Executor = Annotated[str | None, typer.Option("--executor", "-e", help="inline, process or ray.")]
+Accept = Annotated[bool, typer.Option("--accept-changes", help="Go on though the code or the space has changed.")]
+File = Annotated[str | None, typer.Option("--file", "-f", help="FILE[:NAME], where it is not the one noted.")]
+
+Arguments = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="Of the file, as python FILE ARGUMENTS has them.")
+]
