@@ -1,7 +1,7 @@
 """Neural architecture search for PyTorch: write choices into a module, search, get ordinary modules back."""
 
-from nas import export, objectives, profile
-from nas.domains import Answer, Categorical, Domain, Integer, Real, Sample, Subset, load_sample, save_sample
+from typing import TYPE_CHECKING
+
 from nas.errors import (
     ExperimentError,
     MissingDependency,
@@ -11,63 +11,134 @@ from nas.errors import (
     SearchSpaceExhausted,
     TrialPruned,
 )
-from nas.execution import (
-    Assignment,
-    Executor,
-    FuturesExecutor,
-    InlineExecutor,
-    Outcome,
-    Plan,
-    ProcessExecutor,
-    RayExecutor,
-    execute,
-)
-from nas.pictures import draw
-from nas.protocols import (
-    EarlyStopping,
-    Evaluator,
-    ExperimentArguments,
-    Hyperband,
-    Job,
-    MedianStop,
-    Objectives,
-    OneShotStrategy,
-    OneShotTask,
-    Patience,
-    SharedTraining,
-    Strategy,
-    SuccessiveHalving,
-    Task,
-    Trial,
-    TrialState,
-    keep_weights,
-    load_checkpoint,
-    report,
-    save_checkpoint,
-    trial_directory,
-)
-from nas.search import Experiment, Results
-from nas.space import (
-    Cell,
-    CellModule,
-    Choice,
-    ChosenInputs,
-    Constraint,
-    InputChoice,
-    LayerChoice,
-    ModelSpace,
-    Mutator,
-    Repeat,
-    SearchSpace,
-    Skip,
-    ValueChoice,
-    Zero,
-    label_scope,
-    model_space,
-    replace_module,
-    search_space,
-)
+from nas.late import late
 from nas.version import __version__
+
+if TYPE_CHECKING:
+    from nas import export, objectives, profile
+    from nas.domains import Answer, Categorical, Domain, Integer, Real, Sample, Subset, load_sample, save_sample
+    from nas.execution import (
+        Assignment,
+        Executor,
+        FuturesExecutor,
+        InlineExecutor,
+        Outcome,
+        Plan,
+        ProcessExecutor,
+        RayExecutor,
+        execute,
+    )
+    from nas.pictures import draw
+    from nas.protocols import (
+        EarlyStopping,
+        Evaluator,
+        ExperimentArguments,
+        Hyperband,
+        Job,
+        MedianStop,
+        Objectives,
+        OneShotStrategy,
+        OneShotTask,
+        Patience,
+        SharedTraining,
+        Strategy,
+        SuccessiveHalving,
+        Task,
+        Trial,
+        TrialState,
+        keep_weights,
+        load_checkpoint,
+        report,
+        save_checkpoint,
+        trial_directory,
+    )
+    from nas.search import Experiment, Results
+    from nas.space import (
+        Cell,
+        CellModule,
+        Choice,
+        ChosenInputs,
+        Constraint,
+        InputChoice,
+        LayerChoice,
+        ModelSpace,
+        Mutator,
+        Repeat,
+        SearchSpace,
+        Skip,
+        ValueChoice,
+        Zero,
+        label_scope,
+        model_space,
+        replace_module,
+        search_space,
+    )
+
+_LATE = {
+    "Answer": "nas.domains",
+    "Assignment": "nas.execution",
+    "Categorical": "nas.domains",
+    "Cell": "nas.space",
+    "CellModule": "nas.space",
+    "Choice": "nas.space",
+    "ChosenInputs": "nas.space",
+    "Constraint": "nas.space",
+    "Domain": "nas.domains",
+    "EarlyStopping": "nas.protocols",
+    "Evaluator": "nas.protocols",
+    "Executor": "nas.execution",
+    "Experiment": "nas.search",
+    "ExperimentArguments": "nas.protocols",
+    "FuturesExecutor": "nas.execution",
+    "Hyperband": "nas.protocols",
+    "InlineExecutor": "nas.execution",
+    "InputChoice": "nas.space",
+    "Integer": "nas.domains",
+    "Job": "nas.protocols",
+    "LayerChoice": "nas.space",
+    "MedianStop": "nas.protocols",
+    "ModelSpace": "nas.space",
+    "Mutator": "nas.space",
+    "Objectives": "nas.protocols",
+    "OneShotStrategy": "nas.protocols",
+    "OneShotTask": "nas.protocols",
+    "Outcome": "nas.execution",
+    "Patience": "nas.protocols",
+    "Plan": "nas.execution",
+    "ProcessExecutor": "nas.execution",
+    "RayExecutor": "nas.execution",
+    "Real": "nas.domains",
+    "Repeat": "nas.space",
+    "Results": "nas.search",
+    "Sample": "nas.domains",
+    "SearchSpace": "nas.space",
+    "SharedTraining": "nas.protocols",
+    "Skip": "nas.space",
+    "Strategy": "nas.protocols",
+    "Subset": "nas.domains",
+    "SuccessiveHalving": "nas.protocols",
+    "Task": "nas.protocols",
+    "Trial": "nas.protocols",
+    "TrialState": "nas.protocols",
+    "ValueChoice": "nas.space",
+    "Zero": "nas.space",
+    "draw": "nas.pictures",
+    "execute": "nas.execution",
+    "export": "nas.export",
+    "keep_weights": "nas.protocols",
+    "label_scope": "nas.space",
+    "load_checkpoint": "nas.protocols",
+    "load_sample": "nas.domains",
+    "model_space": "nas.space",
+    "objectives": "nas.objectives",
+    "profile": "nas.profile",
+    "replace_module": "nas.space",
+    "report": "nas.protocols",
+    "save_checkpoint": "nas.protocols",
+    "save_sample": "nas.domains",
+    "search_space": "nas.space",
+    "trial_directory": "nas.protocols",
+}
 
 __all__ = [
     "Answer",
@@ -142,3 +213,6 @@ __all__ = [
     "search_space",
     "trial_directory",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = late(__name__, _LATE)

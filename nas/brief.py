@@ -9,7 +9,8 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy
-import torch
+
+from nas.checks import is_tensor
 
 _FEW = 4
 """So many entries of a list are shown."""
@@ -25,12 +26,13 @@ def brief(value: object, *, longest: int = 60, depth: int = 0) -> str:
         depth: how many lists it is inside of.
 
     Example:
+        >>> import torch
         >>> brief({"rate": 0.1, "kind": sum, "data": torch.zeros(3, 4)})
         "{'rate': 0.1, 'kind': sum, 'data': Tensor of 3 x 4}"
         >>> brief([*range(100)]), brief("a" * 100, longest=10)
         ('[0, 1, 2, 3, ...]', "'aaaaa...")
     """
-    if isinstance(value, torch.Tensor | numpy.ndarray):
+    if isinstance(value, numpy.ndarray) or is_tensor(value):
         return f"{type(value).__name__} of {' x '.join(map(str, value.shape)) or 'one number'}"
     if isinstance(value, type | FunctionType | BuiltinFunctionType | MethodType):
         return value.__qualname__.replace("<locals>.", "")

@@ -10,13 +10,17 @@ import difflib
 import math
 import numbers
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy
-import torch
 
 from nas.errors import NasTypeError, NasValueError, explain
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def as_plain(value: object) -> object:
@@ -25,6 +29,7 @@ def as_plain(value: object) -> object:
     A tuple is taken item by item; all else stays as it is.
 
     Example:
+        >>> import torch
         >>> as_plain(numpy.float64(0.1)), as_plain(torch.tensor(3)), as_plain("relu")
         (0.1, 3, 'relu')
     """
@@ -32,9 +37,20 @@ def as_plain(value: object) -> object:
         return value
     if isinstance(value, tuple) and type(value) is tuple:
         return tuple(map(as_plain, value))
-    if isinstance(value, numpy.generic | numpy.ndarray | torch.Tensor):
+    if isinstance(value, numpy.generic | numpy.ndarray) or is_tensor(value):
         return value.item() if value.ndim == 0 else value
     return getattr(value, "plain", value) if isinstance(value, int | float | str) else value
+
+
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether a value is one of torch's tensors, said without loading torch.
+
+    Example:
+        >>> is_tensor(3)
+        False
+    """
+    torch = sys.modules.get("torch")  # Where it has not been imported there are no tensors.
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def absolute(path: str | Path) -> Path:

@@ -10,14 +10,19 @@ from importlib import import_module
 def late(door: str, names: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """The `__getattr__` and the `__dir__` of a package.
 
+    They are to be hidden from type checkers, for whom a package with a `__getattr__` has whatever name one writes.
+
     Args:
         door: the name of the package.
-        names: each of its late names, and the module that has it.
+        names: each of its late names, and the module that has it; or, as `nas.export`, is it.
     """
 
     def get(name: str) -> object:
         if name not in names:
-            raise AttributeError(f"module {door!r} has no attribute {name!r}")
-        return getattr(import_module(names[name]), name)
+            raise AttributeError(f"module {door!r} has no attribute {name!r}", name=name, obj=sys.modules[door])
+        module = import_module(names[name])
+        found = module if names[name] == f"{door}.{name}" else getattr(module, name)
+        vars(sys.modules[door])[name] = found  # The next time it is there.
+        return found
 
     return get, lambda: sorted({*vars(sys.modules[door]), *names})

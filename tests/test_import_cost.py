@@ -1,4 +1,4 @@
-"""`import nas` stays light: what is heavy or optional is loaded on first use."""
+"""`import nas` stays light, and so does all that is in it: what is heavy or optional is loaded on first use."""
 
 from __future__ import annotations
 
@@ -42,29 +42,32 @@ import json, sys
 import torch
 before = set(sys.modules)
 import nas
+light = sorted(set(sys.modules) - before)
+for name in nas.__all__:
+    getattr(nas, name)
 loaded = sorted(set(sys.modules) - before)
 import nas.evaluators
 assert not hasattr(nas.evaluators, "Clasification")
-print(json.dumps([loaded, "pytorch_lightning" in sys.modules]))
+print(json.dumps([light, loaded, "pytorch_lightning" in sys.modules]))
 """
 
 
 @pytest.fixture(scope="module")
-def probed() -> tuple[list[str], bool]:
-    """What a fresh interpreter tells: modules that `import nas` loads, and whether Lightning is there at last."""
+def probed() -> tuple[list[str], list[str], bool]:
+    """What a fresh interpreter tells: what `import nas` loads, what all names in it do, whether Lightning is there."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    modules, lightning = json.loads(done.stdout.splitlines()[-1])
-    return modules, lightning
+    light, modules, lightning = json.loads(done.stdout.splitlines()[-1])
+    return light, modules, lightning
 
 
 @pytest.fixture
-def loaded(probed: tuple[list[str], bool]) -> list[str]:
-    """The modules that `import nas` loads beyond those that `import torch` loads."""
-    return probed[0]
+def loaded(probed: tuple[list[str], list[str], bool]) -> list[str]:
+    """The modules that all names of `nas` load beyond those that `import torch` loads."""
+    return probed[1]
 
 
 @pytest.mark.parametrize("library", HEAVY)
@@ -82,5 +85,9 @@ def test_import_loads_few_other_modules(loaded: list[str]) -> None:
     assert len(others) <= MOST_OTHER_MODULES, others
 
 
-def test_the_evaluators_load_lightning_when_it_is_asked_for(probed: tuple[list[str], bool]) -> None:
-    assert not probed[1]
+def test_the_evaluators_load_lightning_when_it_is_asked_for(probed: tuple[list[str], list[str], bool]) -> None:
+    assert not probed[2]
+
+
+def test_names_are_loaded_when_they_are_asked_for(probed: tuple[list[str], list[str], bool]) -> None:
+    assert set(probed[0]) <= {"nas", "nas.errors", "nas.late", "nas.version", "difflib"}

@@ -15,7 +15,7 @@ from nas.checks import absolute
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasValueError, close_names, explain
 from nas.protocols import Trial, TrialState
-from nas.records import Ledger, Session, open_storage, quiet_optuna
+from nas.records import Ledger, open_storage, quiet_optuna
 from nas.search import Results, describe_failures
 
 if TYPE_CHECKING:
@@ -45,12 +45,28 @@ class Catalogue:
     def names(self) -> list[str]:
         """Of all experiments."""
         if self.storage is None:
+            self._check_directory()
             # That of an experiment which was made, but neither run nor given a sample, is empty.
             journals = (path for path in self.directory.glob("*/journal.log") if path.stat().st_size)
             return sorted(path.parent.name for path in journals)
         storage = open_storage(self.storage, self.directory)
         studies = storage.get_all_studies()
         return sorted(study.study_name for study in studies if "nas:experiment" in study.user_attrs)
+
+    def _check_directory(self) -> None:
+        if not self.directory.is_dir():
+            raise UnknownName(
+                explain("there is no such folder of experiments", got=str(self.directory), where="--directory")
+            )
+        if (self.directory / "journal.log").exists():
+            raise UnknownName(
+                explain(
+                    "this is the folder of one experiment, not of several",
+                    got=str(self.directory),
+                    where="--directory",
+                    mend=f"--directory {self.directory.parent}",
+                )
+            )
 
     def find(self, name: str) -> Results:
         """The results of an experiment.
@@ -91,6 +107,8 @@ class Catalogue:
 
     def retry(self, name: str, numbers: Collection[int] | None) -> list[int]:
         """Puts FAILED trials of an experiment in its queue again, all or those of some numbers; which those are."""
+        from nas.records import Session
+
         ledger = self.ledger(name)
         with Session.queueing(self.directory / name):
             return ledger.retry(numbers or None)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,14 +35,31 @@ from nas.cli.options import (
 from nas.cli.running import noted_limits, reopen, reopened, running
 from nas.cli.telling import encodable, leading, of_goal, retried, tell, trial_table
 from nas.errors import NasError, NasValueError
+from nas.version import __version__
 
 app = typer.Typer(
     name="nas",
     help="Neural architecture search for PyTorch.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 3 ended early and can be resumed, 4 no trial is complete.",
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _nas(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -109,6 +126,9 @@ def resume(
 def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = False) -> None:
     """List the experiments, with their states and best values."""
     with _errors():
+        if storage is None and directory == HERE and not directory.exists():
+            typer.echo(f"There is no folder {HERE} here; say another by --directory.", err=True)
+            return _show([], as_json, lambda: None)
         catalogue = Catalogue(directory=directory, storage=storage)
         found = [catalogue.describe(name) for name in catalogue.names()]
         rows = [
@@ -278,20 +298,18 @@ def rm(
 
 @app.command()
 def dashboard(
-    name: Name, directory: Directory = HERE, storage: Storage = None, port: Annotated[int, typer.Option()] = 8080
+    name: Name,
+    directory: Directory = HERE,
+    storage: Storage = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Of this machine; where it is taken, the next free one.")
+    ] = 8080,
 ) -> None:
     """Show an experiment in Optuna's dashboard (extra `dashboard`)."""
-    from nas.errors import MissingDependency
-    from nas.records import open_storage
+    from nas.cli.dashboard import serve
 
     with _errors():
-        path = Catalogue(directory=directory, storage=storage).find(name).path
-        try:
-            import optuna_dashboard
-        except ImportError as error:
-            raise MissingDependency("optuna-dashboard", purpose="nas dashboard", extra="dashboard") from error
-        typer.echo(f"http://127.0.0.1:{port}")
-        optuna_dashboard.run_server(open_storage(storage, path), host="127.0.0.1", port=port)
+        serve(Catalogue(directory=directory, storage=storage), name, port, typer.echo)
 
 
 @contextmanager

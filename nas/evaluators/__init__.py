@@ -53,4 +53,5 @@ __all__ = [
     "silenced",
 ]
 
-__getattr__, __dir__ = late(__name__, _LATE)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = late(__name__, _LATE)

@@ -153,4 +153,5 @@ __all__ = [
     "weighted_sum",
 ]
 
-__getattr__, __dir__ = late(__name__, _LATE)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = late(__name__, _LATE)

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas.errors import ExperimentError, explain
-
-_FILE, _BUFFERS = "weights.pt", "weights-buffers.pt"
+from nas.protocols.weight_files import BUFFERS, FILE, forget_weights
 
 KeptWeights: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
 """A state dict on the CPU that shares nothing with its model, and the buffers that it leaves out."""
@@ -57,9 +56,9 @@ def write_weights(folder: Path, weights: KeptWeights) -> bool:
     """
     forget_weights(folder)
     state, others = weights
-    if others and not save_state(folder / _BUFFERS, others):
+    if others and not save_state(folder / BUFFERS, others):
         return False
-    return save_state(folder / _FILE, state)  # the last one, for it is the one that is looked for
+    return save_state(folder / FILE, state)  # the last one, for it is the one that is looked for
 
 
 def save_state(path: Path, content: Mapping[str, Any]) -> bool:
@@ -82,24 +81,6 @@ def save_state(path: Path, content: Mapping[str, Any]) -> bool:
     return True
 
 
-def forget_weights(folder: Path) -> None:
-    """Removes what was kept in a folder: by a run of the same trial that was killed, say."""
-    for name in (_FILE, _BUFFERS):
-        with suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(folder / name)
-
-
-def weights_file(folder: Path) -> Path | None:
-    """The state dict that is kept in a trial's folder, where there is one."""
-    path = folder / _FILE
-    return path if path.is_file() else None
-
-
-def weights_of_runs(folder: Path) -> list[Path]:
-    """The state dicts of a trial whose value is a mean over several trainings, one for each of them."""
-    return sorted(path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{_FILE}"))
-
-
 def load_weights(model: nn.Module, file: Path) -> nn.Module:
     """Gives a model the weights of a file that `write_weights` wrote; no number loses precision.
 
@@ -113,8 +94,8 @@ def load_weights(model: nn.Module, file: Path) -> nn.Module:
     Raises:
         ExperimentError: the file cannot be read, or is of another architecture.
     """
-    state, beside = read_state(file), file.with_name(_BUFFERS)
-    others = read_state(beside) if file.name == _FILE and beside.is_file() else {}
+    state, beside = read_state(file), file.with_name(BUFFERS)
+    others = read_state(beside) if file.name == FILE and beside.is_file() else {}
     _refuse_differences(model, state, others, file)
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     with torch.no_grad():

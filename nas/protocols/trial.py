@@ -11,7 +11,7 @@ from typing import final
 from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.protocols.failure import Failure, read_failure
-from nas.protocols.trained_weights import weights_file
+from nas.protocols.weight_files import weights_file
 
 
 @final

@@ -17,12 +17,13 @@ from nas.records.optuna_parameters import to_optuna
 from nas.records.retry import is_broken_connection, patiently
 from nas.records.sharing import Sharing, share
 from nas.records.storage import quiet_optuna
-from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
+
+    from nas.space import SearchSpace
 
 _HEADER, _QUEUE, _ASKED, _RESULT = "nas:experiment", "nas:queue", "nas:asked", "nas:result"
 _STOPS, _RUN = "nas:stops", "nas:run"

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas.domains import Answer, Domain, Integer, Real
-from nas.space import SearchSpace
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+
+    from nas.space import SearchSpace
 
 
 def to_optuna(sample: Mapping[str, Answer], space: SearchSpace) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:

@@ -116,7 +116,7 @@ class Session:
         self.header = amend(ledger.header, self.header, changes)
         said = ledger.header.get("assumed") != self.header.get("assumed")
         self._is_amended = bool(changes)
-        if not changes and (said or \"parameters\" not in ledger.header):
+        if not changes and (said or "parameters" not in ledger.header):
             ledger.write_header(self.header)
 
     @contextmanager

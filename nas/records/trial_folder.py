@@ -10,10 +10,12 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.domains import Sample, dumps_sample
-from nas.execution import Outcome
+
+if TYPE_CHECKING:
+    from nas.execution import Outcome
 
 
 def folder_of(experiment: Path, number: int) -> Path:

@@ -10,24 +10,22 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
-import torch
-from torch import nn
-
 from nas.brief import rich_html
 from nas.checks import absolute, check_int, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain
-from nas.export import to_code
-from nas.protocols import Objectives, Trial, TrialState, comparable, load_weights, read_state, save_state
-from nas.random_state import seeded
+from nas.protocols import Objectives, Trial, TrialState, comparable
 from nas.records import Ledger, folder_of, open_storage
 from nas.search.progress import Standing, count_text, trials_table
 from nas.search.weights import WEIGHTS, checkpoint_of
-from nas.space import ModelSpace
 
+# What needs torch is imported where it is used: to look at what was found takes none.
 if TYPE_CHECKING:
     import pandas
     from optuna.storages import BaseStorage
+    from torch import nn
+
+    from nas.space import ModelSpace
 
 Formatter: TypeAlias = Literal["dict", "model", "onnx", "code"]
 
@@ -99,7 +97,7 @@ class Results:
             objectives=Objectives(objective, assumed=header.get("assumed", False)),
             path=path,
             header=header,
-            space=space if space is None or isinstance(space, ModelSpace) else ModelSpace(space),
+            space=None if space is None else _as_space(space),
             inputs=next((record.inputs for record in records if record.inputs), []),
             run=notes.run,
             retried=frozenset(queued.instead_of for queued in notes.queue if queued.instead_of is not None),
@@ -215,12 +213,8 @@ class Results:
             "onnx": lambda rank, trial, folder: self._to_onnx(
                 make(trial), folder / f"{rank}.onnx", example_input, trial.seed
             ),
-            "code": lambda rank, trial, folder: to_code(
-                self._space,
-                trial.sample,
-                folder / f"{rank}.py",
-                hyperparameters=self._hyperparameters,
-                weights=None if weights == "fresh" and build is None else make(trial),
+            "code": lambda rank, trial, folder: self._to_code(
+                trial, folder / f"{rank}.py", None if weights == "fresh" and build is None else make(trial)
             ),
         }
 
@@ -271,6 +265,9 @@ class Results:
         Raises:
             ExperimentError: there are no such weights.
         """
+        from nas.protocols import load_weights
+        from nas.random_state import seeded
+
         check_word("weights", weights, WEIGHTS, where="build")
         if weights == "inherit":
             return self._inherited(trial).eval()
@@ -297,14 +294,22 @@ class Results:
     def _to_dict(self, trial: Trial, stem: Path, weights: str) -> Sample:
         """The sample; with weights that are not fresh, it and their state dict in files too."""
         if weights != "fresh":
+            from nas.protocols import read_state, save_state
+
             trained = weights == "trained"
             state = read_state(checkpoint_of(trial)) if trained else self._inherited(trial).state_dict()
             save_sample(trial.sample, stem.with_name(f"{stem.name}.json"))
             save_state(stem.with_name(f"{stem.name}.pt"), state)
         return dict(trial.sample)
 
+    def _to_code(self, trial: Trial, path: Path, weights: nn.Module | None) -> Path:
+        from nas.export import to_code
+
+        return to_code(self._space, trial.sample, path, hyperparameters=self._hyperparameters, weights=weights)
+
     def _to_onnx(self, model: nn.Module, path: Path, example_input: Any, seed: int) -> Path:
         from nas.export import fill_lazy_layers, to_onnx
+        from nas.random_state import seeded
 
         if example_input is None:
             if not self.inputs:
@@ -320,6 +325,12 @@ class Results:
         return to_onnx(model, example_input, path).path
 
 
+def _as_space(space: object) -> ModelSpace:
+    from nas.space import ModelSpace
+
+    return space if isinstance(space, ModelSpace) else ModelSpace(space)
+
+
 def _example(specs: list[dict[str, Any]]) -> Any:
     """What the evaluator called the model with: a tuple of arguments, or a dict of keywords."""
     first = {spec["shape"][0] for spec in specs if spec.get("shape")}
@@ -332,6 +343,8 @@ def _example(specs: list[dict[str, Any]]) -> Any:
 def _argument(spec: dict[str, Any], *, batch: int | None) -> Any:
     if "value" in spec:
         return spec["value"]
+    import torch
+
     dtype = getattr(torch, spec["dtype"])
     shape = list(spec["shape"]) if batch is None else [batch, *spec["shape"][1:]][: len(spec["shape"])]
     generator = torch.Generator().manual_seed(0)

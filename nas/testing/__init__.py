@@ -44,4 +44,5 @@ __all__ = [
     "wait_until",
 ]
 
-__getattr__, __dir__ = late(__name__, _LATE)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = late(__name__, _LATE)

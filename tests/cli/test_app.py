@@ -281,15 +281,18 @@ def test_stop_from_another_process(folder: Path) -> None:
 def test_the_dashboard_shows_the_experiment(folder: Path) -> None:
     pytest.importorskip("optuna_dashboard")
     nas("run", "search.py")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "nas", "dashboard", "first", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    command = [sys.executable, "-u", "-m", "nas", "dashboard", "first", "--port", str(taken.getsockname()[1])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    address, _, taken_port = process.stdout.readline().partition(" ")
+    assert taken_port == f"(port {taken.getsockname()[1]} is taken)\n"
 
     def studies() -> list[dict[str, Any]]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(f"{address}/api/studies", timeout=PATIENCE) as answer:
                 found: list[dict[str, Any]] = json.loads(answer.read())["study_summaries"]
                 return found
         except urllib.error.URLError:
@@ -300,4 +303,5 @@ def test_the_dashboard_shows_the_experiment(folder: Path) -> None:
         assert [study["study_name"] for study in studies()] == ["first"]
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
+        taken.close()

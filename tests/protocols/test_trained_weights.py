@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from nas import ExperimentError, Job, NasError
-from nas.protocols.trained_weights import copy_weights, load_weights, weights_file, write_weights
+from nas.protocols.trained_weights import copy_weights, load_weights, write_weights
+from nas.protocols.weight_files import weights_file
 
 
 class Tied(nn.Module):

@@ -1,0 +1,59 @@
+"""Optuna's dashboard of an experiment, on a port of this machine."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+from nas.cli.catalogue import Catalogue
+from nas.errors import MissingDependency, NasValueError, explain
+
+HOST = "127.0.0.1"
+_LAST = 65535
+
+
+def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], object]) -> None:
+    """Shows an experiment until the process is ended.
+
+    Args:
+        catalogue: where it is kept.
+        name: of the experiment.
+        port: where it is shown, or the next one that is free.
+        say: is told the address.
+
+    Raises:
+        UnknownName: there is no such experiment.
+        MissingDependency: the dashboard is not installed.
+        NasValueError: no port is free from this one on, or this process may not take it.
+    """
+    from nas.records import open_storage
+
+    path = catalogue.find(name).path
+    try:
+        import optuna_dashboard
+    except ImportError as error:
+        raise MissingDependency("optuna-dashboard", purpose="nas dashboard", extra="dashboard") from error
+    free = free_port(port)
+    say(f"http://{HOST}:{free}" + ("" if free == port else f" (port {port} is taken)"))
+    optuna_dashboard.run_server(open_storage(catalogue.storage, path), host=HOST, port=free)
+
+
+def free_port(port: int) -> int:
+    """The first free port from this one on.
+
+    Raises:
+        NasValueError: there is none, or this process may not take it.
+    """
+    for free in range(port, _LAST + 1):
+        with socket.socket() as tried:
+            # As the server does, so that one that has just ended does not keep its port.
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind((HOST, free))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise NasValueError(explain(f"the port cannot be taken ({error})", got=free, where="--port")) from error
+            return free
+    raise NasValueError(explain("no port from this one on is free", got=port, where="--port"))
