@@ -117,9 +117,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=int, metavar="K", help="train K architectures of each supernet alone, too")
     parser.add_argument("--directory", type=Path, default=Path("nas-experiments"))
+    parser.add_argument(
+        "--name",
+        default=f"{datetime.datetime.now():%Y%m%d-%H%M%S}",
+        help="what the names of the experiments begin with",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)  # networks this small are faster so
-    begun = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
     images, labels, test_images, test_labels = digits_table.load()
     seen, test = TensorDataset(images, labels), TensorDataset(test_images, test_labels)
@@ -146,19 +150,25 @@ def main() -> None:
     table = Table(title="Handwritten digits, by one-shot and by multi-trial search", title_justify="left")
     for column in ("search", "CPU s", "searched", "retrained", "table", "rank"):
         table.add_column(column, justify="left" if column == "search" else "right", no_wrap=True)
-    for search in searches(smoke=options.smoke):
-        console.rule(search.name)
-        experiment = Experiment(
+    compared = searches(smoke=options.smoke)
+    experiments = [
+        Experiment(
             search.space,
             evaluator,
             search.strategy,
-            name=f"{begun}-{search.name}",
+            name=f"{options.name}-{search.name}",
             directory=options.directory,
             seed=options.seed,
         )
+        for search in compared
+    ]
+    spent = []
+    for search, experiment in zip(compared, experiments, strict=True):
+        console.rule(search.name)
         begin = time.process_time()
         experiment.run(search.trials)
-        seconds = time.process_time() - begin
+        spent.append(time.process_time() - begin)
+    for search, experiment, seconds in zip(compared, experiments, spent, strict=True):
         best, known = experiment.best_trial, Known(search.fixed)
         if options.report and search.strategy.shared_training is not None:
             console.print(experiment.one_shot_report(k=options.report))
