@@ -20,16 +20,17 @@ class Opening(ABC):
         """How the file is opened again: what is noted of it beside the limits of a run."""
 
     @abstractmethod
-    def otherwise(self, number: int, name: str) -> Mapping[str, Any]:
+    def otherwise(self, number: int, name: str, *, is_loaded: bool) -> Mapping[str, Any]:
         """The arguments of an experiment that are to be otherwise than the file says.
 
         Args:
             number: how many experiments the file has begun to make before this one.
             name: that the file gives it.
+            is_loaded: whether the file says in which folder it lies, by `Experiment.load`.
         """
 
     @abstractmethod
-    def made(self, experiment: Any) -> None:
+    def made(self, experiment: Any, *, is_loaded: bool) -> None:
         """An experiment has been made."""
 
     @abstractmethod
@@ -48,13 +49,14 @@ class Opening(ABC):
 _OPENING: ContextVar[Opening | None] = ContextVar("nas_opening", default=None)
 _BEGUN: ContextVar[int] = ContextVar("nas_begun", default=0)
 """How many experiments this process, or the file that is being opened, has begun to make."""
+_LOADS: ContextVar[bool] = ContextVar("nas_loads", default=False)
 
 
 def opened(*, name: str, **given: Any) -> tuple[Any, ...]:
     """The arguments of an experiment that is being made, those that the command line sets replaced."""
     number, opening = _BEGUN.get(), _OPENING.get()
     _BEGUN.set(number + 1)
-    otherwise = {} if opening is None else opening.otherwise(number, name)
+    otherwise = {} if opening is None else opening.otherwise(number, name, is_loaded=_LOADS.get())
     return tuple({**{"name": name, **given}, **otherwise}.values())
 
 
@@ -62,18 +64,31 @@ def opening_of(experiment: Any) -> Opening | None:
     """Says that an experiment has been made; by whom its runs are taken over, in whatever thread they are called."""
     opening = _OPENING.get()
     if opening is not None:
-        opening.made(experiment)
+        opening.made(experiment, is_loaded=_LOADS.get())
     return opening
 
 
 def opened_how() -> dict[str, Any]:
     """How the experiment that is being made can be made again: by a file, with arguments, as one of several."""
     opening, script = _OPENING.get(), getattr(sys.modules.get("__main__"), "__file__", None)
+    how: dict[str, Any] = {}
     if opening is not None:
-        how = dict(opening.how)
-    else:
-        how = {} if script is None else {"file": os.path.abspath(script), "arguments": sys.argv[1:]}
+        how.update(opening.how)
+    elif script is not None:
+        how.update(file=os.path.abspath(script), arguments=sys.argv[1:])
+        if (spec := getattr(sys.modules["__main__"], "__spec__", None)) is not None:
+            how.update(module=spec.name)  # by `python -m`
     return {**how, "place": _BEGUN.get() - 1}
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Inside, an experiment is made that lies where the file says."""
+    token = _LOADS.set(True)
+    try:
+        yield
+    finally:
+        _LOADS.reset(token)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from nas.checks import absolute
 from nas.cli.catalogue import Catalogue, describe_trial
 from nas.cli.loading import open_file
 from nas.cli.options import (
@@ -79,7 +80,7 @@ def run(
     """Run FILE as `python FILE` would, with other limits for its experiment; of several, NAME alone is run."""
     with _errors():
         otherwise = {
-            "directory": None if directory is None else str(directory),
+            "directory": None if directory is None else str(absolute(directory)),
             "storage": storage,
             "executor": executor,
             "resume": True if resume or accept_changes else None,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, final
@@ -31,6 +32,7 @@ def open_file(
     arguments: Sequence[str] = (),
     name: str | None = None,
     place: int | None = None,
+    module: str | None = None,
     at_once: bool = False,
 ) -> int:
     """Runs a file as `python FILE ARGUMENTS` would, save that a command takes over the `run` of one experiment.
@@ -48,6 +50,7 @@ def open_file(
         name: of the experiment, where that is known: of one that was begun.
         place: how many experiments the file made before that one then; it tells which one it is where its name is
             another one each time, such as one with the date in it.
+        module: the name of the file as a module of a package, where it is run as `python -m MODULE`.
         at_once: whether the command takes the experiment as soon as it is made, and the file ends there.
 
     Returns:
@@ -62,12 +65,13 @@ def open_file(
     if name is not None and place is not None and _names(file, name):
         place = None  # The file calls the experiment by its name, so that is what tells which one it is.
     how = {"file": f"{file}:{wanted}" if wanted else str(file), "arguments": list(arguments)}
-    if otherwise.get("executor") is not None:
-        how["executor"] = otherwise["executor"]
+    for key, value in {"executor": otherwise.get("executor"), "module": module}.items():
+        if value is not None:
+            how[key] = value
     while True:
-        with _as_main(file, arguments) as module:
+        with _as_main(file, arguments, module) as main:
             script = _Script(
-                module,
+                main,
                 command,
                 otherwise={key: value for key, value in otherwise.items() if value is not None},
                 how=how,
@@ -105,16 +109,24 @@ def _names(file: Path, name: str) -> bool:
 
 
 @contextmanager
-def _as_main(file: Path, arguments: Sequence[str]) -> Iterator[ModuleType]:
-    """Inside, the interpreter is as `python FILE ARGUMENTS` makes it, for this process and for those that it starts."""
-    module = ModuleType("__main__")
-    module.__file__, module.__loader__ = str(file), SourceFileLoader("__main__", str(file))
-    module.__dict__["__builtins__"] = builtins
+def _as_main(file: Path, arguments: Sequence[str], name: str | None) -> Iterator[ModuleType]:
+    """Inside, the interpreter is as `python FILE ARGUMENTS` makes it, for this process and for those that it starts.
+
+    With a name it is as `python -m NAME ARGUMENTS` makes it.
+    """
+    main = ModuleType("__main__")
+    main.__file__, main.__loader__ = str(file), SourceFileLoader("__main__", str(file))
+    main.__dict__["__builtins__"] = builtins
     before = sys.modules["__main__"], sys.argv, [*sys.path]
-    sys.modules["__main__"], sys.argv = module, [str(file), *arguments]
-    sys.path.insert(0, str(file.resolve().parent))
+    sys.modules["__main__"], sys.argv = main, [str(file), *arguments]
     try:
-        yield module
+        if name is None:
+            sys.path.insert(0, str(file.resolve().parent))
+        else:
+            sys.path.insert(0, str(file.parents[name.count(".")]))
+            main.__spec__ = find_spec(name)
+            main.__package__ = name.rpartition(".")[0]
+        yield main
     finally:
         sys.modules["__main__"], sys.argv, sys.path[:] = before
 
@@ -154,6 +166,8 @@ class _Script(Opening):
         self._module, self._command, self._otherwise, self._how = module, command, otherwise, how
         self._wanted, self._name, self._place, self._at_once = wanted, name, place, at_once
         self._experiments: list[Experiment] = []
+        self._loaded: list[Experiment] = []
+        """Those that the file has made to look at earlier results, or to go on with them."""
         self._passed_over: list[str] = []
         self._in_function = False
         self._running: Experiment | None = None
@@ -166,8 +180,10 @@ class _Script(Opening):
         """By which file, with which arguments."""
         return self._how
 
-    def otherwise(self, number: int, name: str) -> Mapping[str, Any]:
+    def otherwise(self, number: int, name: str, *, is_loaded: bool) -> Mapping[str, Any]:
         """What the command says; an experiment that is not asked for is opened as it is, to be read alone."""
+        if is_loaded and name != self._name:
+            return {key: value for key, value in self._otherwise.items() if key not in ("directory", "storage")}
         if self._name is not None and name != self._name and number == self._place:
             return {**self._otherwise, "name": self._name}
         if self._in_function or name == (self._name or self._wanted or name):
@@ -175,9 +191,9 @@ class _Script(Opening):
         places = {key: value for key, value in self._otherwise.items() if key in ("directory", "storage")}
         return {**places, "resume": True, "accept_changes": True}
 
-    def made(self, experiment: Experiment) -> None:
+    def made(self, experiment: Experiment, *, is_loaded: bool) -> None:
         """Takes it where the command needs no more of it."""
-        self._experiments.append(experiment)
+        (self._loaded if is_loaded else self._experiments).append(experiment)
         if self._at_once and experiment.name == self._name:
             self._take(experiment, {})
 
@@ -230,7 +246,8 @@ class _Script(Opening):
             made = function()
             if any(made is experiment for experiment in self._experiments):
                 self._take(made, {})
-        found = [experiment for experiment in self._experiments if self._is_asked_for(experiment)]
+        found = [e for e in self._experiments if self._is_asked_for(e)]
+        found = found or [e for e in self._loaded if self._is_asked_for(e)]
         if found:
             self._take(found[-1], {})
 
@@ -241,7 +258,7 @@ class _Script(Opening):
             if experiment.name != self._wanted and vars(self._module).get(self._wanted) is experiment:
                 raise _Again(experiment.name)
             return experiment.name == self._wanted or self._in_function
-        names = sorted({other.name for other in self._experiments})
+        names = sorted({other.name for other in (*self._experiments, experiment)})
         if len(names) > 1:
             mend = f"say which: {self._how['file']}:{names[0]}"
             rule = f"{self._how['file']} must hold one experiment where none is named"

@@ -92,6 +92,7 @@ def reopen(
         arguments=noted.get("arguments", []) if arguments is None else arguments,
         name=name,
         place=noted.get("place"),
+        module=noted.get("module") if file is None else None,
         at_once=at_once,
     )
 

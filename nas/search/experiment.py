@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, final, overload
 from nas.checks import absolute, check_bool
 from nas.domains import Answer
 from nas.execution import Executor
-from nas.opened import opened, opening_of
+from nas.opened import loading, opened, opening_of
 from nas.protocols import Direction, EarlyStopping, Evaluator, ExperimentArguments, OneShotTask, Strategy, Trial
 from nas.records import History, Session, describe_experiment
 from nas.search.arguments import (
@@ -253,18 +253,19 @@ class Experiment(Found):
         results = Results.load(path, space, storage)
         if evaluator is None or strategy is None:
             return results
-        return cls(
-            space,
-            evaluator,
-            strategy,
-            name=path.name,
-            directory=path.parent,
-            objective=None if results.objectives.assumed else results.objectives.objective,
-            seed=results.header["seed"],
-            repeats=results.header["repeats"],
-            storage=storage,
-            resume=True,
-        )
+        with loading():
+            return cls(
+                space,
+                evaluator,
+                strategy,
+                name=path.name,
+                directory=path.parent,
+                objective=None if results.objectives.assumed else results.objectives.objective,
+                seed=results.header["seed"],
+                repeats=results.header["repeats"],
+                storage=storage,
+                resume=True,
+            )
 
     # The search.
 

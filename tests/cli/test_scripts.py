@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,48 @@ def test_names_with_a_date_among_others(folder: Path) -> None:
     nas("resume", second, "-n", "3")
     nas("resume", first, "-n", "4")
     assert finished() == {first: 4, second: 3}
+
+
+def test_earlier_results_are_looked_at_where_they_lie(folder: Path) -> None:
+    load = "earlier = Experiment.load('nas-experiments/first', Net, FunctionalEvaluator(train), Random())\n"
+    write(folder, "make('first').run(3)\n")
+    nas("run", "search.py")
+    write(folder, f"{load}assert earlier.trials\nmake('second').run(2)\n")
+    nas("run", "search.py", "-d", "elsewhere")
+    assert [found["name"] for found in as_json("list", "-d", "elsewhere")] == ["second"]
+    write(folder, f"{load}earlier.run(4)\n")
+    nas("run", "search.py", "-n", "5")
+    assert finished() == {"first": 5}
+    # Where it was moved to it is gone on with, whatever the file says.
+    (folder / "nas-experiments").rename(folder / "moved")
+    nas("resume", "first", "-n", "6", "-d", "moved", code=1)
+    write(folder, "make('first', directory='nowhere').run(4)\n")
+    nas("resume", "first", "-n", "6", "-d", "moved")
+    assert as_json("show", "first", "-d", "moved")["finished"] == 6
+
+
+def test_a_folder_is_one_of_the_place_where_the_command_was_given(folder: Path) -> None:
+    (folder / "there").mkdir()
+    write(folder, "import os\nos.chdir('there')\nmake('first').run(1)\n")
+    nas("run", "search.py", "-d", "kept")
+    os.chdir(folder)
+    assert as_json("show", "first", "-d", "kept")["finished"] == 1
+    nas("resume", "first", "-n", "2", "-d", "kept")
+    os.chdir(folder)
+    assert as_json("show", "first", "-d", "kept")["finished"] == 2
+
+
+@pytest.mark.slow
+def test_a_module_of_a_package(folder: Path) -> None:
+    package = folder / "mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "parts.py").write_text(PARTS)
+    text = "from .parts import make\nfrom mine.parts import Net\nmake('first').run(2)\n"
+    (package / "search.py").write_text(text)
+    python(folder, "-m", "mine.search")
+    python(folder, "-c", "from nas.cli import app; app()", "resume", "first", "-n", "3")
+    assert finished() == {"first": 3}
 
 
 @pytest.mark.parametrize("text", ["", "print(1)\n", "sys.exit()\n", "def main():\n    make('first').run()\n"])
