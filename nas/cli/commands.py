@@ -73,7 +73,10 @@ def run(
     max_trial_time: TrialTime = None,
     executor: Executor = None,
     storage: Storage = None,
-    directory: Annotated[Path | None, typer.Option("--directory", "-d", envvar="NAS_DIRECTORY")] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--directory", "-d", envvar="NAS_DIRECTORY", help="Where it is kept, if not where FILE says."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where there is one of this name.")] = False,
     accept_changes: Accept = False,
 ) -> None:
@@ -87,7 +90,8 @@ def run(
             "accept_changes": accept_changes or None,
         }
         command = running((max_trials, timeout, concurrency, max_trial_time))
-        _exit(open_file(target, command, otherwise=otherwise, arguments=arguments or []))
+        is_limited = max_trials is not None or timeout is not None
+        _exit(open_file(target, command, otherwise=otherwise, arguments=arguments or [], is_limited=is_limited))
 
 
 @app.command()

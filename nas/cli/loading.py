@@ -34,6 +34,7 @@ def open_file(
     place: int | None = None,
     module: str | None = None,
     at_once: bool = False,
+    is_limited: bool = False,
 ) -> int:
     """Runs a file as `python FILE ARGUMENTS` would, save that a command takes over the `run` of one experiment.
 
@@ -52,13 +53,15 @@ def open_file(
             another one each time, such as one with the date in it.
         module: the name of the file as a module of a package, where it is run as `python -m MODULE`.
         at_once: whether the command takes the experiment as soon as it is made, and the file ends there.
+        is_limited: whether the command knows when its run is to end, and so can do without the file's.
 
     Returns:
         An exit code.
 
     Raises:
         NasValueError: there is no such file, or no experiment in it, or several.
-        ExperimentError: the file fails for want of the results of an experiment that was passed over.
+        ExperimentError: the file fails for want of the results of an experiment that was passed over, before it has
+            made the one that is asked for, or said when its run is to end.
         SystemExit: the file ends so, with an error.
     """
     file, wanted = _find(target)
@@ -79,6 +82,7 @@ def open_file(
                 name=name,
                 place=place,
                 at_once=at_once,
+                is_limited=is_limited,
             )
             try:
                 return script.execute(file)
@@ -162,9 +166,11 @@ class _Script(Opening):
         name: str | None,
         place: int | None,
         at_once: bool,
+        is_limited: bool,
     ) -> None:
         self._module, self._command, self._otherwise, self._how = module, command, otherwise, how
         self._wanted, self._name, self._place, self._at_once = wanted, name, place, at_once
+        self._is_limited = is_limited
         self._experiments: list[Experiment] = []
         self._loaded: list[Experiment] = []
         """Those that the file has made to look at earlier results, or to go on with them."""
@@ -221,9 +227,12 @@ class _Script(Opening):
                 if self._code is None:
                     self._until_left(self._choose)
             except Exception as error:
-                if self._running is None and self._passed_over and self._code is None:
-                    raise self._for_want_of_results(error) from error
-                raise
+                if self._running is not None or not self._passed_over or self._code is not None:
+                    raise
+                made = [experiment for experiment in self._experiments if self._is_asked_for(experiment)]
+                if not made or not self._is_limited:
+                    raise self._for_want_of_results(error, made=bool(made)) from error
+                self._until_left(lambda: self._take(made[-1], {}))
             if self._code is None:
                 raise self._none_found()
         return self._code
@@ -297,13 +306,14 @@ class _Script(Opening):
     def _variables(self) -> list[str]:
         return [key for key, value in vars(self._module).items() if any(value is e for e in self._experiments)]
 
-    def _for_want_of_results(self, error: Exception) -> ExperimentError:
+    def _for_want_of_results(self, error: Exception, *, made: bool) -> ExperimentError:
         others = ", ".join(dict.fromkeys(self._passed_over))
+        way = "say --max-trials or --timeout" if made else "make all experiments before the first one is run"
         return ExperimentError(
             explain(
-                f"the file fails before it comes to {self._name or self._wanted!r} ({type(error).__name__}: {error}). "
-                f"Experiments that it runs before were passed over, as they were not asked for",
+                f"the file fails before it runs {self._name or self._wanted!r} ({type(error).__name__}: {error}). The "
+                f"experiments that it runs earlier were passed over, as they were not asked for",
                 got=others,
-                mend="run these first, or make all experiments before the first one is run",
+                mend=f"run these first, or {way}",
             )
         )

@@ -38,5 +38,5 @@ Accept = Annotated[bool, typer.Option("--accept-changes", help="Go on though the
 File = Annotated[str | None, typer.Option("--file", "-f", help="FILE[:NAME], where it is not the one noted.")]
 
 Arguments = Annotated[
-    list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="Of the file, as python FILE ARGUMENTS has them.")
+    list[str] | None, typer.Argument(metavar="-- ARGUMENTS", help="Of the file, as python FILE ARGUMENTS has them.")
 ]

@@ -94,6 +94,7 @@ def reopen(
         place=noted.get("place"),
         module=noted.get("module") if file is None else None,
         at_once=at_once,
+        is_limited=True,  # by what is noted
     )
 
 

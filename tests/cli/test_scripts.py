@@ -156,13 +156,28 @@ def test_one_of_several_is_run_by_its_name(folder: Path) -> None:
 def test_what_needs_the_results_of_another_says_so(folder: Path) -> None:
     write(folder, ONE_AFTER_THE_OTHER)
     message = " ".join(nas("run", "search.py:second", code=1).stderr.split())
-    assert "fails before it comes to 'second' (ExperimentError: no trial is COMPLETE yet" in message
-    assert "'first'. To mend: run these first" in message
+    assert "fails before it runs 'second' (ExperimentError: no trial is COMPLETE yet" in message
+    assert "'first'. To mend: run these first, or make all experiments before the first one is run" in message
     assert finished() == {}
     # Without a name the first one is run; that there is another one is seen then, and is said.
     assert "['first', 'second']" in nas("run", "search.py", code=2).stderr
     nas("run", "search.py:second")
     assert finished() == {"first": 3, "second": 4}
+
+
+def test_a_limit_of_the_command_does_where_the_file_does_not_come_to_its_own(folder: Path) -> None:
+    write(
+        folder,
+        "experiments = [make('first'), make('second')]\n"
+        "for experiment in experiments:\n"
+        "    experiment.run(3)\n"
+        "    print('the best is', experiment.best_trial.value)\n",
+    )
+    assert "or say --max-trials" in nas("run", "search.py:second", code=1).stderr
+    nas("run", "search.py:second", "-n", "2")
+    nas("resume", "second", "-n", "3")
+    nas("resume", "second")
+    assert finished() == {"second": 3}
 
 
 def test_several_by_variables_and_functions(folder: Path) -> None:
