@@ -87,7 +87,7 @@ class ENAS(SupernetStrategy):
     def make_learner(self, space: ModelSpace, *, seed: int, example: Inputs) -> Learner:
         """Paths by a controller."""
         supernet = PathSupernet(space, seed=seed, example_input=example)
-        return PathLearner(supernet, self._controller(space, seed))
+        return PathLearner(supernet, self._controller(supernet.covered, seed))
 
 
 @final

@@ -113,11 +113,12 @@ class RandomOneShot(SupernetStrategy):
             return self._rank(space, seed, k, judge)
 
         if self._sum:
-            supernet = RelaxedSupernet(space, seed=seed)
-            mixer = SumMixer(supernet.architecture)
-            return RelaxedLearner(supernet, mixer, ArchitectureSteps(), example, rank=rank)
+            relaxed = RelaxedSupernet(space, seed=seed)
+            return RelaxedLearner(relaxed, SumMixer(relaxed.architecture), ArchitectureSteps(), example, rank=rank)
+        supernet = PathSupernet(space, seed=seed, example_input=example)
+        space = supernet.covered
         chooser = _RandomPaths(space, seed, middle=self._middle if self._sandwich else None, rank=rank)
-        return PathLearner(PathSupernet(space, seed=seed, example_input=example), chooser, self._distillation)
+        return PathLearner(supernet, chooser, self._distillation)
 
     def _rank(self, space: ModelSpace, seed: int, k: int, judge: Judge) -> list[Sample]:
         if self._search is not None:

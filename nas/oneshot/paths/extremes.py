@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
-from nas.domains import Answer
-from nas.space import Choice, Question, SearchSpace
+from nas.domains import Answer, Sample, as_key, sample_key
+from nas.space import Choice, ModelSpace, Question, SearchSpace
 
 Answers: TypeAlias = Callable[[Question], Answer]
 
 _ROUNDS = 8
 """Answers of each value that are tried one after the other; of longer domains as many in equal distances."""
+_FEW, _MOST, _AROUND = 64, 1000, 4000
+"""Samples of a space that are all tried; random ones that are tried at the most; all after which no neighbours are."""
 
 
 def extremes(space: SearchSpace) -> Iterator[Answers]:
@@ -23,6 +27,75 @@ def extremes(space: SearchSpace) -> Iterator[Answers]:
         yield _smallest
     for number in range(rounds):
         yield _place(number, rounds)
+
+
+def look_through(
+    space: ModelSpace, rng: random.Random, note: Callable[[Sample], tuple[bool, bool]], *, quiet: int
+) -> bool:
+    """Tries random samples until many in a row have brought nothing new, and what is near those that have.
+
+    Where a random sample makes something larger than the extremes do, several answers together decide a shape, or what
+    there is. Then the neighbours of it are tried too, and those of each that makes something larger still: answer by
+    answer that leads to what is rare among random samples. A space of few samples is tried whole.
+
+    Args:
+        space: of the samples.
+        rng: draws the random ones.
+        note: looks at a sample, and says whether it has brought something new, and whether something larger.
+        quiet: so many in a row.
+
+    Returns:
+        Whether several answers decide together, and not all samples were tried: a larger one may be left.
+    """
+    tried: set[str] = set()
+    fruitful: deque[Sample] = deque()
+    joint = False
+
+    def look(sample: Sample) -> bool:
+        if (key := sample_key(sample)) in tried:
+            return False
+        tried.add(key)
+        new, larger = note(sample)
+        if larger:
+            fruitful.append(sample)
+        return new
+
+    still = 0
+    for _ in range(_MOST):
+        still = 0 if look(space.sample(rng)) else still + 1
+        if still == quiet:
+            break
+    if space.exact and space.size <= _FEW:
+        for sample in space.grid():
+            look(sample)
+        return False
+    while fruitful and len(tried) < _AROUND:
+        joint = True
+        for sample in neighbours(space.search_space, fruitful.popleft()):
+            look(sample)
+    return joint or not space.exact
+
+
+def neighbours(space: SearchSpace, sample: Sample) -> Iterator[Sample]:
+    """The samples that give one answer otherwise: each of its domain, or as many in equal distances.
+
+    What an answer makes active gets its default.
+    """
+    foreign = {label: answer for label, answer in sample.items() if label not in space.domains}
+    asked = {choice.label: choice for choice in _nodes(space.choices) if choice.label in sample}
+    for label, changed in asked.items():
+        for other in _spread(changed, _ROUNDS):
+            if as_key(other) == as_key(sample[label]):
+                continue
+            answers = {**sample, label: other}
+
+            def answer(choice: Choice, answers: Sample = answers) -> Answer:
+                given = answers.get(choice.label, choice.default)
+                return given if choice.domain.contains(given) else choice.default
+
+            found = {**foreign, **space.walk(answer)}
+            if space.allows(found):
+                yield found
 
 
 def has_values(space: SearchSpace) -> bool:
@@ -63,7 +136,7 @@ def _place(number: int, rounds: int) -> Answers:
     return answer
 
 
-def _spread(question: Question, most: int) -> list[Answer]:
+def _spread(question: Question | Choice, most: int) -> list[Answer]:
     """All answers, or as many in equal distances, the first and the last among them."""
     domain = question.domain
     if domain.size <= 1024:

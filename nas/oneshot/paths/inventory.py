@@ -18,7 +18,7 @@ from nas.domains import Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.example_inputs import Inputs
 from nas.oneshot.paths.alignment import Alignment, Found, plain
-from nas.oneshot.paths.extremes import Answers, extremes
+from nas.oneshot.paths.extremes import Answers, extremes, look_through
 from nas.oneshot.paths.layouts import trace_layouts
 from nas.oneshot.paths.module_tree import ModuleTree
 from nas.oneshot.paths.naming import (
@@ -36,9 +36,9 @@ from nas.oneshot.paths.slicing import Index, Region, Shape, is_whole, region
 from nas.random_state import derive_seed, seeded
 from nas.space import ModelSpace
 
-_QUIET, _QUIET_RUNS, _MOST = 32, 8, 1000
+_QUIET, _QUIET_RUNS = 32, 8
 """Random architectures in a row that bring nothing new before the search ends, where they are built, and where they are
-run too; the most that are tried."""
+run too."""
 
 
 @final
@@ -99,8 +99,8 @@ class Inventory:
     """The names of all architectures of a space.
 
     The space is not enumerated. All candidates, inputs and depths are built beside one architecture: once with the
-    largest values, once with the smallest, and once with each place of their domains. Random architectures follow until
-    many in a row have brought nothing new.
+    largest values, once with the smallest, and once with each place of their domains. Random architectures follow, and
+    what is near those of them that bring something new (`look_through`).
 
     Args:
         space: any model space.
@@ -114,6 +114,7 @@ class Inventory:
         numbering: of the candidates of LayerChoices.
         calm: whether constructing on the meta device was seen to leave the global random states alone.
         follows: whether subnets must be run to see where their channels lie.
+        joint: whether several answers together decide what is largest, so that something larger may be left.
     """
 
     def __init__(self, space: ModelSpace, *, seed: int, example: Inputs | None) -> None:
@@ -122,10 +123,13 @@ class Inventory:
         self._dtype = torch.get_default_dtype()
         self.entries: dict[str, Entry] = {}
         self.probes: list[Probe] = []
-        self.calm, self.follows = True, False
+        self.calm, self.follows, self.joint = True, False, False
         self._alignments: dict[tuple[str, int], Alignment] = {}
+        self._growth = 0
+        """How often a name was found, or something larger of one."""
         for answer in extremes(space.search_space):
             self._try(answer)
+        self._try(answers_from({}), OnePath)  # the default is an architecture in any case
         rng = random.Random(derive_seed(seed, 1))
         self._sample(rng)
         # Where shapes are chosen, it matters what lies where in the channels that layers read.
@@ -137,12 +141,12 @@ class Inventory:
         self._settle()
 
     def _sample(self, rng: random.Random) -> None:
-        quiet = 0
-        for _ in range(_MOST):
-            answers = answers_from(self.space.sample(rng))
-            quiet = 0 if self._note(self.build(lambda: OnePath(answers))) else quiet + 1  # noqa: B023
-            if quiet == (_QUIET_RUNS if self.follows else _QUIET):
-                break
+        def note(sample: Sample) -> tuple[bool, bool]:
+            before = self._growth
+            new = self._note(self.build(lambda: OnePath(answers_from(sample))))
+            return new, self._growth > before
+
+        self.joint |= look_through(self.space, rng, note, quiet=_QUIET_RUNS if self.follows else _QUIET)
 
     def _try(self, answer: Answers, handler: type[AllPaths] | type[OnePath] = AllPaths) -> None:
         try:
@@ -225,7 +229,7 @@ class Inventory:
             if known is None:
                 size, number = place.tensor.numel(), len(self.probes)
                 self.entries[name] = Entry(place.module, place.local, shape, size, number, built.sample)
-                new = True
+                self._growth, new = self._growth + 1, True
             elif not same_kind(type(known.owner), type(place.module)) or len(known.shape) != len(shape):
                 raise self._conflict(name, known, place, built.sample)
             elif shape != known.shape:
@@ -236,13 +240,17 @@ class Inventory:
             for dim in self.entries[name].varying:
                 layout = built.layouts.get((id(place.tensor), dim))
                 if layout is not None:
-                    new |= self._alignments.setdefault((name, dim), Alignment()).add(layout)
+                    alignment = self._alignments.setdefault((name, dim), Alignment())
+                    before = alignment.length
+                    new |= alignment.add(layout)
+                    self._growth += alignment.length > before
         return new
 
     def _widen(self, known: Entry, place: TensorSite, shape: Shape, sample: Sample) -> bool:
         differing = {dim for dim, (n, most) in enumerate(zip(shape, known.shape, strict=True)) if n != most}
         joint = tuple(map(max, shape, known.shape))
         new = joint != known.shape or not differing <= known.varying
+        self._growth += joint != known.shape
         known.varying |= differing
         known.shape, known.other = joint, sample
         if place.tensor.numel() > known.size:
@@ -303,7 +311,7 @@ class Inventory:
         """Where the tensor of an architecture lies in that of the store; None where it is all of it.
 
         Raises:
-            NasValueError: it is larger than any that was found.
+            Unforeseen: it is larger than any that was found.
         """
         entry, shape = self.entries.get(name), tuple(place.tensor.shape)
         if entry is None or any(n > most for n, most in zip(shape, entry.shape, strict=True)):
@@ -366,8 +374,12 @@ def _random_states() -> tuple[Any, ...]:
     return random.getstate(), kind, numpy.array(keys).tobytes(), place, torch.get_rng_state().numpy().tobytes()
 
 
-def _unforeseen(name: str, what: str, got: object) -> NasValueError:
-    return NasValueError(
+class Unforeseen(NasValueError):  # noqa: N818 - names what is met
+    """An architecture needs more than was found when the space was looked through."""
+
+
+def _unforeseen(name: str, what: str, got: object) -> Unforeseen:
+    return Unforeseen(
         explain(
             f"the shared parameter {name!r} was not found {what} when the space was looked through; the program makes "
             "something of its answers that was not foreseen",

@@ -18,7 +18,7 @@ from nas.errors import NasTypeError, NasValueError, explain
 from nas.example_inputs import Example, Inputs, read_example, tensors_of
 from nas.oneshot.paths.computed_buffers import refuse_computed_buffers
 from nas.oneshot.paths.facade import Facade
-from nas.oneshot.paths.inventory import Built, Inventory
+from nas.oneshot.paths.inventory import Built, Inventory, Unforeseen
 from nas.oneshot.paths.naming import (
     ModuleSite,
     OnePath,
@@ -85,6 +85,8 @@ class PathSupernet(Facade):
         self._store = Store(self.inventory, seed)
         refuse_computed_buffers(self.inventory, self._store)
         self._watched = {name: Watched(name, module) for name, module in self._store.modules.items()}
+        self.uncovered: set[Hashable] = set()
+        """The samples that were asked about and need more than the store has, by a key."""
         self._cache: OrderedDict[Hashable, Subnet | Future[Subnet]] = OrderedDict()
         self._capacity = cache
         self._building = threading.Lock()
@@ -98,6 +100,24 @@ class PathSupernet(Facade):
     def space(self) -> ModelSpace:
         """Whose architectures these are."""
         return self.inventory.space
+
+    @property
+    def covered(self) -> ModelSpace:
+        """The space without the architectures that need more than the store has.
+
+        Where several answers together decide what is largest, the largest can be too rare to be found beforehand.
+        """
+        return self.space.where(self.covers) if self.inventory.joint else self.space
+
+    def covers(self, sample: Mapping[str, Answer]) -> bool:
+        """Whether the store has all that the architecture of a sample needs."""
+        key = _key(sample)
+        if key not in self.uncovered:
+            try:
+                self._subnet(sample)
+            except Unforeseen:
+                self.uncovered.add(key)
+        return key not in self.uncovered
 
     @property
     def store(self) -> nn.Module:

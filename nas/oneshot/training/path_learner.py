@@ -68,6 +68,7 @@ class PathLearner(Learner):
         self._chooser, self._distillation = chooser, distillation
         self._said: list[Tensor] = []
         self._paths: list[Sample] = []
+        self._left_out = 0
         self._listening: RemovableHandle | None = None
 
     @property
@@ -150,6 +151,12 @@ class PathLearner(Learner):
             return search.value(search.metrics([batch], batch_statistics=self.supernet))
 
         self._chooser.learn(search, reward)
+        if len(self.supernet.uncovered) > self._left_out:
+            self._left_out = len(self.supernet.uncovered)
+            search.note(
+                f"supernet: {self._left_out} of the architectures that were drawn need larger weights than it has, for "
+                "several choices decide them together; they are left out"
+            )
 
     def curvature(self, search: Search, batch: Any) -> None:
         """A path has no architecture parameters."""

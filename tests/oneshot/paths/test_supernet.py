@@ -464,3 +464,82 @@ def test_tied_tensors_are_one_in_the_store() -> None:
     assert sum(p.numel() for p in supernet.parameters()) == 9 * 6
     for sample in tied.grid():
         assert_same_step(supernet, sample, x, train=True)
+
+
+class Shared(nn.Module):
+    """Branches share a width: the fewer are on, the wider is each; each by itself is one sample of many."""
+
+    def __init__(self, branches: int = 9) -> None:
+        super().__init__()
+        on = [ValueChoice([1, 0], label=f"on{i}") for i in range(branches)]
+        width = 24 // max(1, sum(on))
+        self.branches = nn.ModuleDict({str(i): nn.Linear(3, width) for i, each in enumerate(on) if each})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum((branch(x).sum(1) for branch in self.branches.values()), start=x.sum(1))
+
+
+class Joint(nn.Module):
+    """Widths that several answers decide together, deeper and deeper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = ValueChoice([1, 2, 4, 8], label="first")
+        divisor = ValueChoice([1, 2, 4], label="divisor")
+        more = ValueChoice([False, True], label="more")
+        width = 8 * first // divisor
+        self.wide = nn.Linear(3, width)
+        self.narrow = nn.Linear(width, 2 * width if more and divisor == 4 else 2)
+        if more and first == 2 and divisor == 1:
+            self.rare = nn.Linear(3, first + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.narrow(self.wide(x)).sum(1)
+        return found + self.rare(x).sum(1) if hasattr(self, "rare") else found
+
+
+@pytest.mark.filterwarnings("ignore:The search space of Shared is not exact")
+def test_the_largest_is_found_where_several_answers_decide_a_width() -> None:
+    shared = PathSupernet(ModelSpace(Shared), example_input=(torch.zeros(1, 3),))
+    assert [tuple(shared.store.get_parameter(f"branches.{i}.weight").shape) for i in range(9)] == [(24, 3)] * 9
+    joint = PathSupernet(ModelSpace(Joint), example_input=(torch.zeros(1, 3),))
+    found = {name: tuple(parameter.shape) for name, parameter in joint.store.named_parameters()}
+    assert found["wide.weight"] == (64, 3)
+    assert found["narrow.weight"] == (32, 64)
+    assert found["rare.weight"] == (3, 3)
+    for sample in joint.space.grid():
+        joint.select(sample)
+        assert torch.isfinite(joint(torch.ones(2, 3))).all()
+
+
+class Rare(nn.Module):
+    """A width that one sample of 65,536 has, with nothing near it that is wider than the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        on = [ValueChoice([0, 1], label=f"on{i}") for i in range(16)]
+        self.layer = nn.Linear(3, 4 if sum(abs(each - i % 2) for i, each in enumerate(on)) else 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x)
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:The search space of Rare is not exact")
+def test_what_was_not_found_is_left_out() -> None:
+    supernet = PathSupernet(ModelSpace(Rare), example_input=(torch.zeros(1, 3),))
+    rare = {f"on{i}": i % 2 for i in range(16)}
+    assert not supernet.covered.contains(rare)
+    assert supernet.covered.contains({**rare, "on3": 0})
+    assert supernet.covered.mutate({**rare, "on3": 0}, 0) != rare
+    with pytest.raises(NasValueError, match="was not found as large"):
+        supernet.select(rare)
+
+
+@pytest.mark.slow
+def test_every_graph_of_nasbench101_is_a_path() -> None:
+    benchmark = space("nasbench101", **SPACES["nasbench101"].tiny)
+    supernet = PathSupernet(benchmark, example_input=(batch_for("nasbench101", 1),))
+    for seed in range(500):
+        supernet.select(supernet.covered.sample(seed))
+    assert len(supernet.uncovered) <= 5
