@@ -18,6 +18,7 @@ from nas.checks import check_int, check_word
 from nas.domains import Answer, Sample, as_key, sample_key
 from nas.oneshot.alarms import Compared, Evidence, in_short
 from nas.oneshot.paths import AllPaths, OnePath, answers_from, construct_without_weights
+from nas.oneshot.relaxed import OnceDifferentiable
 from nas.protocols import Direction, Evaluator, Job, Trial, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
 from nas.space import Choice, ModelSpace, is_skip
@@ -49,7 +50,12 @@ class TrustReport:
     expected_skips: float | None
     """The share that random samples have."""
     curvature: float | None
-    """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, for relaxed ones."""
+    """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, for relaxed ones.
+
+    None where torch cannot differentiate an operation of the network twice.
+    """
+    no_curvature: str | None = None
+    """What torch says of that operation."""
     chance: float | None = None
     """The share of all orders that agree as well as the supernet's with that of the architectures alone."""
     direction: Direction = "maximize"
@@ -113,6 +119,11 @@ class TrustReport:
             )
         if self.curvature is not None:
             lines.append(f"Largest eigenvalue of the Hessian in the architecture parameters: {self.curvature:.4g}")
+        if self.no_curvature is not None:
+            lines.append(
+                "Largest eigenvalue of the Hessian in the architecture parameters: not known, for an operation of the "
+                f"network cannot be differentiated twice ({self.no_curvature})"
+            )
         lines += [f"ALARM: {alarm}" for alarm in self.alarms] or ["No alarm."]
         return Group(table, Text("\n".join(lines)))
 
@@ -167,6 +178,7 @@ def trust_report(
     pairs = [(sign * row.shared, sign * row.alone) for row in compared]
     best = trials[0].sample if trials else samples[0]
     skips = SkipConnections(task.space)
+    curvature, unknown = _curvature(training)
     return TrustReport(
         metric=training.metric,
         compared=compared,
@@ -174,12 +186,21 @@ def trust_report(
         interval=_bootstrap(pairs),
         skips=skips.share(dict(best)),
         expected_skips=_mean([skips.share(task.space.sample(seed)) for seed in range(100)]),
-        curvature=training.curvature(),
+        curvature=curvature,
+        no_curvature=unknown,
         chance=_chance(pairs),
         direction=task.direction,
         choose=choose,
         is_whole_space=task.space.exact and len(compared) == task.space.size,
     )
+
+
+def _curvature(training: Training) -> tuple[float | None, str | None]:
+    """What it is, or why it is not known."""
+    try:
+        return training.curvature(), None
+    except OnceDifferentiable as error:
+        return None, error.reason
 
 
 def kendall(pairs: Sequence[tuple[float, float]]) -> float:

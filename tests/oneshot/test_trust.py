@@ -1,6 +1,7 @@
 """The trust report: rank correlation, alarms, and what is printed."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 from scipy.stats import kendalltau
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import TensorDataset
 
-from nas import Experiment, InputChoice, LayerChoice, ModelSpace, NasValueError, Skip, ValueChoice, Zero
+from nas import Experiment, InputChoice, LayerChoice, ModelSpace, NasError, NasValueError, Skip, ValueChoice, Zero
 from nas.evaluators import Classification, Regression
-from nas.oneshot import DARTS, Compared, RandomOneShot, TrustReport
+from nas.oneshot import DARTS, Compared, CurvatureStop, RandomOneShot, TrustReport
 from nas.oneshot.trust import SkipConnections, _chance, kendall
 
 
@@ -162,6 +165,9 @@ def test_it_is_printed() -> None:
     ):
         assert words in text
     assert "Hessian" not in str(report(curvature=None))
+    unknown = str(report(curvature=None, no_curvature="derivative for aten::hardsigmoid_backward is not implemented"))
+    assert "not known" in unknown
+    assert "hardsigmoid_backward" in unknown
     assert "untrained" not in text
     assert "untrained, best of 4" in str(report(compared=SOUND))
     assert "…" in str(report(compared=(Compared(sample={f"label{i}": i for i in range(99)}, shared=0, alone=0),)))
@@ -301,3 +307,63 @@ def test_what_is_planted_raises_no_alarm(make: Any, seed: int, tmp_path: Any) ->
     assert found.is_whole_space
     assert found.direction == "minimize"
     assert "No alarm." in str(found)
+
+
+class Steps(torch.autograd.Function):
+    """A rounding with the gradient of the identity, which is differentiated once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Rounds(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = Steps.apply(x)
+        return found
+
+
+class Attends(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        each = x[None, None]
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return nn.functional.scaled_dot_product_attention(each, each, each)[0, 0]
+
+
+def searched(layer: Callable[[], nn.Module], strategy: DARTS, folder: Any) -> Experiment:
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    pairs = TensorDataset(inputs, inputs.argmax(1))
+    kinds = {"linear": lambda: nn.Linear(4, 4), "tanh": nn.Tanh}
+    evaluator = Classification(pairs, pairs, batch_size=8, max_epochs=1, accelerator="cpu", logger=False)
+    return Experiment(
+        lambda: nn.Sequential(LayerChoice(kinds, label="kind"), layer(), nn.Linear(4, 4)),
+        evaluator,
+        strategy,
+        name="search",
+        directory=folder,
+    )
+
+
+ONCE = {"hardsigmoid": nn.Hardsigmoid, "own": Rounds, "attention": Attends}
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_what_cannot_be_differentiated_twice_has_no_curvature(name: str, tmp_path: Any) -> None:
+    experiment = searched(ONCE[name], DARTS(candidates=2), tmp_path)
+    experiment.run(progress="silent")
+    found = experiment.one_shot_report(k=2)
+    assert found.curvature is None
+    assert found.no_curvature
+    assert "not known" in str(found)
+
+
+@pytest.mark.parametrize("options", [{"stop": CurvatureStop()}, {"unrolled": True}], ids=["stop", "unrolled"])
+def test_searches_that_differentiate_twice_are_refused_at_once(options: Any, tmp_path: Any) -> None:
+    experiment = searched(nn.Hardsigmoid, DARTS(candidates=2, **options), tmp_path)
+    with pytest.raises(NasError, match=r"cannot differentiate an operation .*hardsigmoid.* To mend: .*nn.Sigmoid"):
+        experiment.run(progress="silent")

@@ -1,7 +1,7 @@
 """Relaxed supernets: mixtures of candidates, weighted by architecture parameters."""
 
 from nas.oneshot.relaxed.architecture import Architecture, Mixing, Rule, softmax
-from nas.oneshot.relaxed.curvature import CurvatureStop, largest_eigenvalue
+from nas.oneshot.relaxed.curvature import CurvatureStop, OnceDifferentiable, differentiating_twice, largest_eigenvalue
 from nas.oneshot.relaxed.mixers import GumbelMixer, Mixer, Moment, Phase, SoftmaxMixer, SumMixer, TwoPathMixer
 from nas.oneshot.relaxed.mixtures import MixedDepth, MixedInput, MixedLayer, Terms, check_alike
 from nas.oneshot.relaxed.parametrisations import Concentrations, Logits, Parametrisation, Simplex
@@ -23,6 +23,7 @@ __all__ = [
     "Mixer",
     "Mixing",
     "Moment",
+    "OnceDifferentiable",
     "Parametrisation",
     "Phase",
     "Plan",
@@ -36,6 +37,7 @@ __all__ = [
     "TwoPathMixer",
     "check_alike",
     "check_penalty",
+    "differentiating_twice",
     "largest_eigenvalue",
     "recomputing_as_before",
     "softmax",

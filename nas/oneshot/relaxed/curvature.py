@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from nas._compat.gradients import differentiates_once
 from nas.checks import check_int, check_number
+from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture
 from nas.oneshot.relaxed.recomputation import recomputing_as_before
 
@@ -47,6 +50,46 @@ class CurvatureStop:
         return then / max(now, 1e-12) < self.ratio
 
 
+class OnceDifferentiable(NasValueError):  # noqa: N818 - names what the network is
+    """Something in a network can be differentiated once alone, so that its loss has no curvature that is known.
+
+    `reason` is what torch says of it, in one line.
+    """
+
+    def __init__(self, reason: str, *, what: str) -> None:
+        self.reason = reason
+        super().__init__(
+            explain(
+                f"{what}, and torch cannot differentiate an operation of the network twice",
+                got=reason,
+                mend="take another operation (nn.Sigmoid for nn.Hardsigmoid, a cell written in Python for nn.LSTM on a "
+                "CUDA device, attention under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)), or do without",
+            )
+        )
+
+
+@contextmanager
+def differentiating_twice(what: str, ends: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Around what takes gradients of gradients.
+
+    Args:
+        what: needs them, for the message.
+        ends: the tensors whose gradients are taken, to be looked through for what torch passes over without a word: a
+            function that is marked as once differentiable counts as a constant there.
+
+    Raises:
+        OnceDifferentiable: an operation has no second derivative: torch has none, or the user's own says so.
+    """
+    if differentiates_once(ends):
+        raise OnceDifferentiable("a function that is marked with @once_differentiable", what=what)
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # of the device, not of the operations
+    except RuntimeError as error:
+        raise OnceDifferentiable(str(error).partition("\n")[0], what=what) from error
+
+
 def largest_eigenvalue(
     loss: Callable[[Any], Tensor],
     network: nn.Module,
@@ -65,6 +108,9 @@ def largest_eigenvalue(
         batch: of validation data.
         iterations: at most.
         tolerance: relative change at which it ends.
+
+    Raises:
+        NasValueError: torch cannot differentiate an operation of the network twice.
     """
     iterations = check_int("iterations", iterations, least=1, where="largest_eigenvalue")
     tolerance = check_number("tolerance", tolerance, least=0, where="largest_eigenvalue")
@@ -90,12 +136,14 @@ def _power_iteration(
     generator = torch.Generator().manual_seed(0)
     vectors = [torch.randn(p.shape, generator=generator).to(p) for p, _ in used]
     value = 0.0
-    for _ in range(iterations):
+    ends = [g for _, g in used]
+    for number in range(iterations):
         norm = torch.sqrt(sum(((v * v).sum() for v in vectors), start=vectors[0].new_zeros(())))
         vectors = [v / norm.clamp(min=1e-12) for v in vectors]
-        product = torch.autograd.grad(
-            [g for _, g in used], [p for p, _ in used], grad_outputs=vectors, retain_graph=True, allow_unused=True
-        )
+        with differentiating_twice("the curvature is a second derivative of the loss", [] if number else ends):
+            product = torch.autograd.grad(
+                ends, [p for p, _ in used], grad_outputs=vectors, retain_graph=True, allow_unused=True
+            )
         following = [torch.zeros_like(v) if h is None else h for v, h in zip(vectors, product, strict=True)]
         before, value = value, float(sum((v * h).sum() for v, h in zip(vectors, following, strict=True)))
         vectors = following

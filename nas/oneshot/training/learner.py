@@ -169,7 +169,11 @@ class Learner(nn.Module, ABC):
 
     @abstractmethod
     def curvature(self, search: Search, batch: Any) -> float | None:
-        """The largest eigenvalue of the Hessian of a batch's loss in the architecture parameters; None without any."""
+        """The largest eigenvalue of the Hessian of a batch's loss in the architecture parameters; None without any.
+
+        Raises:
+            NasValueError: an operation of the network cannot be differentiated twice.
+        """
 
     @abstractmethod
     def logged(self) -> dict[str, float]:

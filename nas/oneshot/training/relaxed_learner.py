@@ -20,6 +20,7 @@ from nas.oneshot.relaxed import (
     Mixer,
     Moment,
     RelaxedSupernet,
+    differentiating_twice,
     largest_eigenvalue,
     recomputing_as_before,
 )
@@ -27,6 +28,7 @@ from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, 
 from nas.oneshot.training.architecture_steps import ArchitectureSteps, on_device
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.learner import Judge, Learner, Search
+from nas.random_state import seeded
 
 
 @final
@@ -64,7 +66,7 @@ class RelaxedLearner(Learner):
         self._history: dict[str, Any] = {"curvature": [], "snapshots": [], "stopped": False}
         self._validation: Any = None
         self.report = Report() if example is None else optimise(supernet, example, steps.speed)
-        self._compiled = False
+        self._compiled = self._has_curvature = False
         self._recorded: RecordedForward | None = None
 
     @property
@@ -103,6 +105,8 @@ class RelaxedLearner(Learner):
         """A step of the architecture, after the warm-up; then the mixture that the weights are trained in."""
         losses = {}
         self._validation = validation
+        if self._steps.stop is not None and not self._has_curvature:
+            self._has_curvature = self._look_for_curvature(search, validation)
         if self._mixer.learns and search.current_epoch >= self._steps.warmup_epochs:
             losses["architecture_loss"] = self._step_architecture(search, train, validation)
         with torch.no_grad():
@@ -117,7 +121,10 @@ class RelaxedLearner(Learner):
             with uncompiled(self.model), self._recomputing(search):
                 loss = unrolled_loss(search, train, validation) + self._extra()
                 scaled = search.scaled(loss)
-                gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+                ends = [] if self._has_curvature else [loss]
+                with differentiating_twice("unrolled=True takes the gradient of a step of training", ends):
+                    gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            self._has_curvature = True
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         else:
@@ -191,6 +198,13 @@ class RelaxedLearner(Learner):
             history["stopped"] = True
             self.architecture.load_state_dict(history["snapshots"][0])
             search.stop()
+
+    def _look_for_curvature(self, search: Search, batch: Any) -> bool:
+        """Refuses what has none before an epoch is trained, rather than after it."""
+        if self._mixer.learns:
+            with seeded(0), uncompiled(self.model):
+                largest_eigenvalue(search.loss, search.inner, self.architecture, batch, iterations=1)
+        return True
 
     def curvature(self, search: Search, batch: Any) -> float | None:
         """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters."""

@@ -91,6 +91,9 @@ class Training:
         """The largest eigenvalue of the Hessian of the validation loss in the architecture parameters, on one batch.
 
         None where there are no such parameters.
+
+        Raises:
+            NasValueError: an operation of the network cannot be differentiated twice.
         """
 
         def look(trainer: Trainer) -> float | None:
