@@ -15,7 +15,7 @@ from nas._compat.torch_internals import copy_each, own_buffers
 from nas.domains import Sample
 from nas.oneshot.paths.slicing import Region, indexed
 from nas.oneshot.paths.store import Slots, Store
-from nas.oneshot.paths.watched import Twin
+from nas.oneshot.paths.watched import Standing, Twin
 
 Slot: TypeAlias = tuple[Slots, str]
 """The dict of a module that holds a tensor, and the tensor's key in it."""
@@ -258,6 +258,7 @@ class Subnet:
     _merging: list[Twin] = field(default_factory=list)
     _hooks: list[Any] = field(default_factory=list)
     _hooked: bool = False
+    _standing: Standing | None = None
     _generation: int = -1
 
     def __post_init__(self) -> None:
@@ -272,10 +273,10 @@ class Subnet:
 
     def bind(self, store: Store) -> None:
         """Prepares what each run puts in place, where that has not been done since the store was last changed."""
-        for twin in self.twins.values():
-            for watched in twin.stored:
-                if watched.changed():
-                    store.generation += 1
+        if self._standing is None or not self._standing.holds():
+            stored = [watched for twin in self.twins.values() for watched in twin.stored]
+            store.generation += sum(watched.changed() for watched in stored)
+            self._standing = Standing(stored)
         if self._generation == store.generation:
             return
         self._whole, self._views, self._gathered = [], [], []

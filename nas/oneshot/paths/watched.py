@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, final
 from weakref import ReferenceType
 
@@ -110,6 +110,33 @@ class Watched:
             setattr(self, name, value)
         self.attributes = vars(self.module)
         self._held = children_of(self.module), own_parameters(self.module), own_buffers(self.module)
+
+
+@final
+class Standing:
+    """Several modules as they were last seen: all are compared at once, for that is done in every step.
+
+    Args:
+        watched: the modules.
+    """
+
+    __slots__ = ("_held", "_lengths", "_modules", "_now", "_then", "_types")
+
+    def __init__(self, watched: Iterable[Watched]) -> None:
+        several = list({id(each): each for each in watched}.values())
+        self._now = [part for each in several for part in (each.attributes, each._held[0])]
+        self._then = [part for each in several for part in (each._seen, each._made[0])]
+        self._held = [held for each in several for held in each._held[1:]]
+        self._lengths = [length for each in several for length in each._made[1:]]
+        self._modules, self._types = [each.module for each in several], [each._kind for each in several]
+
+    def holds(self) -> bool:
+        """Whether nothing was done to any; where it was, each says what."""
+        try:
+            same = self._now == self._then
+        except Exception:  # what cannot be compared is another object
+            return False
+        return same and [*map(len, self._held)] == self._lengths and [*map(type, self._modules)] == self._types
 
 
 def _of_its_own(value: object) -> bool:
