@@ -45,7 +45,10 @@ class Scale:
     paths: int
     """That are judged."""
     batches: int
-    """Of training data, for batch statistics, and as many of validation data, for each judged path."""
+    """Of training data, for batch statistics, and as many of validation data, for each judged path.
+
+    20 is the default of the former; from 8 on, passes are recorded.
+    """
     compiles: bool = True
 
 
@@ -55,7 +58,7 @@ FULL = Scale(
     repeats=7,
     steps=30,
     paths=200,
-    batches=4,
+    batches=20,
 )
 SMALL = Scale(
     darts=Case(factory=lambda: darts(channels=4, cells=2, none=True), shape=(4, 3, 8, 8)),
@@ -205,7 +208,7 @@ class Figures:
         scale, seconds = self.scale, 0.0
         space, rng = ModelSpace(scale.darts.factory), random.Random(0)
         x = torch.randn(scale.darts.shape, device=self.device)
-        built = min(scale.paths, 40)
+        built = min(scale.paths, 10)
         for _ in range(built):
             model = space.build(space.search_space.sample(rng)).to(self.device)
             model(x)

@@ -53,7 +53,8 @@ class Passes:
 
     Args:
         validation: counts the batches of validation data of a whole judgement; asked when that is first needed.
-        recalibration: counts those of training data before them, for the batch statistics.
+        recalibration: counts those of training data before them, for the batch statistics; asked once too, for it may
+            build an architecture.
     """
 
     def __init__(self, validation: Callable[[], int], recalibration: Callable[[], int]) -> None:
@@ -64,9 +65,13 @@ class Passes:
         """Of a whole judgement."""
         return self._count_validation()
 
+    @cached_property
+    def _recalibration(self) -> int:
+        return self._count_recalibration()
+
     def recalibration(self, batches: int | None) -> int:
         """How many batches of training data come before so many of validation data: the same share of all of them."""
-        whole = self._count_recalibration()
+        whole = self._recalibration
         return whole if batches is None else math.ceil(whole * min(batches / self.validation, 1))
 
     def total(self, batches: int | None = None) -> int:

@@ -84,6 +84,15 @@ def test_a_judgement_is_that_of_its_batches(tmp_path: Path) -> None:
     assert Judged(tmp_path / "judged.jsonl", 2, judge, passes=PASSES)({"a": 0}) == -math.inf
 
 
+def test_passes_are_counted_once() -> None:
+    """To count them builds an architecture, which took a sixth of a judgement beside its forward passes."""
+    counted = []
+    passes = Passes(lambda: counted.append("validation") or 9, lambda: counted.append("training") or 4)  # type: ignore[func-returns-value]
+    assert [passes.recalibration(batches) for batches in (None, 9, 3)] == [4, 4, 2]
+    assert passes.total() == 13
+    assert sorted(counted) == ["training", "validation"]
+
+
 def test_time_is_up_between_two_judgements(tmp_path: Path) -> None:
     """One is made in any case, so that many short runs come to an end."""
     found = list[float]()

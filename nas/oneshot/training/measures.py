@@ -161,7 +161,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], o
     try:
         with torch.no_grad():
             if not (alike and _average(norms, batches, run)):
-                _accumulate(norms, batches, run)
+                _accumulate(norms, batches, run, replayed=alike)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -169,16 +169,20 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], o
             module.training = training
 
 
-def _accumulate(norms: Sequence[BatchNorm], batches: Iterable[Any], run: Callable[[Any], object]) -> None:
+def _accumulate(
+    norms: Sequence[BatchNorm], batches: Iterable[Any], run: Callable[[Any], object], *, replayed: bool
+) -> None:
     """Lets each layer keep the mean of what it has seen so far.
 
-    A layer without momentum does so too, but asks the device how often it was called, and waits for the answer.
+    A layer without momentum does so by itself, but asks how often it was called. Where a device had to be waited for,
+    or passes may be replayed, it is told; elsewhere that takes longer than to ask.
     """
     handles = []
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-        if is_plain(norm):
+        counted = norm.num_batches_tracked
+        if is_plain(norm) and (replayed or counted is None or counted.device.type != "cpu"):
             handles.append(norm.register_forward_pre_hook(_Turn()))
     try:
         for batch in batches:
