@@ -30,7 +30,7 @@ def extremes(space: SearchSpace) -> Iterator[Answers]:
 
 
 def look_through(
-    space: ModelSpace, rng: random.Random, note: Callable[[Sample], tuple[bool, bool]], *, quiet: int
+    space: ModelSpace, rng: random.Random, note: Callable[[Sample, bool], tuple[bool, bool]], *, quiet: int
 ) -> bool:
     """Tries random samples until many in a row have brought nothing new, and what is near those that have.
 
@@ -41,7 +41,8 @@ def look_through(
     Args:
         space: of the samples.
         rng: draws the random ones.
-        note: looks at a sample, and says whether it has brought something new, and whether something larger.
+        note: looks at a sample, and says whether it has brought something new, and whether something larger; is told
+            whether nothing may be amiss with it, as a program may refuse what no random sample is.
         quiet: so many in a row.
 
     Returns:
@@ -51,18 +52,18 @@ def look_through(
     fruitful: deque[Sample] = deque()
     joint = False
 
-    def look(sample: Sample) -> bool:
+    def look(sample: Sample, *, surely: bool = False) -> bool:
         if (key := sample_key(sample)) in tried:
             return False
         tried.add(key)
-        new, larger = note(sample)
+        new, larger = note(sample, surely)
         if larger:
             fruitful.append(sample)
         return new
 
     still = 0
     for _ in range(_MOST):
-        still = 0 if look(space.sample(rng)) else still + 1
+        still = 0 if look(space.sample(rng), surely=True) else still + 1
         if still == quiet:
             break
     if space.exact and space.size <= _FEW:

@@ -141,19 +141,20 @@ class Inventory:
         self._settle()
 
     def _sample(self, rng: random.Random) -> None:
-        def note(sample: Sample) -> tuple[bool, bool]:
+        def note(sample: Sample, surely: bool) -> tuple[bool, bool]:
             before = self._growth
-            new = self._note(self.build(lambda: OnePath(answers_from(sample))))
-            return new, self._growth > before
+            return self._try(answers_from(sample), OnePath, surely=surely), self._growth > before
 
         self.joint |= look_through(self.space, rng, note, quiet=_QUIET_RUNS if self.follows else _QUIET)
 
-    def _try(self, answer: Answers, handler: type[AllPaths] | type[OnePath] = AllPaths) -> None:
+    def _try(self, answer: Answers, handler: type[AllPaths | OnePath] = AllPaths, *, surely: bool = False) -> bool:
         try:
             built = self.build(lambda: handler(answer))
         except Exception:
-            return  # answers that do not go together are no architecture; the random ones are
-        self._note(built)
+            if surely:
+                raise
+            return False  # answers that do not go together are no architecture; the random ones are
+        return self._note(built)
 
     def build(self, make: Callable[[], AllPaths | OnePath], *, alone: bool = True) -> Built:
         """Constructs without weights.

@@ -512,6 +512,18 @@ def test_the_largest_is_found_where_several_answers_decide_a_width() -> None:
         assert torch.isfinite(joint(torch.ones(2, 3))).all()
 
 
+def test_what_the_program_refuses_is_no_neighbour() -> None:
+    def build() -> nn.Module:
+        one, other = ValueChoice([0, 1, 2], label="one"), ValueChoice([2, 1, 0], label="other")
+        if one == 2 and other == 0:
+            raise ValueError("these two do not go together")
+        return nn.Linear(3, 4 * one + other + 1)
+
+    sound = ModelSpace(build).where(lambda sample: (sample["one"], sample["other"]) != (2, 0))
+    supernet = PathSupernet(sound, example_input=(torch.zeros(1, 3),))
+    assert supernet.store.get_parameter("weight").shape == (11, 3)
+
+
 class Rare(nn.Module):
     """A width that one sample of 65,536 has, with nothing near it that is wider than the rest."""
 
