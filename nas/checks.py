@@ -6,7 +6,6 @@ False are no numbers here, though Python says so; the ints and floats of numpy a
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import os
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, explain, nearest, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +113,7 @@ def check_int(
         least, most: the bounds; None for none.
         or_else: what else may be given, in words; the caller lets it pass.
         where: whose argument it is.
-        mend: how to mend it.
+        mend: how to mend it; where omitted, by an int that would do.
 
     Returns:
         The int, as one of Python's own.
@@ -129,12 +128,13 @@ def check_int(
         >>> check_int("folds", 1, least=2, or_else="None", where="Classification")
         Traceback (most recent call last):
         ...
-        nas.errors.NasValueError: Classification: folds must be an int from 2 on, or None; received 1.
+        nas.errors.NasValueError: Classification: folds must be an int from 2 on, or None; received 1. To mend: folds=2.
     """
     found = plain_int(value)
     if found is not None and (least is None or found >= least) and (most is None or found <= most):
         return found
     rule = f"{name} must be an int{_range(least, most)}{_alternative(or_else)}"
+    mend = mend or _int_within(name, value, least, most, searched="domain" in or_else)
     raise (NasTypeError if found is None else NasValueError)(explain(rule, got=value, where=where, mend=mend))
 
 
@@ -163,7 +163,7 @@ def check_number(
         unit: "seconds", for the message.
         or_else: what else may be given, in words; the caller lets it pass.
         where: whose argument it is.
-        mend: how to mend it.
+        mend: how to mend it; where omitted, by a number that would do.
 
     Returns:
         The number, as an int or a float of Python.
@@ -178,7 +178,7 @@ def check_number(
         >>> check_number("decay", math.nan, least=0, below=1)
         Traceback (most recent call last):
         ...
-        nas.errors.NasValueError: decay must be a finite number from 0 to below 1; received nan.
+        nas.errors.NasValueError: decay must be a finite number from 0 to below 1; received nan. To mend: decay=0.5.
     """
     found = plain_number(value)
     odd = found is not None and (math.isnan(found) or (math.isinf(found) and not infinite))
@@ -187,6 +187,7 @@ def check_number(
     noun = f"a{' finite' if odd and not infinite else ''} number{f' of {unit}' if unit else ''}"
     rule = f"{name} must be {noun}{_range(least, most, above, below)}"
     error = NasTypeError if found is None else NasValueError
+    mend = mend or _number_within(name, value, least, most, above, below, searched="domain" in or_else)
     raise error(explain(rule + _alternative(or_else), got=value, where=where, mend=mend))
 
 
@@ -214,12 +215,12 @@ def check_pair(
         >>> check_pair("betas", (0.9, 2), least=0, below=1)
         Traceback (most recent call last):
         ...
-        nas.errors.NasValueError: betas[1] must be a number from 0 to below 1; received 2.
+        nas.errors.NasValueError: betas[1] must be a number from 0 to below 1; received 2. To mend: betas[1]=0.5.
     """
     if not isinstance(value, tuple | list) or len(value) != 2:
         rule = f"{name} must be a pair of numbers{_range(least, None, above, below)}"
         error = NasValueError if isinstance(value, tuple | list) else NasTypeError
-        raise error(explain(rule, got=value, where=where))
+        raise error(explain(rule, got=value, where=where, mend=f"{name}=(first, second), two numbers"))
     first, second = (
         check_number(f"{name}[{place}]", number, least=least, above=above, below=below, where=where)
         for place, number in enumerate(value)
@@ -240,11 +241,11 @@ def check_bool(name: str, value: object, *, or_else: str = "", where: str = "", 
         >>> check_bool("hard", "no", where="GumbelDARTS")
         Traceback (most recent call last):
         ...
-        nas.errors.NasTypeError: GumbelDARTS: hard must be True or False; received 'no'.
+        nas.errors.NasTypeError: GumbelDARTS: hard must be True or False; received 'no'. To mend: hard=True.
     """
     if isinstance(value, bool | numpy.bool_):
         return bool(value)
-    rule = f"{name} must be True or False{_alternative(or_else)}"
+    rule, mend = f"{name} must be True or False{_alternative(or_else)}", mend or f"{name}=True"
     raise NasTypeError(explain(rule, got=value, where=where, mend=mend))
 
 
@@ -259,7 +260,7 @@ def check_word(
         words: that there are.
         or_else: what else may be given, in words; the caller lets it pass.
         where: whose argument it is.
-        mend: how to mend it; where omitted, the word that is meant, if one is near.
+        mend: how to mend it; where omitted, the word that is meant, or the first.
 
     Raises:
         NasTypeError: no str.
@@ -275,11 +276,61 @@ def check_word(
         return
     *others, last = [f'"{word}"' for word in words]
     rule = f"{name} must be {', '.join(others)}{' or ' if others else ''}{last}{_alternative(or_else)}"
+    near = [*nearest(value, words), words[0]] if isinstance(value, str) else words
+    mend = mend or f'{name}="{near[0]}"'
     if not isinstance(value, str):
         raise NasTypeError(explain(rule, got=value, where=where, mend=mend))
-    if not mend:
-        mend = "".join(f'{name}="{word}"' for word in difflib.get_close_matches(value, words, n=1))
     raise NasValueError(explain(rule, got=value, where=where, mend=mend))
+
+
+def read_number(value: object) -> float | None:
+    """The number that a value is, or that a text reads: what a person meant who wrote "3" for 3."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return plain_number(value)
+
+
+def _likely(name: str, number: float, most: float | None) -> str:
+    number = number if most is None else min(number, most)
+    return f"{name}={number:.10g}"
+
+
+def _of_several(name: str, values: Sequence[object], *, searched: bool) -> str:
+    return f"{name}=Categorical({shown(list(values))}) to search among them" if searched else f"{name}=..., one number"
+
+
+def _int_within(name: str, value: object, least: int | None, most: int | None, *, searched: bool) -> str:
+    """An argument that would do, for a mend."""
+    if isinstance(value, list | tuple):
+        return _of_several(name, value, searched=searched)
+    meant = read_number(value)
+    number = round(meant) if meant is not None and math.isfinite(meant) else 1
+    return _likely(name, number if least is None else max(number, least), most)
+
+
+def _number_within(
+    name: str,
+    value: object,
+    least: float | None,
+    most: float | None,
+    above: float | None,
+    below: float | None,
+    *,
+    searched: bool,
+) -> str:
+    """An argument that would do, for a mend."""
+    if isinstance(value, list | tuple):
+        return _of_several(name, value, searched=searched)
+    low, high = least if above is None else above, most if below is None else below
+    meant = read_number(value)
+    if meant is not None and math.isfinite(meant) and _within(meant, least, most, above, below):
+        return _likely(name, meant, None)
+    if low is not None and high is not None:
+        return _likely(name, (low + high) / 2, None)
+    return _likely(name, max(1.0, low + 1) if low is not None else 1.0 if high is None else high - 1, None)
 
 
 def _within(number: float, least: float | None, most: float | None, above: float | None, below: float | None) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from nas.errors import NasValueError, explain
+from nas.calls import explained
+from nas.checks import as_plain, check_number
 
 __all__ = ["weighted_product"]
 
 
+@explained()
 def weighted_product(
     accuracy: float, latency: float, target: float, alpha: float = -0.07, beta: float = -0.07
 ) -> float:
@@ -30,9 +32,10 @@ def weighted_product(
         >>> weighted_product(0.9, latency=40.0, target=20.0, alpha=0.0, beta=-1.0)
         0.45
     """
+    where = "weighted_product"
     for name, number in (("latency", latency), ("target", target)):
-        if not number > 0:
-            raise NasValueError(explain(f"the {name} must be above 0", got=number, where="weighted_product"))
-    if not accuracy >= 0:
-        raise NasValueError(explain("the accuracy must not be negative", got=accuracy, where="weighted_product"))
+        check_number(name, as_plain(number), above=0, infinite=True, where=where)
+    check_number("accuracy", as_plain(accuracy), least=0, infinite=True, where=where)
+    for name, number in (("alpha", alpha), ("beta", beta)):
+        check_number(name, as_plain(number), where=where)
     return float(accuracy * (latency / target) ** (alpha if latency <= target else beta))

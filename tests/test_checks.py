@@ -149,7 +149,9 @@ def test_a_switch_is_true_or_false() -> None:
 
 def test_a_word_is_one_of_a_few() -> None:
     check_word("remove", "worst", ("oldest", "worst"))
-    with pytest.raises(NasValueError, match=r'^E: remove must be "a", "b" or "c"; received \'d\'\.$'):
+    with pytest.raises(
+        NasValueError, match=r'^E: remove must be "a", "b" or "c"; received \'d\'\. To mend: remove="a"\.$'
+    ):
         check_word("remove", "d", ("a", "b", "c"), where="E")
     with pytest.raises(NasValueError, match='To mend: remove="oldest"'):
         check_word("remove", "oldes", ("oldest", "worst"))

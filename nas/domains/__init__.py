@@ -4,7 +4,7 @@ from nas.domains.domain import Answer, Choose, Domain, as_key
 from nas.domains.either import Either
 from nas.domains.listed import Categorical, Subset
 from nas.domains.numeric import Integer, Real
-from nas.domains.samples import Sample, dumps_sample, load_sample, loads_sample, sample_key, save_sample
+from nas.domains.samples import Sample, check_sample, dumps_sample, load_sample, loads_sample, sample_key, save_sample
 
 __all__ = [
     "Answer",
@@ -17,6 +17,7 @@ __all__ = [
     "Sample",
     "Subset",
     "as_key",
+    "check_sample",
     "dumps_sample",
     "load_sample",
     "loads_sample",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias, final
 
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, explain, shown
 
 Answer: TypeAlias = Any
 """One answer: None, bool, int, float, str, a tuple of these, or (for a Subset) a list of ints."""
@@ -272,7 +272,9 @@ class Domain(ABC):
     @final
     def outside(self, answer: object) -> NasValueError:
         """The error of `canonical`."""
-        return NasValueError(explain(f"the answer must be {self!r}", got=answer))
+        return NasValueError(
+            explain(f"the answer must be {self!r}", got=answer, mend=f"answer {shown(self.first)}, say")
+        )
 
     @final
     def _no_numbers(self) -> NasTypeError:

@@ -9,9 +9,10 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Generic, TypeVar, final
 
+from nas.calls import explained
 from nas.checks import as_plain, check_int, plain_int
 from nas.domains.domain import Answer, Choose, Domain
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.errors import NasTypeError, NasValueError, explain, shown
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ def _same_kind(left: object, right: object) -> bool:
     return isinstance(left, bool) == isinstance(right, bool)
 
 
+@explained(too_many="put the candidates into one list, as in Categorical([16, 32])")
 @final
 class Categorical(Domain, Generic[T]):
     """One of the given candidates.
@@ -126,7 +128,7 @@ def _check_candidates(candidates: Sequence[T]) -> tuple[T, ...]:
         raise NasValueError(
             explain(
                 "every candidate must be a value that JSON can hold: None, bool, int, finite float, str or a tuple of "
-                f"these; {', '.join(repr(c) for c in odd)} is not",
+                f"these; {', '.join(map(shown, odd[:3]))} is not",
                 got=candidates,
                 mend="choose among names or numbers, and look the object up by them; for layers use LayerChoice",
             )
@@ -143,6 +145,7 @@ def _check_candidates(candidates: Sequence[T]) -> tuple[T, ...]:
     return found
 
 
+@explained()
 @final
 class Subset(Domain):
     """Several of `n` items by their positions; the answers of an InputChoice, as lists of ints.

@@ -7,6 +7,7 @@ import random
 from collections.abc import Hashable, Iterator, Mapping
 from typing import final
 
+from nas.calls import explained
 from nas.checks import as_plain, check_bool, check_int, check_number, plain_number
 from nas.domains.domain import Answer, Domain
 from nas.errors import NasValueError, explain
@@ -23,7 +24,7 @@ def _check_bounds(name: str, low: float, high: float, step: float | None, log: b
     if low > high:
         raise NasValueError(explain("low must not exceed high", got=(low, high), where=where, mend="swap the two"))
     if step is not None and step <= 0:
-        raise NasValueError(explain("step must be positive", got=step, where=where))
+        raise NasValueError(explain("step must be positive", got=step, where=where, mend="step=1"))
     if log and low <= 0:
         raise NasValueError(explain("a log scale needs low above 0", got=low, where=where, mend="raise low"))
     if log and step is not None and not (name == "Integer" and step == 1):
@@ -79,6 +80,7 @@ class _Interval(Domain):
         return {"": answer}
 
 
+@explained()
 @final
 class Integer(_Interval):
     """The whole numbers from `low` to `high`, both included.
@@ -148,6 +150,7 @@ class Integer(_Interval):
         return f"a whole number from {self.low} to {self.high}{extra}{' (log)' if self.log else ''}"
 
 
+@explained()
 @final
 class Real(_Interval):
     """The numbers from `low` to `high`, both included; with a `step`, those that it reaches.

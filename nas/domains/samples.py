@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from nas.calls import explained
 from nas.domains.domain import Answer
 from nas.errors import NasTypeError, NasValueError, explain
 
@@ -24,7 +25,13 @@ def _encode(value: object) -> object:
         return [_encode(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise NasTypeError(explain("an answer must be a value that JSON can hold", got=value))
+    raise NasTypeError(
+        explain(
+            "an answer must be a value that JSON can hold",
+            got=value,
+            mend="a number, a text, None, or a list or tuple of these",
+        )
+    )
 
 
 def _decode(value: Any) -> Any:
@@ -33,6 +40,22 @@ def _decode(value: Any) -> Any:
             raise NasValueError(explain("an answer must be a plain value, a list or a tuple", got=value))
         return tuple(_decode(item) for item in value[_TUPLE])
     return [_decode(item) for item in value] if isinstance(value, list) else value
+
+
+def check_sample(sample: object) -> None:
+    """Refuses what is no dict of answers; which labels and answers there may be is a matter of the space.
+
+    Raises:
+        NasTypeError: it is none.
+    """
+    if not isinstance(sample, Mapping):
+        raise NasTypeError(
+            explain(
+                "a sample must be a dict label -> answer",
+                got=sample,
+                mend='{"width": 32}, as space.default() and trial.sample are',
+            )
+        )
 
 
 def dumps_sample(sample: Mapping[str, Answer], *, indent: int | None = None) -> str:
@@ -45,13 +68,15 @@ def dumps_sample(sample: Mapping[str, Answer], *, indent: int | None = None) -> 
         >>> dumps_sample({"width": 32, "size": (3, 3)})
         '{"width": 32, "size": {"__tuple__": [3, 3]}}'
     """
+    check_sample(sample)
     for label in sample:
         if not isinstance(label, str):
-            raise NasTypeError(explain("a label must be a str", got=label))
+            raise NasTypeError(explain("a label must be a str", got=label, mend=f'"{label}"'))
     try:
         return json.dumps({label: _encode(answer) for label, answer in sample.items()}, indent=indent, allow_nan=False)
     except ValueError as error:
-        raise NasValueError(explain("an answer must be a finite number", got=dict(sample))) from error
+        mend = "a finite number in place of NaN or infinity"
+        raise NasValueError(explain("an answer must be a finite number", got=dict(sample), mend=mend)) from error
 
 
 def loads_sample(text: str) -> Sample:
@@ -72,10 +97,17 @@ def loads_sample(text: str) -> Sample:
             explain(f"a sample must be whole JSON text ({error})", got=start, mend="write it with nas.save_sample")
         ) from error
     if not isinstance(found, dict):
-        raise NasValueError(explain("a sample must be a JSON object label -> answer", got=found))
+        raise NasValueError(
+            explain(
+                "a sample must be a JSON object label -> answer",
+                got=found,
+                mend="write it with nas.save_sample",
+            )
+        )
     return {label: _decode(answer) for label, answer in found.items()}
 
 
+@explained()
 def save_sample(sample: Mapping[str, Answer], path: str | os.PathLike[str]) -> Path:
     """Writes a sample as a JSON file, whole or not at all, making the folder where needed.
 
@@ -100,6 +132,7 @@ def save_sample(sample: Mapping[str, Answer], path: str | os.PathLike[str]) -> P
     return target
 
 
+@explained()
 def load_sample(path: str | os.PathLike[str]) -> Sample:
     """Reads a sample file.
 
@@ -109,7 +142,8 @@ def load_sample(path: str | os.PathLike[str]) -> Sample:
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise NasValueError(explain(f"a sample file must be readable text ({error})", got=str(path))) from error
+        rule, mend = f"a sample file must be readable text ({error})", "the path of a file that nas.save_sample wrote"
+        raise NasValueError(explain(rule, got=str(path), mend=mend)) from error
     try:
         return loads_sample(text)
     except NasValueError as error:

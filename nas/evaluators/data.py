@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeAlias, final
 
 import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
 from nas._compat.lightning_families import Family, family_of, is_combined, is_data_module
 from nas._compat.torch_internals import tree_map
+from nas.calls import misfit
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.evaluators.data_modules import HeldModule, Wraps, all_of, fresh, length_of, loaders_module, mapped
-from nas.random_state import seeded
+from nas.random_state import seeded, untouched
 
 Part: TypeAlias = "Dataset[Any] | DataLoader[Any] | list[Any] | dict[str, Any]"
 """A dataset or a loader; or several of them, in a list or a dict, which Lightning combines."""
@@ -24,6 +26,8 @@ Source: TypeAlias = "Part | LightningDataModule | Callable[[], object]"
 """Training data, a data module, or a function that loads: a data module, or a pair (training, validation)."""
 
 _KINDS = "a Dataset, a DataLoader, a LightningDataModule, or a function without arguments that loads one of these"
+_BOUND = "bind them: functools.partial(load, root=...), or lambda: load(...)"
+_MEND = "TensorDataset(inputs, targets) of torch.utils.data pairs tensors; torch.as_tensor makes one of an array"
 
 
 @final
@@ -35,18 +39,27 @@ class Data:
         validation: a dataset or a loader; None with a data module, a function that returns both, or folds.
         batch_size: whether one is wanted: only datasets leave it open.
         folds: into how many parts the training data is split for cross-validation.
+        pairs: whether the samples must be inputs with their targets; else an array of inputs is a dataset too.
 
     Raises:
         NasTypeError, NasValueError: data of another kind, a missing part, or an empty one.
     """
 
-    def __init__(self, train: Source, validation: Part | None, *, batch_size: bool, folds: int | None) -> None:
+    def __init__(
+        self, train: Source, validation: Part | None, *, batch_size: bool, folds: int | None, pairs: bool = False
+    ) -> None:
         self._given = (train, validation)
-        self._wants_batch_size, self._folds = batch_size, folds
+        self._wants_batch_size, self._folds, self._pairs = batch_size, folds, pairs
         self._payload: bytes | None = None
         self._held: HeldModule | tuple[Part, Part | None] | None = None
+        if isinstance(train, type):
+            mend = f"an instance of it: {train.__name__}(...)"
+            raise NasTypeError(explain(f"train must be {_KINDS}", got=train, mend=mend))
         if not _is_function(train):
             self._check(train, validation)
+        elif (found := misfit(train)) is not None:  # type: ignore[arg-type]  # it is a function
+            rule, mend = f"the function that loads the data is called without arguments, but {found[0]}", _BOUND
+            raise NasTypeError(explain(rule, got=train, where="train", mend=mend))
         elif validation is not None:
             raise NasValueError(
                 explain("a function loads the validation data too", got=validation, mend="return (train, validation)")
@@ -55,7 +68,7 @@ class Data:
     def __reduce__(self) -> tuple[Callable[[bytes], Data], tuple[bytes]]:
         """As bytes that are the same each time, so that a process that gets them again finds what it has loaded."""
         if self._payload is None:
-            self._payload = cloudpickle.dumps((*self._given, self._wants_batch_size, self._folds))
+            self._payload = cloudpickle.dumps((*self._given, self._wants_batch_size, self._folds, self._pairs))
         return _restored, (self._payload,)
 
     def load(self) -> HeldModule | tuple[Part, Part | None]:
@@ -74,6 +87,26 @@ class Data:
         train, validation = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         self._check(train, validation)
         return HeldModule(train) if is_data_module(train) else (train, validation)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether it was given as it is, not as a function that loads it."""
+        return not _is_function(self._given[0])
+
+    def batches(self, *, load: bool) -> list[Any]:
+        """A few samples of the training and of the validation data, as a loader hands them out.
+
+        The smallest and the largest target are among them, where the data says its targets. Of what has no samples by
+        number (streams, data modules, several loaders together) there are none.
+
+        Args:
+            load: whether a function may be called, which loads the data in this process.
+        """
+        found = self.load() if load or self.at_hand else None
+        if found is None or isinstance(found, HeldModule):
+            return []
+        with untouched():
+            return [batch for part in found if part is not None and (batch := _few(part)) is not None]
 
     def close(self) -> None:
         """Tears down a data module that has been set up."""
@@ -128,15 +161,20 @@ class Data:
                 raise NasValueError(
                     explain(
                         "there must be validation data, for that is what an architecture is judged by",
+                        got=f"training data alone, of the class {type(train).__name__}",
                         mend="give validation=..., or folds=5 for cross-validation on the training data",
                     )
                 )
             for member in members(part):
-                if not _is_data(member):
-                    raise NasTypeError(explain(f"{name} must be {_KINDS}", got=member))
+                if not _is_data(member) or (self._pairs and _is_array(member)):
+                    raise NasTypeError(explain(f"{name} must be {_KINDS}", got=member, mend=_MEND))
                 if length_of(member) == 0:
                     raise NasValueError(
-                        explain(f"the {name} data must not be empty", got=f"{type(member).__name__} of length 0")
+                        explain(
+                            f"the {name} data must not be empty",
+                            got=f"{type(member).__name__} of length 0",
+                            mend="look at how it is filtered, or at the path that it is read from",
+                        )
                     )
         if any(isinstance(member, DataLoader) for member in members(train)):
             self._refuse_extras("a DataLoader has", None)
@@ -163,15 +201,20 @@ class Data:
         length = length_of(train)
         if isinstance(train, IterableDataset) or members(train) != [train] or length is None or length < self._folds:
             raise NasValueError(
-                explain(f"{self._folds} folds need a dataset of at least that length", got=train, where="folds")
+                explain(
+                    f"{self._folds} folds need a dataset of at least that length",
+                    got=f"{type(train).__name__} of length {length}",
+                    where="folds",
+                    mend="fewer folds, or one dataset whose samples have numbers",
+                )
             )
 
 
 @functools.lru_cache(maxsize=8)
 def _restored(payload: bytes) -> Data:
     """One object for the same bytes: what it has loaded serves every trial of this process."""
-    train, validation, batch_size, folds = cloudpickle.loads(payload)
-    return Data(train, validation, batch_size=batch_size, folds=folds)
+    train, validation, batch_size, folds, pairs = cloudpickle.loads(payload)
+    return Data(train, validation, batch_size=batch_size, folds=folds, pairs=pairs)
 
 
 def split(data: Any, folds: int, fold: int) -> tuple[Subset[Any], Subset[Any]]:
@@ -186,10 +229,42 @@ def _is_function(source: object) -> bool:
 
 
 def _is_data(part: object) -> bool:
-    known = isinstance(part, Dataset | DataLoader)
-    return known or (
-        hasattr(part, "__getitem__") and hasattr(part, "__len__") and not isinstance(part, str | dict | tuple)
-    )
+    if isinstance(part, Dataset | DataLoader):
+        return True
+    listed = hasattr(part, "__getitem__") and hasattr(part, "__len__")
+    return listed and not isinstance(part, str | bytes | dict | tuple | type)
+
+
+def _is_array(part: Any) -> bool:
+    """Whether it is an array, a table or a list of numbers or arrays: inputs alone, or targets alone."""
+    first = part[0] if isinstance(part, list) and part else part
+    return not isinstance(first, Dataset | DataLoader) and (hasattr(first, "shape") or isinstance(first, int | float))
+
+
+def _few(part: Any) -> Any:
+    """A batch of a few samples; None where there are none by number."""
+    loader = part if isinstance(part, DataLoader) else None
+    data: Any
+    data, collate = (part, default_collate) if loader is None else (loader.dataset, loader.collate_fn)
+    if (loader is not None and loader.batch_size is None) or isinstance(data, IterableDataset) or not length_of(data):
+        return None
+    # What fails here may be what only a loader's worker can do: the trial says it.
+    with suppress(Exception):
+        places = [0, len(data) - 1]
+        targets = _targets(data)
+        if targets is not None and targets.ndim == 1 and len(targets) == len(data) and not targets.is_floating_point():
+            places += [int(targets.argmin()), int(targets.argmax())]
+        return collate([data[place] for place in places])
+    return None
+
+
+def _targets(data: Any) -> Tensor | None:
+    """All targets of a dataset, where it says them without its samples being read."""
+    if isinstance(data, Subset):
+        inner = _targets(data.dataset)
+        return None if inner is None else inner[torch.as_tensor(data.indices)]
+    found = data.tensors[-1] if isinstance(data, TensorDataset) else getattr(data, "targets", None)
+    return None if found is None else torch.as_tensor(found).cpu()
 
 
 def members(part: Any) -> list[Any]:

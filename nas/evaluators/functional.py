@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from torch import nn
+
+from nas.calls import misfit
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.evaluators.settings import Settings, adopting, defaults_of, takes
@@ -37,8 +40,15 @@ class FunctionalEvaluator(Evaluator):
     """
 
     def __init__(self, function: Callable[..., float | Mapping[str, float]], /, **hyperparameters: Any) -> None:
-        if not callable(function):
-            raise NasTypeError(explain("the evaluator needs a function (model, **values) -> number", got=function))
+        if not callable(function) or _is_class_of_ours(function):
+            mend = "FunctionalEvaluator(train), where train(model) returns a number or a dict of numbers"
+            rule = "the evaluator needs a function (model, **values) -> number"
+            raise NasTypeError(explain(rule, got=function, mend=mend))
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            kind = "a generator" if inspect.isgeneratorfunction(function) else "an async function"
+            rule = f"the evaluator needs a function that returns its result, and this is {kind}"
+            mend = "return the number; nas.report(value) inside the function tells intermediate ones"
+            raise NasTypeError(explain(rule, got=function, mend=mend))
         self.function = function
         self._settings = Settings(hyperparameters)
         _check_arguments(function, hyperparameters)
@@ -61,18 +71,18 @@ class FunctionalEvaluator(Evaluator):
         return self.function(job.model, **self._settings.fill(job.hyperparameters))
 
 
+def _is_class_of_ours(function: object) -> bool:
+    return isinstance(function, type) and issubclass(function, Evaluator | nn.Module)
+
+
 def _check_arguments(function: Callable[..., Any], hyperparameters: Mapping[str, Any]) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return  # Some built-in functions have none to look at.
-    try:
-        signature.bind(object(), **hyperparameters)
-    except TypeError as error:
+    if (found := misfit(function, (object(),), hyperparameters)) is not None:
+        words, _, mend = found
+        name, signature = getattr(function, "__name__", type(function).__name__), inspect.signature(function)
         raise NasValueError(
             explain(
-                f"the function is called as function(model, **values), but {error}",
-                got=f"{getattr(function, '__name__', function)}{signature} with {sorted(hyperparameters)}",
-                mend="let its parameters and the keywords of FunctionalEvaluator agree",
+                f"the function is called as function(model, **values), but {name} {words}",
+                got=f"{name}{signature} with {sorted(hyperparameters)}",
+                mend=f"let its parameters and the keywords of FunctionalEvaluator agree: {mend}",
             )
-        ) from error
+        )

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import nn
 
 from nas._compat.lightning_families import is_module
+from nas.calls import misfit
 from nas.checks import check_word
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
@@ -75,10 +76,16 @@ class LightningEvaluator(TrainingEvaluator):
     ) -> None:
         if not callable(factory) or isinstance(factory, nn.Module):
             raise NasTypeError(
-                explain("the factory must be a class or function (model, **values) -> LightningModule", got=factory)
+                explain(
+                    "the factory must be a class or function (model, **values) -> LightningModule",
+                    got=factory,
+                    mend="the class, not an instance: each trial makes its own, of its own model",
+                )
             )
         if not isinstance(metric, str) or not metric:
-            raise NasTypeError(explain("metric must be the name of a logged metric", got=metric))
+            mend = 'metric="val_loss", for self.log("val_loss", ...) in validation_step'
+            raise NasTypeError(explain("metric must be the name of a logged metric", got=metric, mend=mend))
+        _check_model_argument(factory)
         if direction is not None:
             check_word("direction", direction, get_args(Direction), or_else="None", where="LightningEvaluator")
         self._factory, self._metric, self._direction = factory, metric, direction
@@ -124,6 +131,8 @@ class LightningEvaluator(TrainingEvaluator):
                 explain(
                     "the factory must return a LightningModule of the package pytorch_lightning or lightning.pytorch",
                     got=made,
+                    where="LightningEvaluator",
+                    mend="give a class below LightningModule that takes the model, or a function that returns one",
                 )
             )
         return made
@@ -136,6 +145,14 @@ def _parameters(factory: Callable[..., object]) -> dict[str, inspect.Parameter]:
     except (TypeError, ValueError):  # Some built-in functions have no signature to look at.
         return {"values": inspect.Parameter("values", inspect.Parameter.VAR_KEYWORD)}
     return dict(parameters[1:])
+
+
+def _check_model_argument(factory: Callable[..., object]) -> None:
+    """Refuses a factory that cannot be given the model."""
+    if (found := misfit(factory, (None,))) is not None and "by position" in found[0]:
+        rule = f"the factory is called as factory(model, **values), but {found[0]}"
+        mend = "let the model be its first argument"
+        raise NasTypeError(explain(rule, got=factory, where="LightningEvaluator", mend=mend))
 
 
 def _taken(

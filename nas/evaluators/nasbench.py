@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, final
 
+from nas.calls import explained
 from nas.checks import check_int
 from nas.errors import NasValueError, explain
 from nas.evaluators.plain_data import read_pickle, read_torch
@@ -40,6 +41,7 @@ class Trainings(Mapping[str, tuple[Run, ...]]):
         return f"Trainings({len(self)} architectures)"
 
 
+@explained()
 def read_nasbench101(path: str | os.PathLike[str], *, epochs: int = 108) -> Trainings:
     """NAS-Bench-101 (Ying et al. 2019, arXiv 1902.09635): `nasbench_only108.tfrecord` or `nasbench_full.tfrecord`.
 
@@ -99,6 +101,7 @@ def _run_101(metrics: bytes) -> Run:
     )
 
 
+@explained()
 def read_nasbench201(path: str | os.PathLike[str], *, dataset: str = "cifar10-valid", epochs: int = 200) -> Trainings:
     """The file of NAS-Bench-201 (Dong and Yang 2020, arXiv 2001.00326), `NAS-Bench-201-v1_1-096897.pth`.
 
@@ -122,6 +125,7 @@ def read_nasbench201(path: str | os.PathLike[str], *, dataset: str = "cifar10-va
     return _whole_file(path, read_torch(path), names[epochs], dataset)
 
 
+@explained()
 def read_nats_bench(path: str | os.PathLike[str], *, dataset: str = "cifar10-valid", epochs: int = 12) -> Trainings:
     """NATS-Bench (Dong et al. 2021, arXiv 2009.00437): a `.pickle.pbz2` file, or a folder of one per architecture.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, final
 
 from nas.domains import Answer, Categorical, Domain
-from nas.errors import NasValueError, close_names, explain
+from nas.errors import NasTypeError, NasValueError, close_names, explain, shown
 from nas.protocols import Evaluator, given_arguments, made_again
 from nas.space import ModelSpace
 
@@ -38,6 +38,9 @@ class Settings:
         self.spaces: dict[str, ModelSpace] = {}
         self.fixed: dict[str, Any] = {}
         for name, value in values.items():
+            if isinstance(value, type) and issubclass(value, Domain):
+                rule, mend = f"{name} is searched by an instance of a domain", f"{name}={value.__name__}(...)"
+                raise NasTypeError(explain(rule, got=value, mend=mend))
             if name in self._tables:
                 self.domains[name] = Categorical(list(self._tables[name]))
             elif isinstance(value, Domain):
@@ -161,3 +164,17 @@ def takes(function: Callable[..., object], name: str) -> bool:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     return anything or any(parameter.name == name and parameter.kind in named for parameter in parameters[1:])
+
+
+def choice_of(name: str, given: object) -> str:
+    """How to search among what is given, where that is a list."""
+    if not isinstance(given, list | tuple):
+        return ""
+    if all(isinstance(one, str) for one in given):
+        return f"{name}=Categorical({shown(list(given))}) to search among them"
+    named = ", ".join(f'"{_name_of(one)}": ...' for one in given[:3])
+    return f"{name}={{{named}}}, a dict name -> object, to search among them"
+
+
+def _name_of(thing: object) -> str:
+    return str(getattr(thing, "__name__", type(thing).__name__ if thing is not None else "none"))

@@ -14,22 +14,27 @@ from torchmetrics import Metric
 
 from nas.checks import check_number
 from nas.domains import Answer, Domain
-from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.errors import NasTypeError, NasValueError, close_names, explain, nearest
 from nas.evaluators.data import Part, Source
 from nas.evaluators.measures import Accuracy, Criterion, MetricLike, squared_error
-from nas.evaluators.settings import Settings
+from nas.evaluators.settings import Settings, choice_of
 from nas.evaluators.supervised_module import (
     Supervised,
     SupervisedModule,
     bound_optimizer,
+    fails,
     takes_total_steps,
 )
 from nas.evaluators.training import TrainingEvaluator, check_trainer_arguments
-from nas.protocols import Direction, usual_direction
+from nas.evaluators.trial_callback import silenced
+from nas.protocols import Direction, Place, usual_direction
+from nas.random_state import untouched
+from nas.space import ModelSpace
 
 OptimizerLike: TypeAlias = str | Callable[..., Optimizer]
 """A class like `torch.optim.AdamW`, its name, or a function (parameters, lr=..., weight_decay=...)."""
 
+_OTHERS = ("train", "validation", "metrics", "executions", "folds")
 _OBJECTS = ("criterion", "optimizer", "scheduler")
 
 
@@ -47,10 +52,10 @@ class SupervisedEvaluator(TrainingEvaluator):
         folds: int | None,
         trainer: Mapping[str, Any],
     ) -> None:
-        check_trainer_arguments(trainer, type(self).__name__, others=(*values, "metrics", "executions", "folds"))
+        check_trainer_arguments(trainer, type(self).__name__, others=(*values, *_OTHERS))
         values = {name: value for name, value in values.items() if name != "batch_size" or value is not None}
         settings = Settings({**values, **trainer}, _OBJECTS)
-        super().__init__(train, validation, settings, executions=executions, folds=folds)
+        super().__init__(train, validation, settings, executions=executions, folds=folds, pairs=True)
         self._metrics = _checked_metrics(metrics)
         _check_criteria(settings)
         _check_optimizers(settings)
@@ -59,6 +64,34 @@ class SupervisedEvaluator(TrainingEvaluator):
     @abstractmethod
     def match_shapes(self) -> bool:
         """Whether a prediction takes the shape of its target."""
+
+    @final
+    def refuse(self, space: ModelSpace, *, place: Place) -> None:
+        """Raises too where the criterion or a metric does not take what the models say with the targets of the data.
+
+        A few samples tell, and an architecture without weights; where it fails, some with weights, which must fail too.
+
+        Raises:
+            NasValueError: float targets for classes, a class that the model has no score for, ...
+        """
+        super().refuse(space, place=place)
+        movable = all(isinstance(part, nn.Module) for part in (self._criterion, *self._metrics.values()))
+        if self._criterion is None or (torch.accelerator.is_available() and not movable):
+            return  # Functions may hold tensors of a device.
+        for batch in self._data.batches(load=place == "this process"):
+            with untouched(), silenced():
+                if fails(self.module, space.build(space.default(), device="meta"), batch) is not None:
+                    # The number of outputs may be a matter of choice.
+                    samples = [space.default(), *(space.sample(seed) for seed in range(2))]
+                    found = [fails(self.module, space.build(sample), batch) for sample in samples]
+                    if found[0] is not None and None not in found:
+                        raise found[0]
+
+    @property
+    def _criterion(self) -> Criterion | None:
+        """The criterion; None where it is searched."""
+        candidates = self._settings.candidates("criterion")
+        return _made(candidates[0]) if len(candidates) == 1 else None
 
     @property
     @final
@@ -256,12 +289,20 @@ def _found_optimizer(optimizer: Any) -> Callable[..., Optimizer]:
 
 def _checked_metrics(metrics: Mapping[str, MetricLike]) -> dict[str, MetricLike]:
     if not isinstance(metrics, Mapping) or not metrics:
-        raise NasTypeError(explain("metrics must be a dict name -> metric with at least one entry", got=metrics))
+        raise NasTypeError(
+            explain(
+                "metrics must be a dict name -> metric with at least one entry",
+                got=metrics,
+                mend='metrics={"f1": torchmetrics.F1Score(task="multiclass", num_classes=10)}, say',
+            )
+        )
     for name, metric in metrics.items():
         if not isinstance(name, str) or name in ("loss", "train_loss"):
             raise NasValueError(
                 explain(
-                    "the name of a metric is a str other than loss and train_loss, which come by themselves", got=name
+                    "the name of a metric is a str other than loss and train_loss, which come by themselves",
+                    got=name,
+                    mend="another name",
                 )
             )
         if isinstance(metric, type) or not callable(metric):
@@ -279,7 +320,8 @@ def _checked_metrics(metrics: Mapping[str, MetricLike]) -> dict[str, MetricLike]
 def _check_criteria(settings: Settings) -> None:
     for criterion in settings.candidates("criterion"):
         if not callable(criterion):
-            raise NasTypeError(explain("criterion must be a loss module or a function", got=criterion))
+            mend = choice_of("criterion", criterion) or "criterion=nn.CrossEntropyLoss(), say"
+            raise NasTypeError(explain("criterion must be a loss module or a function", got=criterion, mend=mend))
         try:
             _made(criterion)
         except TypeError as error:
@@ -302,20 +344,37 @@ def _check_optimizers(settings: Settings) -> None:
         if isinstance(optimizer, str) and not hasattr(torch.optim, optimizer):
             names = [n for n in dir(torch.optim) if inspect.isclass(getattr(torch.optim, n))]
             raise NasValueError(
-                explain(f"torch.optim has no such optimizer; {close_names(optimizer, names)}", got=optimizer)
+                explain(
+                    f"torch.optim has no such optimizer; {close_names(optimizer, names)}",
+                    got=optimizer,
+                    where="optimizer",
+                    mend=f'optimizer="{[*nearest(optimizer, names), "AdamW"][0]}"',
+                )
             )
         if not isinstance(optimizer, str) and not callable(optimizer):
             raise NasTypeError(
-                explain("optimizer must be a class of torch.optim, its name, or a function", got=optimizer)
+                explain(
+                    "optimizer must be a class of torch.optim, its name, or a function",
+                    got=optimizer,
+                    mend=choice_of("optimizer", optimizer) or "optimizer=torch.optim.SGD, the class",
+                )
             )
         made = bound_optimizer(_found_optimizer(optimizer), first["learning_rate"], first["weight_decay"])
         weight: Iterable[nn.Parameter] = [nn.Parameter(torch.zeros(1))]
         try:
             built = made(weight)
         except (TypeError, ValueError) as error:
-            raise NasValueError(explain(f"the optimizer refuses its arguments: {error}", got=optimizer)) from error
+            mend = "functools.partial(optimizer, ...) binds what it needs besides lr and weight_decay"
+            rule = f"the optimizer refuses its arguments: {error}"
+            raise NasValueError(explain(rule, got=optimizer, mend=mend)) from error
         if not isinstance(built, Optimizer):
-            raise NasTypeError(explain("optimizer must make a torch.optim.Optimizer", got=built))
+            raise NasTypeError(
+                explain(
+                    "optimizer must make a torch.optim.Optimizer",
+                    got=built,
+                    mend="a function (parameters, lr=...) that returns one",
+                )
+            )
         _check_schedulers(settings, built)
 
 
@@ -324,7 +383,9 @@ def _check_schedulers(settings: Settings, optimizer: Optimizer) -> None:
         if scheduler is None:
             continue
         if not callable(scheduler):
-            raise NasTypeError(explain("scheduler must be a function from an optimizer to a scheduler", got=scheduler))
+            rule = "scheduler must be a function from an optimizer to a scheduler"
+            mend = choice_of("scheduler", scheduler) or "functools.partial(StepLR, step_size=30)"
+            raise NasTypeError(explain(rule, got=scheduler, mend=mend))
         try:
             scheduler(optimizer, **({"total_steps": 10} if takes_total_steps(scheduler) else {}))
         except (TypeError, ValueError) as error:

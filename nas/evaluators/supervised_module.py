@@ -9,14 +9,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
+import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
-from nas.errors import NasTypeError, NasValueError, explain
-from nas.evaluators.measures import Accuracy, Criterion, MeanOf, MetricLike, ignored_by
+from nas._compat.torch_internals import tree_map
+from nas.errors import NasError, NasTypeError, NasValueError, explain
+from nas.evaluators.measures import IGNORED, Accuracy, Criterion, MeanOf, MetricLike, ignored_by
 
 if TYPE_CHECKING:
     _Base: TypeAlias = LightningModule
@@ -144,6 +146,7 @@ class Supervised(_Base):
                     explain(
                         "there must be one prediction for each target",
                         got=f"predictions {tuple(prediction.shape)} for targets {tuple(target.shape)}",
+                        mend="a model with as many outputs, or targets of the shape of its predictions",
                     )
                 )
             return prediction.reshape(target.shape)
@@ -179,6 +182,72 @@ class SupervisedModule(Supervised, LightningModule):
 
     The arguments are those of `Supervised`, of which this is the one of `pytorch_lightning`.
     """
+
+
+def fails(make: Callable[[nn.Module], Supervised], model: nn.Module, batch: Any) -> NasError | None:
+    """What is wrong with the scores of a model for a batch; None where nothing is, or the model does not run.
+
+    Args:
+        make: makes what trains and validates a model.
+        model: on the CPU; or on the meta device, where it says of its scores no more than their shape.
+        batch: a few samples.
+    """
+    batch = tree_map(lambda leaf: leaf.cpu() if isinstance(leaf, Tensor) else leaf, batch)
+    scores: Any = None
+    try:
+        if isinstance(batch, list | tuple) and len(batch) > 1:
+            device = next(iter(model.parameters())).device
+            inputs = tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, batch[:-1])
+            with torch.no_grad():
+                said = model.eval()(*inputs)
+            scores = said[0] if isinstance(said, tuple) else said
+            scores = torch.zeros_like(scores, device="cpu") if scores.is_meta else scores
+    except Exception:  # the trial says what a model cannot do
+        return None
+    try:
+        module = make(_Says(scores)).cpu()
+        module.training_step(batch, 0)
+        module.validation_step(batch, 0)
+    except NasError as error:
+        return error
+    except Exception as error:
+        return _misfit(scores, batch[-1], error)
+    return None
+
+
+@final
+class _Says(nn.Module):
+    """Stands in for a model whose scores are known."""
+
+    def __init__(self, scores: Any) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, *_: Any) -> Any:
+        """The scores."""
+        return self.scores
+
+
+def _misfit(scores: Tensor, target: Any, error: Exception) -> NasValueError:
+    """What is wrong with scores and targets, by the commonest reasons; else as the criterion says it."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    rule = f"the criterion and the metrics must take what the model says with the targets, but fail: {first}"
+    got, mend = f"what the model says, {_form(scores)}, for targets {_form(target)}", "let the three fit each other"
+    numbers = isinstance(target, Tensor) and target.ndim == scores.ndim - 1 and target.numel() > 0
+    if numbers and (target.is_floating_point() or target.dtype is torch.bool):
+        rule, mend = "the targets are the numbers of classes, as ints", "targets.long() in the dataset, or Regression"
+    elif numbers and (strange := target[((target < 0) & (target != IGNORED)) | (target >= scores.shape[1])]).numel():
+        most = int(strange.max())
+        rule = f"a model with {scores.shape[1]} outputs knows the classes 0 to {scores.shape[1] - 1}"
+        mend = f"a model with {most + 1} outputs or more, or " if most > 0 else ""
+        got, mend = f"a target of the class {most}", f"{mend}targets counted from 0"
+    return NasValueError(explain(rule, got=got, mend=mend))
+
+
+def _form(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"of shape {tuple(value.shape)} and {str(value.dtype).removeprefix('torch.')}"
 
 
 def takes_total_steps(scheduler: Callable[..., Any]) -> bool:

@@ -92,6 +92,11 @@ def _as_function(predict: object, encode: Encode | None, name: str) -> Callable[
         return lambda sample: numpy.ravel(predict.predict(numpy.array([encode(sample)])))[0]
     if not callable(predict):
         raise NasTypeError(
-            explain("a function of a sample, or an object with predict", got=predict, where=f"Surrogate, {name}")
+            explain(
+                "a function of a sample, or an object with predict",
+                got=predict,
+                where=f"Surrogate, {name}",
+                mend='lambda sample: 1 - 1 / sample["width"], say',
+            )
         )
     return predict

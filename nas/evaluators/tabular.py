@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, final
 
+from nas.calls import explained
 from nas.checks import check_number, check_word
 from nas.domains import Sample, sample_key
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
@@ -16,6 +17,7 @@ from nas.protocols import Evaluator, Job, Strategy, Task, Trial, TrialState, as_
 Key = TypeVar("Key")
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -137,7 +139,14 @@ class Tabular(SimulatedEvaluator):
                 )
             )
         if key is not None and not callable(key):
-            raise NasTypeError(explain("the key is a function of a sample", got=key, where="Tabular"))
+            raise NasTypeError(
+                explain(
+                    "the key is a function of a sample",
+                    got=key,
+                    where="Tabular",
+                    mend="key=nas.model_zoo.nasbench201.arch_string, say",
+                )
+            )
         check_word("runs", runs, ("draw", "mean"), where="Tabular")
         self._table = table
         self._key: Callable[[Sample], Hashable] = sample_key if key is None else key
@@ -182,6 +191,7 @@ class Tabular(SimulatedEvaluator):
         return mean_run(found) if self._runs == "mean" else found[seed % len(found)]
 
 
+@explained()
 @final
 class SimulatedBudget(Strategy):
     """Ends a search when its trials would have taken so long: what the strategy inside proposes, until then.

@@ -19,14 +19,14 @@ from nas._compat.lightning_families import Family, family_of
 from nas._compat.lightning_internals import starts_script_again
 from nas.checks import check_int
 from nas.domains import Answer, Domain
-from nas.errors import NasTypeError, NasValueError, close_names, explain
+from nas.errors import NasError, NasTypeError, NasValueError, close_names, explain, nearest
 from nas.evaluators.data import Data, Part, Source
 from nas.evaluators.data_modules import Wrap
 from nas.evaluators.judged_weights import clear, epochs_in, judged_weights
 from nas.evaluators.settings import Settings, adopting, defaults_of
-from nas.evaluators.trial_callback import TrialCallback, fit, logged, metric_of, silenced
-from nas.protocols import Evaluator, Job, checkpoint_file
-from nas.random_state import derive_seed, seeded
+from nas.evaluators.trial_callback import TrialCallback, determinism_kept, fit, logged, metric_of, silenced
+from nas.protocols import Evaluator, Job, Place, checkpoint_file
+from nas.random_state import derive_seed, seeded, untouched
 from nas.space import ModelSpace
 
 TRAINER_ARGUMENTS = frozenset(inspect.signature(Trainer).parameters)
@@ -44,6 +44,7 @@ class TrainingEvaluator(Evaluator):
         executions: how many times an architecture is trained, with seeds of its own.
         folds: of a cross-validation.
         theirs: what else the user has given that may be Lightning's.
+        pairs: whether the samples must be inputs with their targets.
     """
 
     def __init__(
@@ -55,12 +56,16 @@ class TrainingEvaluator(Evaluator):
         executions: int,
         folds: int | None,
         theirs: Iterable[object] = (),
+        pairs: bool = False,
     ) -> None:
         where = type(self).__name__
         self._settings, self._executions = settings, check_int("executions", executions, least=1, where=where)
         if folds is not None:
             folds = check_int("folds", folds, least=2, or_else="None", where=where)
         self._folds = folds
+        for name in ("min_epochs", "max_epochs", "min_steps", "max_steps"):
+            if (length := settings.fixed.get(name)) is not None:
+                check_int(name, length, least=-1, or_else="a domain of them", where=where)
         given = settings.domains.get("batch_size", settings.fixed.get("batch_size"))
         sizes: Iterable[object] = [] if given is None else [given]
         if isinstance(given, Domain):
@@ -68,7 +73,7 @@ class TrainingEvaluator(Evaluator):
         for size in sizes:
             check_int("batch_size", size, least=1, or_else="a domain of them", where=where)
         self._whole = False
-        self._data = Data(train, validation, batch_size=given is not None, folds=folds)
+        self._data = Data(train, validation, batch_size=given is not None, folds=folds, pairs=pairs)
         self._theirs = [*theirs, *_parts(settings.fixed)]
         family_of(train, *self._theirs)
 
@@ -109,6 +114,45 @@ class TrainingEvaluator(Evaluator):
     def _has(self, name: str) -> bool:
         """Whether there is an argument of this name."""
         return name in TRAINER_ARGUMENTS or name in inspect.signature(type(self)).parameters
+
+    def refuse(self, space: ModelSpace, *, place: Place) -> None:
+        """Raises where Lightning would refuse every trial: the space's modules, the Trainer's arguments, the family.
+
+        Raises:
+            NasTypeError: the space builds no modules, or what is trained is of two packages or is not validated.
+            NasValueError: the Trainer refuses its arguments: there is no such accelerator, say.
+        """
+        if not space.program.modules:
+            rule, mend = "modules are trained, and this space builds none", "FunctionalEvaluator(function)"
+            raise NasTypeError(explain(rule, got=space, where=type(self).__name__, mend=mend))
+        if place != "elsewhere" and not TRAINER_ARGUMENTS & self._settings.searched.keys():
+            with silenced(), determinism_kept():
+                self.trainer()
+        try:
+            with untouched(), silenced():
+                module = self.module(space.build(space.default(), device="meta"))
+        except NasError:
+            raise
+        except Exception:  # what a module needs numbers for on the meta device
+            return
+        self._checked_family(module, load=place == "this process")
+
+    def _checked_family(self, module: LightningModule, *, load: bool = True) -> Family:
+        """The family of a module that can be validated.
+
+        Raises:
+            NasTypeError: it is of another package than the rest, or has no validation step.
+        """
+        family = family_of(module, *self._theirs, *(self._data.theirs() if load or self._data.at_hand else ()))
+        if not family.is_overridden("validation_step", module):
+            raise NasTypeError(
+                explain(
+                    "an architecture is judged by validation",
+                    got=type(module).__name__,
+                    mend="give it a validation_step",
+                )
+            )
+        return family
 
     @property
     @abstractmethod
@@ -228,7 +272,9 @@ class TrainingEvaluator(Evaluator):
             members = [family.as_callback(callback) for callback in callbacks]
             trainer = family.Trainer(**{**defaults, **given, "callbacks": [*own, *members]})
         except Exception as error:
-            raise NasValueError(explain(f"the Trainer refuses its arguments: {error}", got=given)) from error
+            mend = 'arguments of a Trainer that this machine can follow (accelerator="auto" takes what is there)'
+            rule = f"the Trainer refuses its arguments: {error}"
+            raise NasValueError(explain(rule, got=given, mend=mend)) from error
         if starts_script_again(trainer) and trainer.num_devices > 1:
             raise NasValueError(
                 explain(
@@ -269,11 +315,7 @@ class TrainingEvaluator(Evaluator):
             model = current.model
             answers = current.hyperparameters
             module = self.module(model, **answers)
-            family = self.family(module)
-            if not family.is_overridden("validation_step", module):
-                raise NasTypeError(
-                    explain("an architecture is judged by validation", got=module, mend="give it a validation_step")
-                )
+            family = self._checked_family(module)
             directory = current.directory
             if directory is not None and total > 1:
                 directory = directory / f"run-{number}"
@@ -316,6 +358,7 @@ def check_trainer_arguments(arguments: Mapping[str, object], evaluator: str, *, 
                 f"{unknown[0]!r} is no argument of {evaluator}, nor of pytorch-lightning's Trainer; "
                 f"{close_names(unknown[0], known)}",
                 got={name: arguments[name] for name in unknown},
+                mend=f"{near[0]}=..." if (near := nearest(unknown[0], known)) else f"leave {unknown[0]} out",
             )
         )
 

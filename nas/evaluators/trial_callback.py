@@ -337,3 +337,22 @@ def _seed_for_others(seed: int) -> Iterator[None]:
             del os.environ["PL_GLOBAL_SEED"]
         else:
             os.environ["PL_GLOBAL_SEED"] = before
+
+
+@contextmanager
+def determinism_kept() -> Iterator[None]:
+    """Afterwards torch's settings are as before which a Trainer sets when it is made with `deterministic=True`."""
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    workspace = os.environ.get(_WORKSPACE)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = benchmark
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)
+        else:
+            os.environ[_WORKSPACE] = workspace
+
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"

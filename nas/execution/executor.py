@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from nas.execution.trial_run import Assignment, Outcome, Plan
+from nas.protocols import Place
 
 
 class Executor(ABC):
@@ -27,6 +28,11 @@ class Executor(ABC):
     @abstractmethod
     def is_isolated(self) -> bool:
         """Whether trials run in other processes, so that they can be let finish after a Ctrl-C in this one."""
+
+    @property
+    def place(self) -> Place:
+        """Where trials run: what is not there is refused before, where it is known what there is."""
+        return "elsewhere"
 
     @abstractmethod
     def start(self, plan: Plan, concurrency: int) -> None:

@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
 
+from nas.calls import explained
 from nas.checks import absolute, check_int, check_number
 from nas.errors import ExperimentError, NasTypeError, explain
 from nas.execution.crew import Begun, Crew, Done, Gone, Line, Report, Word, Worker
@@ -42,6 +43,7 @@ class Pool(Protocol):
 PoolOrFactory: TypeAlias = Pool | Callable[[], Pool]
 
 
+@explained()
 @final
 class FuturesExecutor(Executor):
     """Runs trials in the workers of a pool: of `concurrent.futures` or loky, a Dask client, or submitit's for SLURM.

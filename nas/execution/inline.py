@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import final
 
+from nas.calls import explained
 from nas.execution.executor import Executor
 from nas.execution.log import shown_and_logged
 from nas.execution.trial_run import Assignment, Outcome, Plan, execute
+from nas.protocols import Place
 
 
+@explained()
 @final
 class InlineExecutor(Executor):
     """Runs a trial when its outcome is asked for. What it prints is shown, and kept in the trial's folder."""
@@ -32,6 +35,11 @@ class InlineExecutor(Executor):
     def is_isolated(self) -> bool:
         """No: a Ctrl-C reaches the trial."""
         return False
+
+    @property
+    def place(self) -> Place:
+        """In this very process."""
+        return "this process"
 
     def start(self, plan: Plan, concurrency: int) -> None:
         """Takes note of what the trials share."""

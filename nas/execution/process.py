@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import final
 
+from nas.calls import explained
 from nas.checks import check_int, check_number
 from nas.errors import NasValueError, explain
 from nas.execution.crew import Crew, Worker
@@ -16,11 +17,13 @@ from nas.execution.executor import Executor
 from nas.execution.pickled import dump_plan
 from nas.execution.trial_run import Assignment, Outcome, Plan
 from nas.execution.worker_process import WorkerProcess, listen
+from nas.protocols import Place
 
 _MOST = 512
 _GRACE = 5.0
 
 
+@explained()
 @final
 class ProcessExecutor(Executor):
     """Runs trials in processes that stay warm from trial to trial.
@@ -78,6 +81,11 @@ class ProcessExecutor(Executor):
         """Yes."""
         return True
 
+    @property
+    def place(self) -> Place:
+        """In processes beside this one."""
+        return "this machine"
+
     def start(self, plan: Plan, concurrency: int) -> None:
         """Makes the workers, each in its environment; a process is spawned when it gets its first trial.
 
@@ -126,4 +134,5 @@ def check_gpus(number: object) -> None:
         return
     number = check_number("gpus_per_trial", number, least=0, or_else="None", where="ProcessExecutor")
     if number > 1 and number != int(number):
-        raise NasValueError(explain("gpus_per_trial must be a whole number, or a fraction of one GPU", got=number))
+        rule, mend = "gpus_per_trial must be a whole number, or a fraction of one GPU", "gpus_per_trial=2, or 0.5, say"
+        raise NasValueError(explain(rule, got=number, where="ProcessExecutor", mend=mend))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any, final
 
+from nas.calls import explained
 from nas.checks import check_int, check_number
 from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
 from nas.execution.crew import Crew, Worker
@@ -19,6 +20,7 @@ _MOST = 4096
 _GRACE = 5.0
 
 
+@explained()
 @final
 class RayExecutor(Executor):
     """Runs trials in actors of Ray, which places them, and gives each the GPUs it asks for.

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, final
 
+from nas.calls import explained
 from nas.domains import Sample
 from nas.errors import TrialPruned
 from nas.protocols import (
@@ -29,6 +30,7 @@ from nas.protocols import (
 from nas.random_state import derive_seed, seeded
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -80,6 +82,7 @@ def give_up(trial: Trial, error: str) -> Outcome:
     )
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -96,6 +99,7 @@ class Plan:
     """Whether a trial that stops at a report may go on later, from a checkpoint."""
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
@@ -144,6 +148,7 @@ def _job(plan: Plan, assignment: Assignment, repeat: int, deadline: float | None
     )
 
 
+@explained()
 def execute(plan: Plan, assignment: Assignment) -> Outcome:
     """Evaluates a sample; only an interrupt leaves this function as an exception."""
     begin = time.monotonic()

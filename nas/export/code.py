@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.domains import Answer
+from nas.calls import explained
+from nas.domains import Answer, check_sample
 from nas.errors import ExperimentError, NasTypeError, explain
 from nas.export.code_check import differences, facts_of, run_file, tensors_of
 from nas.export.code_writer import Writer, arguments_of
@@ -49,6 +50,7 @@ _RESERVED: dict[str, object] = {
 }
 
 
+@explained()
 def to_code(
     space: ModelSpace,
     sample: Mapping[str, Answer],
@@ -80,6 +82,16 @@ def to_code(
         NasTypeError: the source, an argument or a mutator cannot be written as code; nothing is written then.
         ExperimentError: the file does not run elsewhere, or builds another module; nothing is written then.
     """
+    if not isinstance(space, ModelSpace):
+        raise NasTypeError(
+            explain(
+                "code is written for an architecture of a ModelSpace",
+                got=space,
+                where="to_code",
+                mend="to_code(ModelSpace(Net), sample, path)",
+            )
+        )
+    check_sample(sample)
     if not space.program.modules:
         raise NasTypeError(explain("code is written for spaces of modules, and this one builds none", got=space))
     architecture = {label: answer for label, answer in sample.items() if label not in hyperparameters}

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from nas._compat.torch_internals import awaits_first_call
+from nas.calls import explained
 from nas.errors import NasTypeError, explain
 from nas.export.given_model import run
 from nas.export.onnx_call import take_apart
 
 
+@explained()
 def fill_lazy_layers(model: nn.Module, example_input: Any) -> None:
     """Calls a model that has lazy layers (`nn.LazyLinear`, ...) once, in inference mode: they get their weights by it.
 

@@ -82,7 +82,8 @@ def take_apart(model: nn.Module, example_input: Any) -> Call:
     kinds = [type(value).__name__ for _, value in found]
     rule = "example_input must be a dict of keywords, a tensor or a tuple of tensors"
     if not any(isinstance(value, Tensor) for _, value in found):
-        raise NasTypeError(explain(rule, got=kinds, where="to_onnx"))
+        mend = "a tensor as the model is called with: torch.zeros(2, 3, 32, 32), say"
+        raise NasTypeError(explain(rule, got=kinds, where="to_onnx", mend=mend))
     strange = [type(v).__name__ for _, v in found if not (v is None or isinstance(v, (Tensor, *_PLAIN)))]
     if strange:
         mend = "wrap the model in a module that takes tensors, and makes the rest from them"

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from nas._compat.torch_internals import inside_compiled
+from nas.calls import explained
 from nas.checks import check_int, check_number
 from nas.domains import dumps_sample, loads_sample
 from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, NasValueError, explain
@@ -56,6 +57,11 @@ class _Job:
     draft: Path
 
 
+def _kind(rule: str, got: object, mend: str) -> NasTypeError:
+    return NasTypeError(explain(rule, got=got, where="to_onnx", mend=mend))
+
+
+@explained()
 def to_onnx(
     model: nn.Module,
     example_input: Any,
@@ -114,9 +120,9 @@ def to_onnx(
         {'width': 4}
     """
     if not isinstance(model, nn.Module):
-        raise NasTypeError(explain("the model must be a torch.nn.Module", got=model, where="to_onnx"))
+        raise _kind("the model must be a torch.nn.Module", model, "an instance, not its class")
     if not isinstance(path, str | os.PathLike):
-        raise NasTypeError(explain("path must be the path of a file", got=path, where="to_onnx"))
+        raise _kind("path must be the path of a file", path, 'path="best.onnx"')
     tolerance = check_number("tolerance", tolerance, least=0, infinite=True, where="to_onnx")
     opset = None if opset is None else check_int("opset", opset, least=1, where="to_onnx")
     model = inside_compiled(model)  # the exporter has its own way to compile
@@ -147,6 +153,7 @@ def to_onnx(
                 given.forget_tracing(call)
 
 
+@explained()
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `to_onnx` noted in a file.
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from nas.checks import check_bool, check_int, check_number
-from nas.errors import NasError, NasTypeError, NasValueError, close_names, explain
+from nas.errors import NasError, NasTypeError, NasValueError, close_names, explain, nearest
 from nas.model_zoo.cells import cell_network
 from nas.model_zoo.transformer_layers import TransformerRanges
 
@@ -29,7 +29,9 @@ def check_arguments(source: Callable[..., nn.Module], arguments: Mapping[str, An
     unknown = [name for name in arguments if name not in kinds]
     if unknown:
         hints = "; ".join(close_names(name, kinds) for name in unknown)
-        raise NasTypeError(explain(f"no such argument; {hints}", got=", ".join(unknown), where=where))
+        near = nearest(unknown[0], kinds)
+        mend = f"{near[0]}=..." if near else f"leave {unknown[0]} out"
+        raise NasTypeError(explain(f"no such argument; {hints}", got=", ".join(unknown), where=where, mend=mend))
     checked, wrong = dict(arguments), list[NasError]()
     for name, value in arguments.items():
         try:

@@ -9,7 +9,8 @@ from typing import Any, final
 from torch import nn
 
 from nas import ModelSpace, NasError, NasValueError
-from nas.errors import close_names, explain
+from nas.calls import explained
+from nas.errors import close_names, explain, nearest
 from nas.model_zoo import nasbench101
 from nas.model_zoo.arguments import check_arguments
 from nas.model_zoo.cells import (
@@ -45,6 +46,7 @@ from nas.space import Where
 _TINY_TRANSFORMER = TransformerRanges(widths=(8, 16), heads=(1, 2), mlp_ratios=(1, 2.5), depth=(1, 3), head_width=4)
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class SpaceEntry:
@@ -115,6 +117,7 @@ SPACES: Mapping[str, SpaceEntry] = {
 }
 
 
+@explained()
 def list_spaces() -> list[str]:
     """The names that `space` knows, sorted.
 
@@ -125,6 +128,7 @@ def list_spaces() -> list[str]:
     return sorted(SPACES)
 
 
+@explained()
 def space(name: str, /, **arguments: Any) -> ModelSpace:
     """The model space of a name.
 
@@ -169,6 +173,7 @@ MODELS: Mapping[str, ModelEntry] = {
 }
 
 
+@explained()
 def list_models() -> list[str]:
     """The names that `model` knows, sorted.
 
@@ -179,6 +184,7 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
+@explained()
 def model(name: str, /, *, dataset: Dataset = "cifar10", **arguments: Any) -> CellNetwork:
     """A published network, with fresh weights.
 
@@ -209,5 +215,7 @@ def model(name: str, /, *, dataset: Dataset = "cifar10", **arguments: Any) -> Ce
 
 def _known(name: str, names: Mapping[str, object], what: str) -> str:
     if not isinstance(name, str) or name not in names:
-        raise NasValueError(explain(f"unknown {what}; {close_names(str(name), names)}", got=name, where="model_zoo"))
+        rule = f"unknown {what}; {close_names(str(name), names)}"
+        near = [*nearest(str(name), names), *sorted(names)][0]
+        raise NasValueError(explain(rule, got=name, where="model_zoo", mend=f'"{near}", say'))
     return name

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from nas import NasTypeError, NasValueError, Repeat, ValueChoice
+from nas.calls import explained
 from nas.checks import check_int, check_number
 from nas.errors import explain
 
@@ -65,6 +66,7 @@ class TransformerBlock(nn.Module):
         return y
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class TransformerRanges:

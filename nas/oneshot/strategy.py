@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas.checks import check_int
 from nas.domains import Sample, sample_key
-from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain
+from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain, nearest
 from nas.evaluators import TrainingEvaluator
 from nas.example_inputs import Inputs
 from nas.oneshot.extracted import Extracted
@@ -50,10 +50,12 @@ class SupernetStrategy(OneShotStrategy):
 
     def __init__(self, **settings: Unpack[SupernetSettings]) -> None:
         for name in settings.keys() - SupernetSettings.__annotations__.keys():
+            known = _arguments(type(self))
             raise NasTypeError(
                 explain(
-                    f"{type(self).__name__} has no argument {name!r}; {close_names(name, _arguments(type(self)))}",
+                    f"{type(self).__name__} has no argument {name!r}; {close_names(name, known)}",
                     got=settings[name],  # type: ignore[literal-required]  # it is no key of theirs
+                    mend=f"{near[0]}=..." if (near := nearest(name, known)) else f"leave {name} out",
                 )
             )
         checked: Any = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from nas.calls import explained
 from nas.domains import Answer
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.pictures.cell_graph import cell_graphs
@@ -16,6 +17,7 @@ from nas.profile import Example, sample_subject, subject_of
 from nas.space import ModelSpace
 
 
+@explained()
 def draw(
     architecture: Mapping[str, Answer] | nn.Module,
     path: str | Path | None = None,
@@ -71,7 +73,14 @@ def draw(
             )
         graphs = [network_graph(subject_of(architecture), example_input, depth=depth)]
     elif not isinstance(architecture, Mapping):
-        raise NasTypeError(explain("draw takes a sample or a module", got=architecture, where="draw"))
+        raise NasTypeError(
+            explain(
+                "draw takes a sample or a module",
+                got=architecture,
+                where="draw",
+                mend="draw(sample, space=space), or draw(model, example_input=...)",
+            )
+        )
     elif example_input is None:
         graphs = cell_graphs(architecture, space)
     elif space is None:

@@ -15,6 +15,7 @@ from typing import Any, final
 
 import torch
 
+from nas.calls import explained
 from nas.checks import check_int
 from nas.domains import Answer, Sample, sample_key
 from nas.errors import NasError, NasValueError, explain
@@ -62,6 +63,7 @@ def _ranks(numbers: tuple[float, ...]) -> list[float]:
     return [ordered.index(number) + (ordered.count(number) - 1) / 2 for number in numbers]
 
 
+@explained()
 @final
 class LatencyTable:
     """Predicts the latency of the samples of a space; made by `latency_table`.
@@ -248,6 +250,7 @@ class _AloneError(Exception):
     """A module fails when it is called by itself; its message is the module."""
 
 
+@explained()
 def latency_table(
     space: ModelSpace,
     example_input: Example,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import TreeSpec, tree_flatten, tree_unflatten
+from nas.calls import explained
 from nas.checks import check_int, check_word
 from nas.errors import MissingDependency, NasTypeError, explain
 from nas.example_inputs import Example, Inputs, in_order, read_example
@@ -22,6 +23,7 @@ from nas.example_inputs import Example, Inputs, in_order, read_example
 Backend: TypeAlias = Literal["eager", "compile", "onnxruntime"]
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Latency:
@@ -52,6 +54,7 @@ class Latency:
         )
 
 
+@explained()
 def latency(
     model: nn.Module,
     example_input: Example,
@@ -82,7 +85,9 @@ def latency(
         (True, 10, 1)
     """
     if not isinstance(model, nn.Module):
-        raise NasTypeError(explain("latency needs an nn.Module", got=model))
+        raise NasTypeError(
+            explain("latency needs an nn.Module", got=model, where="latency", mend="an instance, not its class")
+        )
     check_backend(backend)
     warmup, repeats, threads = check_passes(warmup, repeats, threads)
     return latency_of_call(model, read_example(example_input), backend, warmup=warmup, repeats=repeats, threads=threads)

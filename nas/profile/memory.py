@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from nas._compat.torch_internals import TorchDispatchMode, storage_key
+from nas.calls import explained
 from nas.example_inputs import tensors_of
 from nas.profile.passes import ForwardPass
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class PeakMemory:

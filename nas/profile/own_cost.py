@@ -7,6 +7,7 @@ from typing import TypeAlias, final, overload
 
 from torch import nn
 
+from nas.calls import explained
 from nas.checks import check_number
 from nas.errors import NasTypeError, explain
 from nas.example_inputs import Example
@@ -29,6 +30,7 @@ def cost(model: ModelSpace, example_input: Example, of: ModuleCost, *, name: str
 def cost(model: nn.Module, example_input: Example, of: ModuleCost, *, name: str = "cost") -> float: ...
 
 
+@explained()
 def cost(model: ModelSpace | nn.Module, example_input: Example, of: ModuleCost, *, name: str = "cost") -> Cost | float:
     """What a model costs, or what each architecture of a space costs, by a function of your own.
 

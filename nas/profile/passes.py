@@ -129,6 +129,7 @@ def _failed(subject: Subject, inputs: Inputs, task: str, ground: Ground, error: 
     kind = "real tensors" if ground == "real" else "tensors without numbers"
     return explain(
         f"the forward pass on {kind} failed{inside} ({type(error).__name__}: {error})",
+        got=f"inputs of shape {inputs}",
         where=f"{task} {subject} with inputs of shape {inputs}",
         mend=mend,
     )

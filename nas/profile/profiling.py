@@ -7,6 +7,7 @@ from typing import overload
 
 from torch import nn
 
+from nas.calls import explained
 from nas.domains import Answer
 from nas.errors import NasTypeError, explain
 from nas.example_inputs import Example
@@ -46,6 +47,7 @@ def profile(model: ModelSpace, example_input: Example, *, sample: Mapping[str, A
 def profile(model: ModelSpace, example_input: Example, *, sample: None = None) -> SpaceProfile: ...
 
 
+@explained()
 def profile(
     model: nn.Module | ModelSpace | tuple[ModelSpace, Mapping[str, Answer]],
     example_input: Example,
@@ -95,7 +97,8 @@ def profile(
             return SpaceProfile(model, example_input)
         return profile_subject(sample_subject(model, sample), example_input)
     if not isinstance(model, nn.Module):
-        raise NasTypeError(explain("profile needs a module, a ModelSpace or a pair (space, sample)", got=model))
+        rule, mend = "profile needs a module, a ModelSpace or a pair (space, sample)", "an instance, not its class"
+        raise NasTypeError(explain(rule, got=model, mend=mend))
     if sample is not None:
         raise NasTypeError(
             explain("a sample belongs to a ModelSpace, but this is a module", got=model, mend="profile(space, ...)")

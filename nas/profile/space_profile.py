@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 from torch import nn
 
 from nas.brief import rich_html
+from nas.calls import explained
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.example_inputs import Example
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+@explained()
 @final
 class SpaceProfile:
     """The costs of all samples of a space for one example input, batch included. `print` it for a table of bounds.

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from nas.protocols.evaluation import (
         Evaluator,
         Job,
+        Place,
         TrialTimeout,
-        as_metrics,
-        as_number,
         evaluating,
         keep_weights,
         report,
         trial_directory,
     )
+    from nas.protocols.metrics import as_metrics, as_number
     from nas.protocols.shared_training import ExperimentArguments, OneShotTask, SharedTraining
     from nas.protocols.strategy import OneShotStrategy, Strategy, Task, check_single
     from nas.protocols.trained_weights import (
@@ -41,12 +41,13 @@ _LATE = {
     "Job": "nas.protocols.evaluation",
     "OneShotStrategy": "nas.protocols.strategy",
     "OneShotTask": "nas.protocols.shared_training",
+    "Place": "nas.protocols.evaluation",
     "SharedTraining": "nas.protocols.shared_training",
     "Strategy": "nas.protocols.strategy",
     "Task": "nas.protocols.strategy",
     "TrialTimeout": "nas.protocols.evaluation",
-    "as_metrics": "nas.protocols.evaluation",
-    "as_number": "nas.protocols.evaluation",
+    "as_metrics": "nas.protocols.metrics",
+    "as_number": "nas.protocols.metrics",
     "check_single": "nas.protocols.strategy",
     "checkpoint_file": "nas.protocols.checkpoints",
     "copy_weights": "nas.protocols.trained_weights",
@@ -77,6 +78,7 @@ __all__ = [
     "OneShotStrategy",
     "OneShotTask",
     "Patience",
+    "Place",
     "Remembers",
     "SharedTraining",
     "Strategy",

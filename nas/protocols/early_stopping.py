@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from nas.calls import explained
 from nas.checks import check_bool, check_int, check_number
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class EarlyStopping(ABC):
         """The Optuna pruner that is asked at each report."""
 
 
+@explained()
 @final
 @dataclass(frozen=True)
 class MedianStop(EarlyStopping):
@@ -56,6 +58,7 @@ class MedianStop(EarlyStopping):
         )
 
 
+@explained()
 @final
 @dataclass(frozen=True)
 class SuccessiveHalving(EarlyStopping):
@@ -102,6 +105,7 @@ class SuccessiveHalving(EarlyStopping):
         )
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Hyperband(EarlyStopping):
@@ -192,6 +196,7 @@ class Hyperband(EarlyStopping):
         )
 
 
+@explained()
 @final
 @dataclass(frozen=True)
 class Patience(EarlyStopping):

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
-import numbers
 import tempfile
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 
 from nas._compat.torch_internals import inside_compiled
+from nas.calls import explained
 from nas.checks import check_int
 from nas.domains import Answer, Domain, Sample, dumps_sample
 from nas.errors import NasError, NasTypeError, NasValueError, TrialPruned, explain
+from nas.protocols.metrics import as_number
 from nas.protocols.objectives import Direction
 from nas.protocols.remembered import Remembers
 from nas.protocols.trained_weights import copy_weights, write_weights
 from nas.random_state import derive_seed
 from nas.space import ModelSpace
+
+Place: TypeAlias = Literal["this process", "this machine", "elsewhere"]
+"""Where trials run, as far as it is known beforehand: on this machine they see the devices that this process sees."""
 
 
 class TrialTimeout(NasError):  # noqa: N818 - names the situation
@@ -51,6 +55,14 @@ class Evaluator(Remembers, ABC):
     def direction(self) -> Direction | None:
         """Which way its first metric is better; None where the user is to say."""
         return None
+
+    def refuse(self, space: ModelSpace, *, place: Place) -> None:
+        """Raises a NasError where it is clear that no trial can succeed; asked before anything is written.
+
+        Args:
+            space: whose samples are to be judged.
+            place: where.
+        """
 
     def close(self) -> None:
         """Called in a worker process when it gets no more trials: what was opened there for all of them is closed."""
@@ -80,6 +92,7 @@ class Evaluator(Remembers, ABC):
         """
 
 
+@explained()
 @final
 class Job:
     """One evaluation of one sample: what an evaluator is handed.
@@ -191,8 +204,8 @@ class Job:
         """
         mine = self.model
         model = mine if model is None else model
-        if not isinstance(model, nn.Module) or not isinstance(mine, nn.Module):
-            raise NasTypeError(explain("only a torch.nn.Module has weights to keep", got=model, where="keep_weights"))
+        _check_module(model)
+        _check_module(mine)
         model = inside_compiled(model)
         if model.state_dict().keys() != mine.state_dict().keys():
             raise NasValueError(
@@ -243,10 +256,11 @@ def current_job() -> Job | None:
     return _JOB.get()
 
 
+@explained()
 def report(value: float, step: int | None = None) -> None:
     """Reports an intermediate result from inside an evaluator: the curve of the trial, and the food of early stopping.
 
-    Outside a trial it does nothing, so that the same function serves retraining.
+    Outside a trial, where the same function serves other training, nothing is recorded, and a warning says so.
 
     Args:
         value: of the objective, so far.
@@ -254,21 +268,46 @@ def report(value: float, step: int | None = None) -> None:
 
     Raises:
         TrialPruned: early stopping says that this trial should not go on; let it pass.
+        NasTypeError, NasValueError: a value that is no finite number, or a step that is no int.
 
     Example:
-        >>> report(0.93, step=1)
+        >>> def train(model):
+        ...     for epoch in range(3):
+        ...         report(0.5 + 0.1 * epoch, step=epoch)
+        ...     return 0.7
     """
     job = _JOB.get()
     if job is not None:
         job.report(value, step)
+        return
+    as_number(value, "nas.report")
+    if step is not None:
+        check_int("step", step, where="nas.report")
+    _note_outside("nas.report", "recorded")
 
 
+def _check_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        rule, mend = "only a torch.nn.Module has weights to keep", "keep_weights(model), with the model of the trial"
+        raise NasTypeError(explain(rule, got=model, where="keep_weights", mend=mend))
+
+
+def _note_outside(function: str, done: str) -> None:
+    warnings.warn(
+        f"{function} was called outside of a trial, where nothing is {done}. Inside a trial it has to be called in the "
+        "thread and process that the evaluator was called in.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+@explained()
 def keep_weights(model: nn.Module) -> None:
     """Keeps the weights of a model, as they are now, as those that the trial is judged with.
 
     They are what `export_top_models(weights="trained")`, `trial.checkpoint` and `nas export --trained` give. Call it
-    where the value is measured that the function returns; the latest call counts. Outside a trial it does nothing, so
-    that the same function serves retraining.
+    where the value is measured that the function returns; the latest call counts. Outside a trial nothing is kept,
+    and a warning says so.
 
     Args:
         model: that the evaluator was handed, or a copy of it (a moving average of its weights, say).
@@ -285,14 +324,16 @@ def keep_weights(model: nn.Module) -> None:
         ...             best = accuracy
         ...             keep_weights(model)
         ...     return best
-        >>> train(nn.Linear(2, 2))
-        0.7
     """
     job = _JOB.get()
     if job is not None:
         job.keep_weights(model)
+        return
+    _check_module(model)
+    _note_outside("nas.keep_weights", "kept")
 
 
+@explained()
 def trial_directory() -> Path:
     """The folder of the trial that runs: what an evaluator saves there stays with the trial.
 
@@ -305,45 +346,6 @@ def trial_directory() -> Path:
     job = _JOB.get()
     directory = None if job is None else job.directory
     return Path(tempfile.mkdtemp(prefix="nas-trial-")) if directory is None else directory
-
-
-def as_number(value: object, where: str) -> float:
-    """A finite float of anything that is one number.
-
-    Raises:
-        NasTypeError: it is None, a str, a container, ...
-        NasValueError: it is NaN or infinite.
-    """
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise NasTypeError(
-            explain(
-                "the result must be a number, or a dict of numbers", got=value, where=where, mend="return float(...)"
-            )
-        )
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise NasValueError(explain("the result must be finite", got=number, where=where))
-    return number
-
-
-def as_metrics(result: object) -> dict[str, float]:
-    """What an evaluator returned, as name -> number; a lone number is called "value".
-
-    Raises:
-        NasTypeError, NasValueError: as `as_number`; or an empty dict.
-    """
-    if not isinstance(result, Mapping):
-        return {"value": as_number(result, "evaluator")}
-    if not result or not all(isinstance(name, str) for name in result):
-        raise NasTypeError(
-            explain("the metrics must be a dict name -> number with at least one entry", got=result, where="evaluator")
-        )
-    return {name: as_number(value, f"evaluator, metric {name!r}") for name, value in result.items()}
 
 
 @final

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final, get_args
 
+from nas.calls import explained
 from nas.checks import check_bool, check_word
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.protocols.pareto import fronts, hypervolume
@@ -65,6 +66,7 @@ def usual_direction(metric: str) -> Direction | None:
     return "minimize" if small else "maximize" if large else None
 
 
+@explained()
 @final
 class Objectives:
     """The metrics that are searched for, with their directions.
@@ -85,8 +87,15 @@ class Objectives:
     def __init__(self, objective: Direction | Mapping[str, Direction], *, assumed: bool = False) -> None:
         if not isinstance(objective, str | Mapping) or (isinstance(objective, Mapping) and not objective):
             raise NasTypeError(
-                explain('the objective is "maximize", "minimize" or a dict metric -> one of these', got=objective)
+                explain(
+                    'the objective is "maximize", "minimize" or a dict metric -> one of these',
+                    got=objective,
+                    mend='objective={"accuracy": "maximize", "latency": "minimize"}, say',
+                )
             )
+        if isinstance(objective, Mapping) and not all(isinstance(name, str) for name in objective):
+            mend = 'objective={"accuracy": "maximize"}, by the names that the evaluator returns'
+            raise NasTypeError(explain("the names of metrics are texts", got=dict(objective), mend=mend))
         named: dict[str | None, Direction] = (
             {None: objective} if isinstance(objective, str) else dict(objective.items())
         )

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, TypeVar, final
 
 from nas.brief import call_text
+from nas.calls import explain_construction
 
 R = TypeVar("R", bound="Remembers")
 
@@ -30,6 +31,8 @@ class _Given:
 class Remembers:
     """Remembers the arguments of its construction, for whoever asks later whether it is made as it was before.
 
+    Those that its constructor does not take are refused in words.
+
     Any class below it does so by itself; what is set by hand later is not looked at.
     """
 
@@ -39,6 +42,7 @@ class Remembers:
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "__init__" in vars(cls):
+            explain_construction(cls)
             cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]  # it is called the same way
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, final
 
 from torch import nn
 
+from nas.calls import explained
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.protocols.evaluation import Evaluator
@@ -19,6 +20,7 @@ from nas.protocols.trial import Trial
 from nas.space import ModelSpace
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class OneShotTask:
@@ -51,6 +53,7 @@ class OneShotTask:
         self.__dict__.update(state)
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class ExperimentArguments:

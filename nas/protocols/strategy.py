@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+from nas.calls import explained
 from nas.domains import Sample
 from nas.errors import NasValueError, explain
 from nas.protocols.objectives import Direction, losses
@@ -16,6 +17,7 @@ from nas.protocols.trial import Trial
 from nas.space import SearchSpace
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Task:

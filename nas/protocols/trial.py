@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import final
 
+from nas.calls import explained
 from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.protocols.failure import Failure, read_failure
@@ -29,6 +30,7 @@ class TrialState(StrEnum):
         return self is not TrialState.RUNNING
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Trial:

@@ -9,11 +9,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
-from nas.checks import check_bool
 from nas.domains import Sample
 from nas.errors import ExperimentError, explain
 from nas.opened import opened_how
-from nas.protocols import Objectives, Strategy, Task, TrialState
+from nas.protocols import Objectives, Strategy, TrialState
 from nas.records.history import History
 from nas.records.identity import amend, refuse_differences
 from nas.records.ledger import Ledger
@@ -55,10 +54,7 @@ class Session:
     ) -> None:
         self._storage, self._path, self.header = storage, path, dict(header)
         self._space, self._strategy, self._objectives, self._seed = space, strategy, objectives, seed
-        self._accept_changes = check_bool("accept_changes", accept_changes, where="Experiment")
-        if resume != "auto":
-            check_bool("resume", resume, or_else='"auto"', where="Experiment")
-        self._resume = bool(resume)
+        self._accept_changes, self._resume = accept_changes, bool(resume)
         self._origin = opened_how()
         self._is_amended = False
         """Whether accepted changes have to be written, which waits until something is done with the experiment."""
@@ -79,9 +75,6 @@ class Session:
                 )
             self._compare(self.ledger)
             self.history = self._relive(self.ledger)
-        else:
-            # What a strategy cannot do (several objectives, say) it refuses here, before anything is written.
-            strategy.start(Task(space=space.search_space, directions=objectives.directions, seed=seed))
 
     def _begin_anew(self, ledger: Ledger, *, only_failed: bool) -> None:
         """Puts aside what is there, where nothing is lost by it.

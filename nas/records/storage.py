@@ -61,6 +61,7 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
             raise ExperimentError(
                 explain(
                     f"the storage cannot be opened ({type(error).__name__}: {error})",
+                    got=f"a URL of {len(storage)} characters",
                     mend="check storage=, the URL of an Optuna storage such as sqlite:///folder/file.db",
                 )
             ) from error
@@ -69,7 +70,11 @@ def open_storage(storage: object, folder: Path) -> BaseStorage:
     if isinstance(storage, optuna.storages.BaseStorage):
         return storage
     raise NasTypeError(
-        explain("storage is a URL or an Optuna storage; None keeps a journal in the folder", got=storage)
+        explain(
+            "storage is a URL or an Optuna storage; None keeps a journal in the folder",
+            got=storage,
+            mend='storage="sqlite:///folder/file.db"',
+        )
     )
 
 

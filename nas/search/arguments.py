@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from nas.checks import check_int, check_number
+from torch import nn
+
+from nas.checks import absolute, check_bool, check_int, check_number
 from nas.domains import Domain
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
-from nas.protocols import Direction, EarlyStopping, Evaluator, Hyperband, Objectives, Strategy, usual_direction
+from nas.protocols import (
+    Direction,
+    EarlyStopping,
+    Evaluator,
+    ExperimentArguments,
+    Hyperband,
+    Objectives,
+    Place,
+    Strategy,
+    Task,
+    usual_direction,
+)
 from nas.records import open_storage
-from nas.space import ModelSpace, Mutator, Program, SearchSpace, search_space
+from nas.space import ModelSpace, Mutator, Program, SearchSpace, as_mutators, search_space
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -22,28 +38,92 @@ if TYPE_CHECKING:
 ExecutorName: TypeAlias = Literal["inline", "process", "ray"]
 
 
-def check_evaluator(evaluator: object) -> None:
-    """Refuses what is no evaluator."""
+def check_evaluator(evaluator: object, strategy: object = None) -> None:
+    """Refuses what is no evaluator; the strategy that comes with it tells whether the two were confused."""
     if not isinstance(evaluator, Evaluator):
         raise NasTypeError(
-            explain(
-                "the evaluator must be a nas.Evaluator",
-                got=evaluator,
-                mend="wrap a function in nas.evaluators.FunctionalEvaluator",
-            )
+            explain("the evaluator must be a nas.Evaluator", got=evaluator, mend=_as_evaluator(evaluator, strategy))
         )
 
 
 def check_parts(evaluator: object, strategy: object, name: object, seed: object, repeats: object) -> tuple[int, int]:
     """Refuses an evaluator, a strategy or a name that cannot serve; the seed and the number of repeats, if they can."""
-    check_evaluator(evaluator)
+    check_evaluator(evaluator, strategy)
     if not isinstance(strategy, Strategy):
-        raise NasTypeError(
-            explain("the strategy must be a nas.Strategy", got=strategy, mend="give an instance: Random(), not Random")
-        )
+        raise NasTypeError(explain("the strategy must be a nas.Strategy", got=strategy, mend=_as_strategy(strategy)))
     if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
-        raise NasValueError(explain("the name of an experiment is the name of its folder", got=name))
+        raise NasValueError(
+            explain(
+                "the name of an experiment is the name of its folder",
+                got=name,
+                mend='name="first", and directory=... for where that folder is kept',
+            )
+        )
     return check_int("seed", seed, where="Experiment"), check_int("repeats", repeats, least=1, where="Experiment")
+
+
+def _as_evaluator(given: object, strategy: object) -> str:
+    if isinstance(given, Strategy) or isinstance(strategy, Evaluator):
+        return "Experiment(space, evaluator, strategy): the evaluator stands before the strategy"
+    if isinstance(given, type) and issubclass(given, Evaluator):
+        return f"give an instance: {given.__name__}(...)"
+    if isinstance(given, nn.Module | type):
+        return "an object of nas.evaluators: Classification(...), LightningEvaluator(...), FunctionalEvaluator(...)"
+    return "wrap a function in nas.evaluators.FunctionalEvaluator"
+
+
+def _as_strategy(given: object) -> str:
+    if isinstance(given, type) and issubclass(given, Strategy):
+        return f"give an instance: {given.__name__}(), not {given.__name__}"
+    if isinstance(given, Evaluator):
+        return "Experiment(space, evaluator, strategy): the evaluator stands before the strategy"
+    kind = given if isinstance(given, type) else type(given)
+    if "optuna" in sys.modules and issubclass(kind, sys.modules["optuna"].samplers.BaseSampler):
+        return f"nas.strategies.OptunaStrategy({kind.__name__}(...)), which asks an Optuna sampler"
+    if isinstance(given, str):
+        return "an object of nas.strategies, such as Random(), not a name"
+    return "an object of nas.strategies or nas.oneshot, such as Random(), or of a class of your own below nas.Strategy"
+
+
+def folder_of_experiment(directory: object, name: str) -> Path:
+    """Where an experiment is kept.
+
+    Raises:
+        NasTypeError: the directory is no path.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        mend = 'directory="nas-experiments"'
+        raise NasTypeError(explain("directory is the path of a folder", got=directory, where="Experiment", mend=mend))
+    return absolute(Path(directory)) / name
+
+
+def ask_parts(
+    strategy: Strategy, given: ExperimentArguments, *, seed: int, place: Place, later: bool
+) -> Callable[[], None]:
+    """Asks the strategy and the evaluator whether this search can be done, before anything is written.
+
+    Args:
+        strategy: that is asked.
+        given: what it is to work on, the evaluator among it.
+        seed: of the experiment.
+        place: where trials run.
+        later: whether the evaluator is asked when the search is run: an experiment that is there may be looked at, and
+            exported from, where it could not be run.
+
+    Returns:
+        What asks the evaluator, unless it has been asked.
+
+    Raises:
+        NasError: it cannot be done: the strategy knows no such domain, no trial could succeed, ...
+    """
+    space, directions = given.space.search_space, given.objectives.directions
+    strategy.start(Task(space=space, directions=directions, seed=seed))
+    if (shared := strategy.shared_training) is not None:
+        shared.refuse(given)
+    ask = functools.cache(functools.partial(given.evaluator.refuse, given.space, place=place))
+    if not later:
+        ask()
+    return ask
 
 
 def choose_objectives(objective: Direction | Mapping[str, Direction] | None, evaluator: Evaluator) -> Objectives:
@@ -62,7 +142,7 @@ def choose_objectives(objective: Direction | Mapping[str, Direction] | None, eva
                 f"This search will {direction} {shown}, which is better the other way. It is done as you say; if you "
                 f"did not mean it, write objective={mend!r}.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
     return objectives
 
@@ -76,7 +156,14 @@ def check_limits(
     return (
         max_trials,
         _seconds("timeout", timeout),
-        check_int("concurrency", concurrency, least=1, most=possible, where="run, by this executor"),
+        check_int(
+            "concurrency",
+            concurrency,
+            least=1,
+            most=possible,
+            where="run, by this executor",
+            mend='for more trials at a time give another executor: Experiment(..., executor="process")',
+        ),
         _seconds("max_trial_time", max_trial_time),
     )
 
@@ -122,7 +209,8 @@ def check_pruner(early_stopping: object, objectives: Objectives) -> BasePruner |
             )
         )
     if len(objectives.names) > 1:
-        raise NasValueError(explain("early stopping needs a single objective", got=objectives.describe()))
+        mend = "leave early_stopping out, or search for one of them"
+        raise NasValueError(explain("early stopping needs a single objective", got=objectives.describe(), mend=mend))
     return early_stopping.pruner() if isinstance(early_stopping, EarlyStopping) else early_stopping
 
 
@@ -135,11 +223,24 @@ def note_round(early_stopping: object, max_trials: int | None, note: Callable[[s
         note(f"a full round of Hyperband's brackets takes {whole} trials{short}")
 
 
+def may_be_gone_on_with(resume: object, accept_changes: object, storage: object, folder: Path) -> bool:
+    """Whether there may be an experiment that is gone on with; without a journal in the folder there is none.
+
+    Raises:
+        NasTypeError: `resume` or `accept_changes` does not say whether it is.
+    """
+    check_bool("accept_changes", accept_changes, where="Experiment")
+    if resume != "auto":
+        check_bool("resume", resume, or_else='"auto"', where="Experiment", mend='resume=True, or resume="auto"')
+    return bool(resume) and (storage is not None or (folder / "journal.log").exists())
+
+
 def open_folder(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:
     """The storage of an experiment, its folder made where needed."""
     try:
+        opened = open_storage(storage, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return open_storage(storage, folder)
+        return opened
     except OSError as error:
         raise ExperimentError(
             explain(f"the experiment's folder cannot be written ({error})", got=str(folder), mend="give directory=")
@@ -154,12 +255,13 @@ def as_model_space(
     Raises:
         NasError: there is nothing to search, or it is no space.
     """
-    mutators = tuple(mutators)
+    mutators = as_mutators(mutators)
     if isinstance(space, ModelSpace):
         made = space.with_mutators(mutators) if mutators else space
     elif isinstance(space, Mapping | SearchSpace):
         if mutators:
-            raise NasTypeError(explain("mutators change modules, and this space builds none", got=mutators))
+            mend = "leave mutators out"
+            raise NasTypeError(explain("mutators change modules, and this space builds none", got=mutators, mend=mend))
         made = search_space(space)
     elif hyperparameters:
         made = ModelSpace.of(Program(space, mutators=mutators))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final, overload
 
+from nas.calls import explained
 from nas.checks import absolute, check_bool
 from nas.domains import Answer
 from nas.execution import Executor
@@ -16,11 +17,14 @@ from nas.records import History, Session, describe_experiment
 from nas.search.arguments import (
     ExecutorName,
     as_model_space,
+    ask_parts,
     check_limits,
     check_parts,
     check_pruner,
     choose_objectives,
+    folder_of_experiment,
     make_executor,
+    may_be_gone_on_with,
     note_round,
     open_folder,
 )
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
+@explained(methods=True)
 @final
 class Experiment(Found):
     """A search: proposes samples, evaluates them, and keeps every result.
@@ -112,19 +117,21 @@ class Experiment(Found):
         self.objectives = choose_objectives(objective, evaluator)
         self.space = as_model_space(space, mutators, evaluator.hyperparameters)
         self.evaluator, self.strategy = evaluator, strategy
-        self.path = absolute(directory) / name
+        self.path = folder_of_experiment(directory, name)
         self.ending = ""
         """Why the latest run ended, in words."""
         self._executor = make_executor(executor)
-        if (shared := strategy.shared_training) is not None:
-            parts: dict[str, Any] = {
-                "space": self.space,
-                "evaluator": evaluator,
-                "objectives": self.objectives,
-                "executor": executor,
-            }
-            shared.refuse(ExperimentArguments(**parts, repeats=repeats, early_stopping=early_stopping))
         self._pruner = check_pruner(early_stopping, self.objectives)
+        given = ExperimentArguments(
+            space=self.space,
+            evaluator=evaluator,
+            objectives=self.objectives,
+            executor=executor,
+            repeats=repeats,
+            early_stopping=early_stopping,
+        )
+        later = may_be_gone_on_with(resume, accept_changes, storage, self.path)
+        self._ask = ask_parts(strategy, given, seed=seed, place=self._executor.place, later=later)
         self._session = Session(
             open_folder(storage, self.path),
             self.path,
@@ -306,6 +313,7 @@ class Experiment(Found):
         )
         limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
         shown = make_progress(progress)
+        self._ask()
         begin = time.monotonic()
         if (earlier := self._session.earlier) is not None:
             shown.note(f"no trial had succeeded, so the experiment begins anew; what it held is in {earlier}")

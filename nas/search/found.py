@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.calls import explained
 from nas.protocols import Trial
 from nas.search.results import Results
 from nas.search.weights import chosen_weights
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 
+@explained(methods=True)
 class Found(ABC):
     """Answers from its results."""
 

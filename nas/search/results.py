@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from nas.brief import rich_html
+from nas.calls import explained
 from nas.checks import absolute, check_int, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 Formatter: TypeAlias = Literal["dict", "model", "onnx", "code"]
 
 
+_FIRST = "experiment.run() first; where trials have FAILED, `trial.error` says why"
+
+
+@explained(methods=True)
 @final
 @dataclass(frozen=True, kw_only=True)
 class Results:
@@ -114,7 +119,7 @@ class Results:
             raise ExperimentError(explain("several objectives have no single best trial", mend="look at pareto_front"))
         ranked = self.top(1)
         if not ranked:
-            raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials"))
+            raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials", mend=_FIRST))
         return ranked[0]
 
     @property
@@ -235,7 +240,7 @@ class Results:
                 )
         best = self.top(check_int("k", k, least=1, where="export_top_models"))
         if not best:
-            raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials"))
+            raise ExperimentError(explain("no trial is COMPLETE yet", got=f"{len(self.trials)} trials", mend=_FIRST))
         if weights == "trained":
             for trial in best:
                 checkpoint_of(trial)  # before anything is written

@@ -4,7 +4,7 @@ from nas.space.cell import Cell, CellModule, Sum
 from nas.space.function_space import search_space
 from nas.space.markers import Skip, Zero, is_skip, is_zero
 from nas.space.mutables import Candidate, ChosenInputs, ChosenInt, InputChoice, LayerChoice, Repeat, ValueChoice
-from nas.space.program import Mutator, Program, model_space, replace_module
+from nas.space.program import Mutator, Program, as_mutators, model_space, replace_module
 from nas.space.questions import Answering, Handler, Question, Select, chosen_items, label_scope
 from nas.space.space import ARCHITECTURE, ModelSpace
 from nas.tree import Branch, Choice, Constraint, SearchSpace, Where, as_constraint, count
@@ -36,6 +36,7 @@ __all__ = [
     "Where",
     "Zero",
     "as_constraint",
+    "as_mutators",
     "chosen_items",
     "count",
     "is_skip",

@@ -9,8 +9,10 @@ from typing import Literal, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from nas.checks import check_int, check_word
+from nas.calls import explained
+from nas.checks import check_bool, check_int, check_word
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.space.factories import make_module
 from nas.space.mutables import ChosenInputs, InputChoice, LayerChoice
 from nas.space.questions import label_scope
 
@@ -30,6 +32,7 @@ class Sum(nn.Module):
         return total
 
 
+@explained()
 @final
 class CellModule(nn.Module):
     """What `Cell` builds: states in, one tensor out.
@@ -73,6 +76,7 @@ class CellModule(nn.Module):
         return f"{self.label}, outputs={self.outputs}"
 
 
+@explained()
 def Cell(  # noqa: N802
     operations: Mapping[str, Operation],
     *,
@@ -123,7 +127,8 @@ def Cell(  # noqa: N802
     where = f"Cell {label!r}"
     _check(operations, nodes, operations_per_node, distinct, preprocess, output, where)
     if distinct and combine is not None:
-        raise NasValueError(explain("the operations on distinct states are added", got=combine, where=where))
+        rule, mend = "the operations on distinct states are added", "leave combine out, or distinct=False"
+        raise NasValueError(explain(rule, got=combine, where=where, mend=mend))
     with label_scope(label):
         built, combined = [], []
         for node in range(nodes):
@@ -139,14 +144,22 @@ def Cell(  # noqa: N802
 
 def _edges(operations: Mapping[str, Operation], name: str, states: int, number: int) -> nn.Module:
     def each(state: int) -> nn.Module:
-        return LayerChoice({n: partial(make, state) for n, make in operations.items()}, label=f"{name}/op{state}")
+        return LayerChoice(_made(operations, state), label=f"{name}/op{state}")
 
     return InputChoice(states, number, replace=False, each=each, label=f"{name}/inputs")
 
 
+def _made(operations: Mapping[str, Operation], state: int) -> dict[str, Callable[[], nn.Module]]:
+    """What builds each operation on a state."""
+    return {
+        name: partial(make_module, make, partial("operation {!r}, which reads a state,".format, name), state)
+        for name, make in operations.items()
+    }
+
+
 def _slot(operations: Mapping[str, Operation], name: str, states: int, place: int) -> nn.Module:
     def each(state: int) -> nn.Module:
-        return LayerChoice({n: partial(make, state) for n, make in operations.items()}, label=f"{name}/op{place}")
+        return LayerChoice(_made(operations, state), label=f"{name}/op{place}")
 
     return InputChoice(states, 1, each=each, label=f"{name}/input{place}")
 
@@ -162,14 +175,22 @@ def _check(
 ) -> None:
     if not isinstance(operations, Mapping):
         raise NasTypeError(
-            explain("operations must be a dict name -> function of a position", got=operations, where=where)
+            explain(
+                "operations must be a dict name -> function of a position",
+                got=operations,
+                where=where,
+                mend='{"relu": lambda i: nn.ReLU(), "skip": lambda i: nn.Identity()}',
+            )
         )
     if not operations:
-        raise NasValueError(explain("a cell needs at least one operation", got=operations, where=where))
+        rule, mend = "a cell needs at least one operation", '{"relu": lambda i: nn.ReLU(), ...}'
+        raise NasValueError(explain(rule, got=operations, where=where, mend=mend))
+    check_bool("distinct", distinct, where=where)
     check_int("nodes", nodes, least=1, where=where)
     check_int("operations_per_node", operations_per_node, least=1, where=where)
     if not preprocess:
-        raise NasValueError(explain("a cell needs at least one input", got=preprocess, where=where))
+        rule, mend = "a cell needs at least one input", "preprocess=(nn.Identity, nn.Identity)"
+        raise NasValueError(explain(rule, got=preprocess, where=where, mend=mend))
     if distinct and operations_per_node > len(preprocess):
         raise NasValueError(
             explain(

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from nas.calls import explained
 from nas.domains import Answer, Domain
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.space.mutables import ValueChoice
@@ -15,6 +16,7 @@ from nas.space.space import ModelSpace
 from nas.tree import Choice, SearchSpace
 
 
+@explained()
 def search_space(
     source: Callable[..., object] | Mapping[str, object] | SearchSpace, /, *args: Any, **kwargs: Any
 ) -> ModelSpace:
@@ -75,6 +77,15 @@ def _as_value(choice: Choice) -> Answer:
 def _answers(wanted: Mapping[str, object], outer: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in wanted.items():
+        if not isinstance(name, str):
+            raise NasTypeError(
+                explain(
+                    "the names of a search space are texts",
+                    got=name,
+                    where="search_space",
+                    mend=f"{str(name)!r}",
+                )
+            )
         label = f"{outer}{name}"
         if isinstance(value, Mapping):
             found[name] = _answers(value, f"{label}.")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nas.calls import explained
 from nas.checks import check_int
 
 
+@explained()
 class Zero(nn.Module):
     """No connection: zeros. Subclass it for zeros of another shape.
 

@@ -8,10 +8,12 @@ from typing import Literal, TypeAlias, TypeVar, final, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from nas.checks import check_int, check_word, plain_int
+from nas.calls import explained
+from nas.checks import check_bool, check_int, check_word, plain_int
 from nas.copying import copy_module, own
 from nas.domains import Answer, Categorical, Domain, Integer, Real, Subset
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.space.factories import make_module
 from nas.space.questions import Question, ask, chosen_items, current_handler, inside, scope_name, within
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ def ValueChoice(candidates: Categorical[T], *, label: str | None = None, default
 def ValueChoice(candidates: Domain, *, label: str | None = None, default: Answer = None) -> Answer: ...
 
 
+@explained(too_many="put the candidates into one list, as in ValueChoice([16, 32])")
 def ValueChoice(candidates: object, *, label: str | None = None, default: object = None) -> object:  # noqa: N802
     """One of several values: a plain int, float, str, ... from here on.
 
@@ -67,6 +70,7 @@ def ValueChoice(candidates: object, *, label: str | None = None, default: object
     return handler.value(question)
 
 
+@explained(too_many="put the candidates into one list, as in LayerChoice([nn.ReLU, nn.GELU])")
 def LayerChoice(  # noqa: N802
     candidates: Sequence[Candidate] | Mapping[str, Candidate],
     *,
@@ -101,13 +105,22 @@ def LayerChoice(  # noqa: N802
     elif isinstance(candidates, list | tuple | nn.ModuleList):
         named = dict(zip(_answers(candidates), candidates, strict=True))
     else:
-        raise NasTypeError(explain("candidates must be a list or a dict of modules", got=candidates, where=where))
+        mend = "write [nn.ReLU, nn.GELU], or names with them in a dict"
+        raise NasTypeError(
+            explain("candidates must be a list or a dict of modules", got=candidates, where=where, mend=mend)
+        )
     if not named:
-        raise NasValueError(explain("a choice needs at least one candidate", got=candidates, where=where))
+        rule = "a choice needs at least one candidate"
+        raise NasValueError(explain(rule, got=candidates, where=where, mend="name the layers: [nn.ReLU, nn.GELU]"))
     if not all(map(callable, named.values())):
         odd = {key: item for key, item in named.items() if not callable(item)}
         raise NasTypeError(
-            explain("each candidate must be a module, a module class or a function", got=odd, where=where)
+            explain(
+                "each candidate must be a module, a module class or a function",
+                got=odd,
+                where=where,
+                mend="ValueChoice for numbers and names; for layers their classes, or lambda: nn.Conv2d(...)",
+            )
         )
     try:
         domain = Categorical(list(named), by_position=not isinstance(candidates, Mapping))
@@ -126,6 +139,7 @@ def _answers(candidates: Iterable[Candidate]) -> list[Answer]:
     return found
 
 
+@explained()
 def InputChoice(  # noqa: N802
     n_candidates: int,
     n_chosen: int | None = 1,
@@ -168,8 +182,11 @@ def InputChoice(  # noqa: N802
     """
     where = _name("InputChoice", label)
     if each is not None and not callable(each):
-        raise NasTypeError(explain("each must be a function from a position to a module", got=each, where=where))
+        raise _kind(
+            "each must be a function from a position to a module", each, where, "each=lambda i: nn.Linear(8, 8)"
+        )
     check_word("reduction", reduction, get_args(Reduction), where=where)
+    replace = check_bool("replace", replace, where=where)
     n_candidates = check_int("n_candidates", n_candidates, least=1, where=where)
     if n_chosen is not None:
         n_chosen = check_int("n_chosen", n_chosen, least=1, or_else="None", where=where)
@@ -195,11 +212,12 @@ def InputChoice(  # noqa: N802
     def build(index: int) -> nn.Module:
         assert each is not None
         with inside(question, index, index):
-            return make_module(lambda: each(index), lambda: f"what input {index} of {question.describe()} goes through")
+            return make_module(each, lambda: f"what input {index} of {question.describe()} goes through", index)
 
     return handler.inputs(question, select, None if each is None else build)
 
 
+@explained()
 @final
 class ChosenInputs(nn.Module):
     """Picks the chosen tensors out of a list and reduces them: what an InputChoice leaves in a built model."""
@@ -253,6 +271,7 @@ class ChosenInputs(nn.Module):
         return f"{list(self.chosen)} of {self.n_candidates}, {self.reduction}"
 
 
+@explained()
 def Repeat(  # noqa: N802
     block: nn.Module | Sequence[Candidate] | Callable[[int], nn.Module],
     depth: int | tuple[int, int],
@@ -284,7 +303,12 @@ def Repeat(  # noqa: N802
     depths = [check_int("depth", found, least=0, where=where) for found in possible]
     if isinstance(block, Sequence) and max(depths) > len(block):
         raise NasValueError(
-            explain(f"the list of blocks must reach the greatest depth, {max(depths)}", got=len(block), where=where)
+            explain(
+                f"the list of blocks must reach the greatest depth, {max(depths)}",
+                got=f"{len(block)} of them",
+                where=where,
+                mend=f"a depth up to {len(block)}, or lambda i: ..., which builds any number",
+            )
         )
     asked = _asked(depth)
     if domain is None or asked is not None:
@@ -319,13 +343,22 @@ def _depth_domain(depth: int | tuple[int, int], where: str) -> Domain | None:
         except (NasValueError, NasTypeError) as error:
             raise type(error)(f"{where}: {error}") from error
     raise NasTypeError(
-        explain("depth must be an int, an inclusive (low, high) or a ValueChoice over ints", got=depth, where=where)
+        explain(
+            "depth must be an int, an inclusive (low, high) or a ValueChoice over ints",
+            got=depth,
+            where=where,
+            mend="(1, 3) for 1 to 3 of them, or ValueChoice([1, 2, 4])",
+        )
     )
 
 
 def _scoped(scope: tuple[str, int], former: tuple[str, int], make: Callable[[int], nn.Module]) -> nn.Module:
     with within(scope, former):
         return make(scope[1])
+
+
+def _kind(rule: str, got: object, where: str, mend: str) -> NasTypeError:
+    return NasTypeError(explain(rule, got=got, where=where, mend=mend))
 
 
 def _name(kind: str, label: str | None) -> str:
@@ -347,7 +380,8 @@ def _block_factory(
         return lambda index: copy_module(block)
     if isinstance(block, Sequence):
         if not all(isinstance(item, nn.Module) or callable(item) for item in block):
-            raise NasTypeError(explain("each block must be a module, a class or a function", got=block, where=where))
+            rule, mend = "each block must be a module, a class or a function", "[nn.ReLU, lambda: nn.Linear(4, 4)]"
+            raise NasTypeError(explain(rule, got=block, where=where, mend=mend))
         items = list(block)
 
         def pick(index: int) -> nn.Module:
@@ -356,23 +390,5 @@ def _block_factory(
 
         return pick
     if callable(block):
-        return lambda index: make_module(lambda: block(index), lambda: f"block {index} of {where}")
-    raise NasTypeError(explain("block must be a module, a list of modules or a function", got=block, where=where))
-
-
-def make_module(factory: Callable[[], nn.Module], where: Callable[[], str]) -> nn.Module:
-    """Calls a factory and checks that it built a module.
-
-    Raises:
-        NasTypeError: it built something else.
-    """
-    try:
-        module = factory()
-    except Exception as error:
-        error.add_note(f"nas: while building {where()}")
-        raise
-    if not isinstance(module, nn.Module):
-        raise NasTypeError(
-            explain("a factory must return an nn.Module", got=module, where=where(), mend="return the module it builds")
-        )
-    return own(module)
+        return lambda index: make_module(block, lambda: f"block {index} of {where}", index)
+    raise _kind("block must be a module, a list of modules or a function", block, where, "lambda i: nn.Linear(8, 8)")

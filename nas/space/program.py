@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import nullcontext
 from typing import Any, Literal, TypeVar, final
 
@@ -13,11 +13,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from nas._compat.called_modules import is_unfinished
 from nas._compat.torch_internals import children_of
+from nas.calls import explain_construction, explained, misfit
 from nas.copying import Making, Seen
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import untouched
 from nas.space.discover import Discover
+from nas.space.factories import begun, without_super
 from nas.space.questions import Answering, Handler, asked_so_far, default_answer, handling, is_handled, label_scope
 from nas.weightless import without_weights
 
@@ -28,6 +31,7 @@ Device = torch.device | str | int | None
 _ARGUMENTS = "_nas_arguments"
 
 
+@explained()
 def model_space(cls: type[M]) -> type[M]:
     """Makes a module class with choices name its space: it remembers its constructor arguments.
 
@@ -48,6 +52,7 @@ def model_space(cls: type[M]) -> type[M]:
     """
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise NasTypeError(explain("@model_space decorates an nn.Module class", got=cls, mend="decorate the class"))
+    explain_construction(cls)
     construct = cls.__init__
 
     @functools.wraps(construct)
@@ -55,7 +60,7 @@ def model_space(cls: type[M]) -> type[M]:
         if is_handled():
             construct(self, *args, **kwargs)
             return
-        with handling(Answering(default_answer)):
+        with handling(Answering(default_answer)), begun():
             construct(self, *args, **kwargs)
         if type(self) is cls:
             self.__dict__[_ARGUMENTS] = (args, kwargs)
@@ -82,6 +87,50 @@ class Mutator(ABC):
         """Changes `model` in place (return None), or returns the module that takes its place."""
 
 
+def as_device(value: object) -> torch.device | None:
+    """Refuses anything but None and what torch knows as a device; whether it is there is another matter.
+
+    Returns:
+        The device.
+
+    Raises:
+        NasTypeError: neither a device, nor a name or a number of one.
+        NasValueError: a name that torch does not know.
+
+    Example:
+        >>> as_device("cpu")
+        device(type='cpu')
+    """
+    if value is None or isinstance(value, torch.device):
+        return value
+    rule = "device must be a device of torch"
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise NasTypeError(explain(rule, got=value, mend='device="cpu"'))
+    try:
+        return torch.device(value)
+    except RuntimeError as error:
+        raise NasValueError(explain(rule, got=value, mend='device="cuda:0" or "cpu"')) from error
+
+
+def as_mutators(mutators: object) -> tuple[Mutator, ...]:
+    """What is given as mutators, if it is a list of them.
+
+    Raises:
+        NasTypeError: it is a single one, or something in it is none.
+    """
+    if isinstance(mutators, str | type | Mapping | Set) or not isinstance(mutators, Iterable):
+        mend = f"mutators=[{type(mutators).__name__}(...)]"
+        raise NasTypeError(explain("mutators is a list of instances of nas.Mutator", got=mutators, mend=mend))
+    found = tuple(mutators)
+    for one in found:
+        if not isinstance(one, Mutator):
+            name = one.__name__ if isinstance(one, type) else "Widen"
+            mend = f"give an instance: {name}(...), of a class below nas.Mutator"
+            raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=one, mend=mend))
+    return found
+
+
+@explained()
 def replace_module(model: nn.Module, name: str, new: nn.Module, *, alone: bool = False) -> nn.Module:
     """Puts a module in the place of the submodule with this dotted name, as in `named_modules()`.
 
@@ -108,14 +157,31 @@ def replace_module(model: nn.Module, name: str, new: nn.Module, *, alone: bool =
         Tanh()
     """
     if not isinstance(new, nn.Module):
-        raise NasTypeError(explain("only a module can replace a module", got=new, where=f"submodule {name!r}"))
+        raise NasTypeError(
+            explain(
+                "only a module can replace a module",
+                got=new,
+                where=f"submodule {name!r}",
+                mend="an instance: nn.ReLU(), not nn.ReLU",
+            )
+        )
+    if not isinstance(model, nn.Module):
+        raise NasTypeError(
+            explain(
+                "the submodules of a module are replaced",
+                got=model,
+                where="replace_module",
+                mend="an instance of it, not its class",
+            )
+        )
     if not name:
         return new
     parent_name, _, leaf = name.rpartition(".")
     modules = dict(model.named_modules(remove_duplicate=False))
     if name not in modules:
         names = [known for known in modules if known]
-        raise NasValueError(f"{type(model).__name__} has no submodule {name!r}; {close_names(name, names)}")
+        rule = f"{type(model).__name__} has no submodule {name!r}; {close_names(name, names)}"
+        raise NasValueError(explain(rule, got=name, mend="a name as in dict(model.named_modules())"))
     old = modules[name]
     places = [
         (parent, child) for parent in model.modules() for child, found in children_of(parent).items() if found is old
@@ -150,10 +216,10 @@ class Program:
     ) -> None:
         self.source, self.args, self.kwargs = _resolve(source, args, dict(kwargs or {}))
         self.modules = modules
-        self.mutators = tuple(mutators)
-        for mutator in self.mutators:
-            if not isinstance(mutator, Mutator):
-                raise NasTypeError(explain("mutators must be instances of nas.Mutator", got=mutator))
+        self.mutators = as_mutators(mutators)
+        if (found := misfit(self.source, self.args, self.kwargs)) is not None:
+            words, got, mend = found
+            raise NasTypeError(explain(f"{self.name} {words}", got=got, mend=f"ModelSpace({self.name}, ...): {mend}"))
         self._checked = self._needs_numbers = False
         self._seen = Seen()
         self._idle = {id(mutator): mutator for mutator in self.mutators}
@@ -188,7 +254,10 @@ class Program:
                 model: object = making.copied(self.source)
             else:
                 args, kwargs = making.copied_arguments((self.args, self.kwargs))
-                model = self.source(*args, **kwargs)
+                with begun():
+                    model = self.source(*args, **kwargs)
+            if is_unfinished(model):
+                raise without_super(type(model))
             if not isinstance(model, nn.Module):
                 if not self.modules:
                     return model
@@ -306,12 +375,22 @@ def _resolve(
     if isinstance(source, nn.Module):
         if args or kwargs:
             raise NasTypeError(
-                explain("arguments go to a class or function, but the source is a module", got=(args, kwargs))
+                explain(
+                    "arguments go to a class or function, but the source is a module",
+                    got=(args, kwargs),
+                    mend=f"ModelSpace({type(source).__name__}, ...), the class with them",
+                )
             )
         remembered = vars(source).get(_ARGUMENTS)
         return (type(source), *remembered) if remembered is not None else (source, (), {})
     if not callable(source):
         raise NasTypeError(
-            explain("the source of a model space is a module, a module class or a function that builds one", got=source)
+            explain(
+                "the source of a model space is a module, a module class or a function that builds one",
+                got=source,
+                mend=f"nas.model_zoo.space({source!r}) for one of the zoo"
+                if isinstance(source, str)
+                else "ModelSpace(Net) for a class that asks choices in its constructor",
+            )
         )
     return source, args, kwargs

@@ -17,7 +17,9 @@ from typing import TypeAlias, final
 import torch
 from torch import nn
 
+from nas._compat.called_modules import module_called
 from nas.assigned import destination
+from nas.calls import CALLS, explained
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.tree import Kind
@@ -127,6 +129,7 @@ def current_handler() -> Handler:
 
 
 @contextmanager
+@explained()
 def label_scope(*names: str | int) -> Iterator[None]:
     """Omitted labels inside the block begin with these names, and so do those that begin with a dot.
 
@@ -143,6 +146,9 @@ def label_scope(*names: str | int) -> Iterator[None]:
         >>> ModelSpace(Net).default()
         {'head/width': 4}
     """
+    for name in names:
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            raise NasTypeError(explain("the names of a scope are texts", got=name, where="label_scope", mend='"head"'))
     with within(names, names):
         yield
 
@@ -190,9 +196,20 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
     """
     if label is not None:
         if not isinstance(label, str):
-            raise NasTypeError(explain("a label must be a str", got=label, where=_NAMES[kind]))
+            raise NasTypeError(explain("a label must be a str", got=label, where=_NAMES[kind], mend=f'label="{kind}"'))
         if not label:
-            raise NasValueError(explain("a label must not be empty", got=label, where=_NAMES[kind]))
+            mend = "leave it out, and it is named by where it goes"
+            raise NasValueError(explain("a label must not be empty", got=label, where=_NAMES[kind], mend=mend))
+    if default is None:
+        default = domain.first
+    else:
+        try:
+            default = domain.canonical(default)
+        except NasValueError as error:
+            where = _NAMES[kind] if label is None else f"{_NAMES[kind]} {label!r}"
+            raise NasValueError(
+                explain(f"the default must be {domain!r}", got=default, where=where, mend="name one of these")
+            ) from error
     construction = _CONSTRUCTION.get()
     if construction is None:
         _warn_outside(kind, label)
@@ -204,18 +221,7 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
         label = _counted(construction, construction.scope, _made_name(construction, kind, _caller(2)))
     elif label.startswith("."):
         label = "/".join((*construction.scope, label[1:]))
-    name = label
-    if default is None:
-        default = domain.first
-    else:
-        try:
-            default = domain.canonical(default)
-        except NasValueError as error:
-            where = f"{_NAMES[kind]} {name!r}"
-            raise NasValueError(
-                explain(f"the default must be {domain!r}", got=default, where=where, mend="name one of these")
-            ) from error
-    return construction.handler, Question(label=name, domain=domain, kind=kind, default=default, former=former)
+    return construction.handler, Question(label=label, domain=domain, kind=kind, default=default, former=former)
 
 
 def scope_name(kind: Kind, label: str | None) -> tuple[str, str]:
@@ -238,10 +244,12 @@ def _counted(construction: _Construction, scope: tuple[str, ...], name: str, *, 
 
 
 def _caller(number: int) -> FrameType | None:
-    """The frame that many calls above the one which asks."""
+    """The frame that many calls above the one which asks; what explains wrong calls is none of them."""
     frame = inspect.currentframe()
     for _ in range(number + 1):
         frame = None if frame is None else frame.f_back
+        while frame is not None and frame.f_code.co_filename == CALLS:
+            frame = frame.f_back
     return frame
 
 
@@ -258,7 +266,7 @@ def _begins_a_scope(code: CodeType) -> bool:
 
 
 def _adds_no_name(code: CodeType) -> bool:
-    return code.co_filename.startswith((_HERE, _TORCH))
+    return code.co_filename.startswith((_HERE, _TORCH, CALLS))
 
 
 _HERE = os.path.dirname(__file__) + os.sep
@@ -266,17 +274,26 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 def _warn_outside(kind: Kind, label: str | None) -> None:
+    name = f" {label!r}" if label is not None else ""
+    if (module := module_called(inspect.currentframe())) is not None:
+        raise NasValueError(
+            explain(
+                "a choice is asked while a model is constructed, and this one is asked while it is called",
+                got=f"a choice in the forward of {type(module).__name__}",
+                where=f"{_NAMES[kind]}{name}",
+                mend="ask it in __init__, and keep what it returns as an attribute",
+            )
+        )
     warned = _WARNED.get()
     if warned is None:
         _WARNED.set(warned := set())
     if label not in warned:
         warned.add(label)
-        name = f" {label!r}" if label is not None else ""
         warnings.warn(
             f"{_NAMES[kind]}{name} was asked outside any model space and returns its default. To search it, decorate "
             "the class that asks with @model_space, or hand a factory to ModelSpace.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -291,6 +308,7 @@ def check_same(first: Question, second: Question) -> None:
             explain(
                 f"the same label is the same choice, but {first.describe()} may be {first.domain!r} in one place and "
                 f"{second.describe()} {second.domain!r} in another",
+                got=f"{second.domain!r}",
                 where=f"label {first.public!r}",
                 mend="give one of them another label (an omitted label counts the choices of its scope in order: where "
                 "plain Python decides which of them are asked, name them)",

@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeVar, final
 import torch
 from torch import nn
 
+from nas.calls import explained
 from nas.copying import copy_module
-from nas.domains import Answer, Domain, Sample
+from nas.domains import Answer, Domain, Sample, check_sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.random_state import Rng, as_rng
 from nas.space.exploration import Exploration
-from nas.space.program import Device, Mutator, Program
+from nas.space.program import Device, Mutator, Program, as_device, as_mutators
 from nas.space.questions import Answering, Handler, answering
 from nas.tree import Choice, SearchSpace, Where, draw_html, draw_text, size_text, unknown_label
 
@@ -25,6 +26,7 @@ ARCHITECTURE = "nas_architecture"
 """The attribute of a built model that says which architecture it is: a plain dict of its sample and its labels."""
 
 
+@explained(methods=True)
 @final
 class ModelSpace:
     """The architectures that one program with choices can build.
@@ -45,7 +47,7 @@ class ModelSpace:
         >>> space = ModelSpace(nn.Linear, 4, 2, mutators=())
         Traceback (most recent call last):
         ...
-        nas.errors.NasValueError: a model space needs at least one choice, but Linear asks none. To mend: ...
+        nas.errors.NasValueError: a model space needs at least one choice, but Linear asks none; received ...
         >>> space = ModelSpace(lambda: nn.Linear(ValueChoice([4, 8], label="width"), 2))
         >>> [sample["width"] for sample in space.grid()]
         [4, 8]
@@ -54,12 +56,12 @@ class ModelSpace:
     def __init__(self, source: object, *args: Any, mutators: Iterable[Mutator] = (), **kwargs: Any) -> None:
         self._explore(Program(source, args, kwargs, mutators))
         if not self.search_space.choices:
-            nothing = (
-                f", and these mutators found nothing to change in it: {idle}" if (idle := self.program.idle) else ""
-            )
+            idle = self.program.idle
+            nothing = f", and these mutators found nothing to change in it: {idle}" if idle else ""
             raise NasValueError(
                 explain(
                     f"a model space needs at least one choice, but {self.name} asks none{nothing}",
+                    got=source,
                     mend="ask a ValueChoice, LayerChoice, InputChoice or Repeat in its constructor (and decorate its "
                     "class with @model_space when you pass an instance), or give mutators",
                 )
@@ -84,7 +86,7 @@ class ModelSpace:
             text = f"These mutators found nothing to change in {self.name}, and asked no choice: {program.idle}."
             warnings.warn(text, UserWarning, stacklevel=4)
         if not self.exact:
-            self._warn(stacklevel=4)
+            self._warn(stacklevel=5)
 
     def _warn(self, stacklevel: int) -> None:
         doubts = "; ".join(f"{labels}: {why}" for labels, why in self.doubts.items())
@@ -232,8 +234,7 @@ class ModelSpace:
 
     def _renamed(self, sample: Mapping[str, Answer]) -> Sample:
         """The sample with the labels of today, where it has those of before."""
-        if not isinstance(sample, Mapping):
-            raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
+        check_sample(sample)
         known = self.search_space.domains
         return {label if label in known else self._former.get(label, label): sample[label] for label in sample}
 
@@ -269,11 +270,7 @@ class ModelSpace:
         """
         if self._exploration is None:
             return False
-        mine = {
-            n: answer
-            for n, answer in sample.items()
-            if n in self._architecture.domains or n not in self.hyperparameters
-        }
+        mine = self._without_settings(sample)
         _, wrong, unknown = self._architecture.problems(mine)
         if not wrong and not unknown:
             return False
@@ -283,7 +280,7 @@ class ModelSpace:
         grown = self._architecture.joined(self._settings)
         self.search_space = SearchSpace(grown.choices, constraint, grown.doubts)
         if was_exact:
-            self._warn(stacklevel=3)
+            self._warn(stacklevel=4)
         return True
 
     def with_hyperparameters(self, asked: Mapping[str, Domain | ModelSpace]) -> ModelSpace:
@@ -303,6 +300,10 @@ class ModelSpace:
         joint.hyperparameters = dict(joint._settings.domains)
         return joint
 
+    def _without_settings(self, sample: Mapping[str, Answer]) -> Sample:
+        known = self._architecture.domains
+        return {n: answer for n, answer in sample.items() if n in known or n not in self.hyperparameters}
+
     def _settings_of(self, sample: Mapping[str, Answer], rng: random.Random | None = None) -> Sample:
         """What the sample says of the hyperparameters; defaults or draws for what it does not."""
         mine = {label: answer for label, answer in sample.items() if label in self.hyperparameters}
@@ -311,7 +312,8 @@ class ModelSpace:
     def with_mutators(self, mutators: Iterable[Mutator]) -> ModelSpace:
         """This space with more mutators, applied after its own."""
         program = self.program
-        space = ModelSpace(program.source, *program.args, mutators=(*program.mutators, *mutators), **program.kwargs)
+        both = (*program.mutators, *as_mutators(mutators))
+        space = ModelSpace(program.source, *program.args, mutators=both, **program.kwargs)
         constraint = self.search_space.constraint
         return space if constraint is None else space.where(constraint)
 
@@ -330,18 +332,13 @@ class ModelSpace:
         Raises:
             NasValueError: the sample is not of this space.
         """
-        mine = {
-            n: answer
-            for n, answer in self._renamed(sample).items()
-            if n in self._architecture.domains or n not in self.hyperparameters
-        }
+        mine = self._without_settings(self._renamed(sample))
         if self.exact:
             mine = self._architecture.validate(self._filled(mine))
-        module, found = self._build(mine, None, device)
+        module, found = self._build(mine, None, as_device(device))
         if self.exact and found.keys() != mine.keys():
             self.grow(found)
-        never = [label for label in mine if label not in found]
-        if never:
+        if never := [label for label in mine if label not in found]:
             raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in never))
         return module
 

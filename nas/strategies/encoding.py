@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import final
 
+from nas.calls import explained
 from nas.domains import Answer, Sample, as_key
 from nas.space import SearchSpace
 
 
+@explained()
 @final
 class PathEncoding:
     """One feature for each path of the search tree from its root to an answer (White et al. 2021, arXiv 1910.11858).

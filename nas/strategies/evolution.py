@@ -12,6 +12,7 @@ from nas.domains import Sample
 from nas.protocols import Strategy, Task, Trial, crowding, fronts
 from nas.strategies.novelty import Novelty
 
+_TOURNAMENT = 25
 _CHILDREN = 20
 """So many children of one tournament are looked at for one that is new, each mutated once more than the last."""
 
@@ -25,7 +26,7 @@ class RegularizedEvolution(Strategy):
 
     Args:
         population_size: how many finished trials there are parents among.
-        sample_size: of the tournament.
+        sample_size: of the tournament; 25 where omitted, or the whole of a smaller population.
         mutation_probability: of each choice to change; None changes exactly one.
         crossover: cross the winners of two tournaments, choice by choice, before mutating.
         remove: what leaves when the population is full: the "oldest" or the "worst".
@@ -47,7 +48,7 @@ class RegularizedEvolution(Strategy):
     def __init__(
         self,
         population_size: int = 100,
-        sample_size: int = 25,
+        sample_size: int | None = None,
         mutation_probability: float | None = None,
         *,
         crossover: bool = False,
@@ -57,7 +58,11 @@ class RegularizedEvolution(Strategy):
         where = "RegularizedEvolution"
         check_word("remove", remove, ("oldest", "worst"), where=where)
         self.population_size = check_int("population_size", population_size, least=1, where=where)
-        self.sample_size = check_int("sample_size", sample_size, least=1, where=where)
+        if sample_size is None:
+            sample_size = min(_TOURNAMENT, self.population_size)
+        # One that is larger than the population would mean the whole of it, and select harder than is said.
+        most = self.population_size
+        self.sample_size = check_int("sample_size", sample_size, least=1, most=most, or_else="None", where=where)
         if mutation_probability is not None:
             mutation_probability = check_number(
                 "mutation_probability", mutation_probability, least=0, most=1, or_else="None", where=where
@@ -68,6 +73,10 @@ class RegularizedEvolution(Strategy):
         self.mutation_probability, self.remove = mutation_probability, remove
         self.crossover = check_bool("crossover", crossover, where=where)
         self._warned = False
+
+    def omitted(self) -> dict[str, int]:
+        """The size of the tournament, as it was written down before it could be left open."""
+        return {"sample_size": _TOURNAMENT}
 
     def start(self, task: Task) -> None:
         """An empty population."""

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import final
 
+from nas.calls import explained
 from nas.domains import Sample, sample_key
 from nas.errors import SearchSpaceExhausted
 from nas.protocols import Strategy, Task, Trial
 
 
+@explained()
 @final
 class GridSearch(Strategy):
     """Goes through the whole space, the last choice changing fastest; starts at once, however large the space.

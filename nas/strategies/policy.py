@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from nas.calls import explained
 from nas.checks import check_int
 from nas.domains import Answer, Choose, Sample
 from nas.random_state import as_rng
@@ -111,6 +112,7 @@ class Walks:
     """(walks, steps), bool: False where a shorter walk is padded."""
 
 
+@explained()
 @final
 class Policy(nn.Module):
     """An autoregressive distribution over the samples of a space (Zoph and Le 2017, arXiv 1611.01578).

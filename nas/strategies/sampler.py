@@ -55,7 +55,11 @@ class OptunaStrategy(Strategy):
 
         if not isinstance(sampler, BaseSampler):
             raise NasTypeError(
-                explain("the sampler must be an Optuna sampler", got=sampler, mend="OptunaStrategy(GPSampler())")
+                explain(
+                    "the sampler must be an Optuna sampler, an instance",
+                    got=sampler,
+                    mend=f"OptunaStrategy({sampler.__name__ if isinstance(sampler, type) else 'GPSampler'}())",
+                )
             )
         self.sampler = sampler
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, final
 
+from nas.calls import explained
 from nas.domains import Answer, Domain, Sample, as_key
 
 
@@ -68,6 +69,7 @@ class Branch:
         return min(self.answers, key=repr)
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:

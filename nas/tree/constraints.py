@@ -77,5 +77,11 @@ def as_constraint(where: Where) -> Constraint:
     if isinstance(where, Constraint):
         return where
     if not callable(where):
-        raise NasTypeError(explain("a constraint is a nas.Constraint or a function sample -> bool", got=where))
+        raise NasTypeError(
+            explain(
+                "a constraint is a nas.Constraint or a function sample -> bool",
+                got=where,
+                mend='lambda sample: sample["width"] > 16',
+            )
+        )
     return _Predicate(where)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import final
 
 from nas.brief import brief
+from nas.calls import explained
 from nas.checks import check_number
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
@@ -16,6 +17,7 @@ from nas.tree.constraints import Constraint, Where, as_constraint
 from nas.tree.domain_tree import DomainTree, listed
 
 
+@explained()
 @final
 class SearchSpace(DomainTree):
     """A tree of choices. Immutable; a sample of it holds exactly the labels that are active under its own answers.
@@ -135,7 +137,12 @@ class SearchSpace(DomainTree):
         def decide(choice: Choice) -> Answer:
             if choice.label not in sample:
                 wrong.append(
-                    explain(f"the answer is missing; it must be {choice.domain!r}", where=f"label {choice.label!r}")
+                    explain(
+                        f"the answer is missing; it must be {choice.domain!r}",
+                        got=sorted(sample),
+                        where=f"label {choice.label!r}",
+                        mend="space.complete(sample), which fills what is missing",
+                    )
                 )
             else:
                 try:
@@ -321,6 +328,7 @@ def unknown_label(label: str, known: Mapping[str, Domain]) -> str:
     """The message for a label that no choice has."""
     return explain(
         f"no choice of this space has this label; {close_names(label, known)}",
+        got=label,
         where=f"label {label!r}",
         mend="drop it; a hyperparameter of the evaluator belongs to the experiment's space, `experiment.space`",
     )

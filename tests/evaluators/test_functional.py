@@ -50,7 +50,7 @@ def test_keywords_and_plain_values_are_noted() -> None:
     ("make", "message"),
     [
         (lambda: FunctionalEvaluator(3), "needs a function"),  # type: ignore[arg-type]
-        (lambda: FunctionalEvaluator(train), "missing a required argument: 'rate'"),
+        (lambda: FunctionalEvaluator(train), "train needs 'rate'"),
         (lambda: FunctionalEvaluator(train, rat=Categorical([1])), "'rat'|missing a required argument"),
     ],
 )

@@ -167,7 +167,7 @@ def test_regression_minimises_and_matches_shapes(tmp_path: Path) -> None:
 
 def test_an_error_is_maximised_only_on_demand_and_with_a_warning(tmp_path: Path) -> None:
     def make(name: str, objective: Any) -> Experiment:
-        evaluator = Regression(TRAIN, VALIDATION)
+        evaluator = Regression(TensorDataset(X, X[:, :10]), TensorDataset(X, X[:, :10]))
         return Experiment(lambda: network(), evaluator, Random(), name=name, directory=tmp_path, objective=objective)
 
     assert make("none", None).objectives.directions == ("minimize",)
@@ -353,6 +353,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Classification(TRAIN), "there must be validation data"),
     (lambda: Classification(TRAIN, TensorDataset(X[:0], Y[:0])), "validation data must not be empty"),
     (lambda: Classification(3, VALIDATION), "train must be a Dataset, a DataLoader"),  # type: ignore[arg-type]
+    (lambda: Classification(X, Y), "train must be a Dataset.*Tensor of shape.*TensorDataset"),  # type: ignore[arg-type]
     (lambda: Classification(TRAIN, VALIDATION, max_epoch=3), "'max_epoch' is no argument.*'max_epochs'"),
     (lambda: Classification(TRAIN, VALIDATION, learning_rat=3), "did you mean 'learning_rate'"),
     (lambda: Classification(TRAIN, VALIDATION, batch_size=0), "batch_size must be an int from 1 on, or a domain"),
@@ -394,7 +395,6 @@ def test_bad_arguments_are_answered_before_anything_runs(make: Callable[[], obje
         (Classification(TRAIN, VALIDATION, limit_val_batches=0), "was not logged in validation"),
         (Classification(lambda: (TRAIN, VALIDATION, 3)), "train must be a Dataset"),
         (Classification(lambda: TRAIN), "there must be validation data"),
-        (Classification(TRAIN.tensors[0], VALIDATION), "a batch must be"),  # type: ignore[arg-type]
         (
             Classification(TRAIN, VALIDATION, metrics={"m": lambda p, t: p.mean()}, devices=2, accelerator="cpu"),
             "must be picklable.*ddp_fork",
@@ -405,7 +405,7 @@ def test_bad_arguments_are_answered_before_anything_runs(make: Callable[[], obje
         ),
         (Regression(TRAIN, VALIDATION), "one prediction for each target; received 'predictions .32, 10. for"),
     ],
-    ids=["loss", "precision", "no validation", "triple", "half", "batch", "pickle", "script", "shape"],
+    ids=["loss", "precision", "no validation", "triple", "half", "pickle", "script", "shape"],
 )
 def test_what_goes_wrong_later_is_explained_too(evaluator: Classification, message: str) -> None:
     with pytest.raises(NasError, match=message):

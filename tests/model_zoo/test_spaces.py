@@ -61,7 +61,7 @@ def test_every_space_prints_its_name_and_its_size(tiny: tuple[str, ModelSpace]) 
         (3, {}, NasValueError, "unknown model space; the known names are 'amoebanet'"),
         ("darts", {"chanels": 4}, NasTypeError, "space 'darts': no such argument; did you mean 'channels'"),
         ("lenet", {"chanels": 4, "depth": 1}, NasTypeError, "received 'chanels, depth'"),
-        ("resnet", {"width": "a", "classes": 0}, NasTypeError, "width must be an int.*'a'. classes must be an int.*0"),
+        ("resnet", {"width": "a", "classes": 0}, NasTypeError, "width must be an int.*'a'.*classes must be an int.*0"),
         (
             "resnet",
             {"width": -1, "classes": 0},

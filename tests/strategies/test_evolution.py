@@ -144,7 +144,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         NasValueError, match="RegularizedEvolution: population_size must be an int from 1 on; received 0"
     ):
         RegularizedEvolution(0)
-    with pytest.raises(NasTypeError, match="sample_size must be an int from 1 on; received 2.5"):
+    with pytest.raises(NasTypeError, match="sample_size must be an int from 1 to 10, or None; received 2.5"):
         RegularizedEvolution(10, 2.5)  # type: ignore[arg-type]
     with pytest.raises(NasValueError, match="mutation_probability must be a number from 0 to 1, or None; received 3"):
         RegularizedEvolution(mutation_probability=3)

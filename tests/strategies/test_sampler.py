@@ -95,7 +95,7 @@ def test_stopped_trials_reach_the_sampler_with_their_curves() -> None:
 
 
 def test_what_is_no_sampler_is_refused() -> None:
-    with pytest.raises(NasTypeError, match="the sampler must be an Optuna sampler; received 'TPE'"):
+    with pytest.raises(NasTypeError, match="the sampler must be an Optuna sampler, an instance; received 'TPE'"):
         OptunaStrategy("TPE")  # type: ignore[arg-type]
     with pytest.raises(NasTypeError, match="must be an Optuna sampler"):
         OptunaStrategy(optuna.samplers.TPESampler)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
+from nas.calls import explained
 from nas.domains import Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.model_zoo.cells.spaces import AMOEBANET, DARTS, ENAS_MICRO, NASNET, PNAS, CellFamily
@@ -21,6 +22,7 @@ FAMILIES: Mapping[str, CellFamily] = {
 }
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Genotype:
@@ -37,6 +39,7 @@ class Genotype:
     reduce_concat: tuple[int, ...]
 
 
+@explained()
 def genotype_to_sample(genotype: Genotype, space: str) -> Sample:
     """The sample of a named cell space that builds a genotype.
 
@@ -75,6 +78,7 @@ def genotype_to_sample(genotype: Genotype, space: str) -> Sample:
     return sample
 
 
+@explained()
 def sample_to_genotype(sample: Mapping[str, object], space: str) -> Genotype:
     """The genotype of a sample; labels other than the cells' (a learning rate, say) are passed over.
 

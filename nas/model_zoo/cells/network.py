@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, final, get_args
 
 from torch import Tensor, nn
 
+from nas.calls import explained
 from nas.checks import check_int, check_word
 from nas.model_zoo.cells.operations import FactorizedReduce, relu_conv_norm
 from nas.space import CellModule
@@ -15,6 +16,7 @@ from nas.space import CellModule
 Dataset: TypeAlias = Literal["cifar10", "imagenet"]
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -36,6 +38,7 @@ class Place:
         return lambda: first(before, self.channels), lambda: relu_conv_norm(previous, self.channels)
 
 
+@explained()
 @final
 class CellNetwork(nn.Module):
     """The network of NASNet and DARTS (arXiv 1707.07012, figure 2; arXiv 1806.09055, appendix A).

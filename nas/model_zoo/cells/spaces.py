@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 import torch
 from torch import Tensor, nn
 
+from nas.calls import explained
 from nas.checks import check_number
 from nas.model_zoo.cells.network import CellNetwork, Dataset, Place
 from nas.model_zoo.cells.operations import OPERATIONS, relu_conv_norm
@@ -19,6 +20,7 @@ NORMAL, REDUCTION = "normal", "reduce"
 """The labels of the two kinds of cell."""
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class CellFamily:
@@ -93,6 +95,7 @@ NASNET_SIMPLE = CellFamily(
 )
 
 
+@explained()
 def cell_network(
     family: CellFamily,
     *,
@@ -136,6 +139,7 @@ def cell_network(
     )
 
 
+@explained()
 def nasnet(**arguments: Any) -> CellNetwork:
     """NASNet (Zoph et al. 2018, arXiv 1707.07012): normal and reduction cell of five nodes, 13 operations.
 
@@ -146,6 +150,7 @@ def nasnet(**arguments: Any) -> CellNetwork:
     return cell_network(NASNET, **arguments)
 
 
+@explained()
 def enas_micro(**arguments: Any) -> CellNetwork:
     """The micro space of ENAS (Pham et al. 2018, arXiv 1802.03268): five nodes and five operations, 2.6e25 samples.
 
@@ -155,6 +160,7 @@ def enas_micro(**arguments: Any) -> CellNetwork:
     return cell_network(ENAS_MICRO, **arguments)
 
 
+@explained()
 def amoebanet(**arguments: Any) -> CellNetwork:
     """The space of AmoebaNet (Real et al. 2019, arXiv 1802.01548): five nodes and eight operations, 3.1e29 samples.
 
@@ -163,6 +169,7 @@ def amoebanet(**arguments: Any) -> CellNetwork:
     return cell_network(AMOEBANET, **arguments)
 
 
+@explained()
 def pnas(**arguments: Any) -> CellNetwork:
     """The space of PNAS (Liu et al. 2018, arXiv 1712.00559): one cell of five nodes, eight operations, 5.6e14 samples.
 
@@ -172,6 +179,7 @@ def pnas(**arguments: Any) -> CellNetwork:
     return cell_network(PNAS, **arguments)
 
 
+@explained()
 def darts(*, none: bool = False, **arguments: Any) -> CellNetwork:
     """The space of DARTS (Liu et al. 2019, arXiv 1806.09055): four nodes that read two different states, 7 operations.
 
@@ -183,6 +191,7 @@ def darts(*, none: bool = False, **arguments: Any) -> CellNetwork:
     return cell_network(family, **arguments)
 
 
+@explained()
 def nasnet_simple(**arguments: Any) -> CellNetwork:
     """A small NASNet, to learn and to teach with: two nodes, six operations, whose results are added or concatenated.
 
@@ -191,6 +200,7 @@ def nasnet_simple(**arguments: Any) -> CellNetwork:
     return cell_network(NASNET_SIMPLE, **arguments)
 
 
+@explained()
 def set_drop_path(network: nn.Module, probability: float) -> None:
     """Sets the probability with which operations are left out, where the network was built with `drop_path` above 0.
 

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from nas._compat.gradients import differentiates_once
+from nas.calls import explained
 from nas.checks import check_int, check_number
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed.architecture import Architecture
 from nas.oneshot.relaxed.recomputation import recomputing_as_before
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class CurvatureStop:

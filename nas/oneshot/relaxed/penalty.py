@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from nas.calls import explained
 from nas.checks import check_number
 from nas.domains import Sample, Subset
 from nas.errors import NasTypeError, explain
@@ -15,6 +16,7 @@ from nas.oneshot.relaxed.architecture import Architecture
 from nas.profile import Cost
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class CostPenalty:

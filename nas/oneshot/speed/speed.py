@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol, final
 
+from nas.calls import explained
 from nas.checks import check_bool
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed import MixedInput, MixedLayer
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Speed:

@@ -9,6 +9,7 @@ from typing import TypeAlias, final
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from nas.calls import explained
 from nas.checks import check_bool, check_int, check_number, check_pair
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.oneshot.relaxed import Architecture, CostPenalty, CurvatureStop, check_penalty
@@ -22,6 +23,7 @@ ExtraLoss: TypeAlias = Callable[[Architecture], Tensor]
 _OF_ADAM = ("learning_rate", "weight_decay", "betas")
 
 
+@explained()
 @final
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureSteps:
