@@ -206,8 +206,9 @@ def fails(make: Callable[[nn.Module], Supervised], model: nn.Module, batch: Any)
         return None
     try:
         module = make(_Says(scores)).cpu()
-        module.training_step(batch, 0)
-        module.validation_step(batch, 0)
+        module.train().training_step(batch, 0)
+        with torch.no_grad():
+            module.eval().validation_step(batch, 0)
     except NasError as error:
         return error
     except Exception as error:

@@ -7,11 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nas.calls import explained
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.protocols.evaluation import current_job
 from nas.protocols.trained_weights import read_state, save_state
 
 
+@explained()
 def save_checkpoint(state: Mapping[str, Any]) -> None:
     """Keeps how far the evaluation of a trial has come, in place of what it kept before.
 
@@ -62,6 +64,7 @@ def save_checkpoint(state: Mapping[str, Any]) -> None:
         )
 
 
+@explained()
 def load_checkpoint() -> dict[str, Any] | None:
     """What `save_checkpoint` has kept of this very trial; None where there is nothing, and outside a trial.
 

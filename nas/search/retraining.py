@@ -11,7 +11,7 @@ from torch import nn
 from nas.brief import call_text
 from nas.checks import check_int
 from nas.domains import Sample
-from nas.errors import ExperimentError, NasTypeError, explain
+from nas.errors import ExperimentError, explain
 from nas.protocols import Evaluator, Job, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
 from nas.search.arguments import check_evaluator
@@ -52,15 +52,6 @@ def retrain(
         NasTypeError, NasValueError: a rank or a seed that is no int, a rank below 1, or what is no evaluator.
         ExperimentError: there are not so many architectures.
     """
-    if not isinstance(evaluator, Evaluator):
-        raise NasTypeError(
-            explain(
-                "the evaluator must be a nas.Evaluator",
-                got=evaluator,
-                where="retrain",
-                mend="one of nas.evaluators, for longer training, say; the experiment's where it is left out",
-            )
-        )
     rank, seed = check_int("rank", rank, least=1, where="retrain"), check_int("seed", seed, where="retrain")
     check_evaluator(evaluator)
     top = results.top(rank)
