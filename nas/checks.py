@@ -61,7 +61,26 @@ def absolute(path: str | Path) -> Path:
         >>> absolute("/data/../runs"), absolute("~").is_absolute()
         (PosixPath('/runs'), True)
     """
-    return Path(os.path.abspath(Path(path).expanduser()))
+    return Path(os.path.abspath(check_path("the path", path)))
+
+
+def check_path(name: str, value: object, *, where: str = "") -> Path:
+    """Refuses anything but a path; `~` is the home directory.
+
+    Returns:
+        The path.
+
+    Raises:
+        NasTypeError: neither a text nor a path.
+
+    Example:
+        >>> check_path("path", "/data/best.json")
+        PosixPath('/data/best.json')
+    """
+    if not isinstance(value, str | os.PathLike):
+        mend = "a text or a pathlib.Path"
+        raise NasTypeError(explain(f"{name} must name a file or a folder", got=value, where=where, mend=mend))
+    return Path(value).expanduser()
 
 
 _PLAIN = frozenset({int, float, str, bool, type(None)})

@@ -363,6 +363,8 @@ SPACES: list[Case] = [
     ("replace: class", lambda: nas.replace_module(Plain(), "layer", any_(nn.ReLU)), "only a module can replace"),
     ("replace: model", lambda: nas.replace_module(any_(Plain), "layer", nn.ReLU()), "submodules of a module"),
     ("save_sample: list", lambda: nas.save_sample(any_([1]), "/nowhere/x.json"), "sample"),
+    ("load_sample: int", lambda: nas.load_sample(any_(3)), "load_sample: path must name a file"),
+    ("save_sample: None", lambda: nas.save_sample({"width": 2}, any_(None)), "save_sample: path must name a file"),
     ("load_sample: none", lambda: nas.load_sample("/nowhere/x.json"), "nowhere"),
     ("report: text", lambda: nas.report(any_("0.5")), "nas.report.*number.*'0.5'"),
     ("report: nan", lambda: nas.report(math.nan), "nas.report.*finite"),
@@ -621,6 +623,7 @@ METHODS: list[tuple[str, Kept, str]] = [
     ("best", lambda p: experiment(p).best_trial, "no trial is COMPLETE"),
     ("report: multi-trial", lambda p: experiment(p).one_shot_report(), "supernet"),
     ("load: nothing there", lambda p: Experiment.load(p / "none"), "no experiment in this folder"),
+    ("load: int", lambda p: any_(Experiment).load(3), "the path must name a file or a folder"),
     ("load: unknown", lambda p: any_(Experiment).load(p, evaluater=3), "'evaluater'.*'evaluator'"),
 ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nas.calls import explained
+from nas.checks import check_path
 from nas.domains.domain import Answer
 from nas.errors import NasTypeError, NasValueError, explain
 
@@ -123,7 +124,7 @@ def save_sample(sample: Mapping[str, Answer], path: str | os.PathLike[str]) -> P
         >>> load_sample(file)
         {'width': 32}
     """
-    target = Path(path).expanduser()
+    target = check_path("path", path, where="save_sample")
     text = dumps_sample(sample, indent=2)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -140,7 +141,7 @@ def load_sample(path: str | os.PathLike[str]) -> Sample:
         NasValueError: there is no such file, or it is torn, no JSON, or no dict of answers.
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = check_path("path", path, where="load_sample").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         rule, mend = f"a sample file must be readable text ({error})", "the path of a file that nas.save_sample wrote"
         raise NasValueError(explain(rule, got=str(path), mend=mend)) from error

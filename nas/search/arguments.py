@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from torch import nn
 
-from nas.checks import absolute, check_bool, check_int, check_number
+from nas.checks import absolute, check_bool, check_int, check_number, check_path
 from nas.domains import Domain
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
@@ -91,10 +90,7 @@ def folder_of_experiment(directory: object, name: str) -> Path:
     Raises:
         NasTypeError: the directory is no path.
     """
-    if not isinstance(directory, str | os.PathLike):
-        mend = 'directory="nas-experiments"'
-        raise NasTypeError(explain("directory is the path of a folder", got=directory, where="Experiment", mend=mend))
-    return absolute(Path(directory)) / name
+    return absolute(check_path("directory", directory, where="Experiment")) / name
 
 
 def ask_parts(

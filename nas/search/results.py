@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from nas.brief import rich_html
 from nas.calls import explained
-from nas.checks import absolute, check_int, check_word
+from nas.checks import absolute, check_int, check_path, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain
 from nas.protocols import Objectives, Trial, TrialState, comparable
@@ -244,7 +244,9 @@ class Results:
         if weights == "trained":
             for trial in best:
                 checkpoint_of(trial)  # before anything is written
-        folder = self.path / "top" if directory is None else Path(directory).expanduser()
+        folder = (
+            self.path / "top" if directory is None else check_path("directory", directory, where="export_top_models")
+        )
         return [makers[formatter](rank, trial, folder) for rank, trial in enumerate(best, 1)]
 
     @property
