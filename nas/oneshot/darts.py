@@ -86,7 +86,7 @@ class DARTS(DifferentiableStrategy):
 
     Example:
         >>> DARTS(epochs=50, warmup_epochs=5, unrolled=True)
-        DARTS(epochs=50)
+        DARTS(unrolled=True, epochs=50, warmup_epochs=5)
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class GumbelDARTS(DifferentiableStrategy):
 
     Example:
         >>> GumbelDARTS(temperature=(10.0, 0.1), hard=True, epochs=240)
-        GumbelDARTS(epochs=240)
+        GumbelDARTS(temperature=(10.0, 0.1), hard=True, epochs=240)
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class ProxylessNAS(DifferentiableStrategy):
 
     Example:
         >>> ProxylessNAS(epochs=120, warmup_epochs=40)
-        ProxylessNAS(epochs=120)
+        ProxylessNAS(epochs=120, warmup_epochs=40)
     """
 
     def __init__(

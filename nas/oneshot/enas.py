@@ -51,7 +51,7 @@ class ENAS(SupernetStrategy):
 
     Example:
         >>> ENAS(epochs=150, controller_steps=50)
-        ENAS(epochs=150)
+        ENAS(controller_steps=50, epochs=150)
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class RandomOneShot(SupernetStrategy):
 
     Example:
         >>> RandomOneShot(epochs=20, evaluations=500)
-        RandomOneShot(epochs=20)
+        RandomOneShot(evaluations=500, epochs=20)
     """
 
     def __init__(

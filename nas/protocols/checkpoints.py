@@ -43,9 +43,6 @@ def save_checkpoint(state: Mapping[str, Any]) -> None:
         ...         )
         ...         nas.report(0.5, step=epoch)
         ...     return 0.5
-        >>> import nas, torch
-        >>> train(torch.nn.Linear(2, 2))
-        0.5
     """
     if not isinstance(state, Mapping):
         raise NasTypeError(explain("a checkpoint is a dict", got=state, where="save_checkpoint"))
