@@ -143,6 +143,7 @@ def _save_sum(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward_of_sum(ctx: Any, gradient: Tensor) -> tuple[list[Tensor | None], Tensor | None]:
     *outputs, weights = ctx.saved_tensors
+    gradient = laid_as(gradient, outputs[0].stride())
     *made, of_weights = _differentiate(gradient, outputs, weights, [*ctx.needs_input_grad[0], ctx.needs_input_grad[1]])
     return made, of_weights
 
@@ -192,6 +193,24 @@ def accumulated_in(kind: torch.dtype) -> torch.dtype:
     return torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
 
 
+def laid_as(tensor: Tensor, strides: Sequence[int]) -> Tensor:
+    """In the memory format of another, so that neither the other nor what is made of both has to be moved.
+
+    Args:
+        tensor: to be laid so.
+        strides: of the other.
+
+    Example:
+        >>> images = torch.ones(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+        >>> laid_as(torch.ones(2, 3, 4, 4), images.stride()).stride() == images.stride()
+        True
+    """
+    last = tensor.dim() == 4 and strides[1] == 1
+    if tensor.dim() != 4 or (tensor.stride(1) == 1) == last:
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """The sum of the products, without a tensor for them where both lie alike in memory."""
     wide = accumulated_in(torch.promote_types(a.dtype, b.dtype))
@@ -204,12 +223,12 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum()
 
 
-def kernels_for(tensor: Tensor, name: str = "kernels") -> ModuleType | None:
+def kernels_for(tensor: Tensor, name: str = "nas.oneshot.relaxed.sums.kernels") -> ModuleType | None:
     """The kernels for a device, imported where there is one, or an interpreter that stands for it.
 
     Args:
         tensor: on the device.
-        name: of the module in this folder that has them.
+        name: of the module that has them.
     """
     wanted = tensor.is_cuda or (os.environ.get("TRITON_INTERPRET") == "1" and tensor.device.type == "cpu")
     return _triton_kernels(name) if wanted else None
@@ -221,6 +240,6 @@ def _triton_kernels(name: str) -> ModuleType | None:
         return None
     import triton
 
-    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3):  # kernels take no tuples
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):  # tuples of constants cannot be taken apart
         return None
-    return importlib.import_module(f"{__package__}.{name}")
+    return importlib.import_module(name)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from nas.errors import NasValueError, explain
-from nas.oneshot.relaxed.sums.operator import accumulated_in, check_device, common_dtype, dot, kernels_for
+from nas.oneshot.relaxed.sums.operator import accumulated_in, check_device, common_dtype, dot, kernels_for, laid_as
 
+_KERNELS = "nas.oneshot.relaxed.sums.spread_kernels"
 Term: TypeAlias = tuple[int, int, int, int]
 """The number of a source, of a block of channels in it, of the sum it is added to, and of its weight."""
 
@@ -95,13 +96,14 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *outputs: Tensor) -> Tensor:
-        ctx.kinds = [output.dtype for output in outputs]
+        ctx.kinds, ctx.strides = [output.dtype for output in outputs], outputs[0].stride()
         found: Tensor = torch.ops.nas.total(outputs)
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         (gradient,) = gradients
+        gradient = laid_as(gradient, ctx.strides)
         return tuple(gradient.to(kind) for kind in ctx.kinds)
 
 
@@ -122,6 +124,7 @@ class _WeightedSums(torch.autograd.Function):
         needed = [*ctx.needs_input_grad[3:], ctx.needs_input_grad[2]]
         if not given:
             return (None, None, *[None] * len(needed))
+        given = [laid_as(gradient, sources[0].stride()) for gradient in given]
         if torch.is_grad_enabled():
             *made, of_weights = _slow_gradients(given, sources, weights, plan)
         else:
@@ -198,7 +201,7 @@ def _shapes_of_sums(sources: Sequence[Tensor], weights: Tensor, plan: Sequence[i
 @torch.library.impl(_LIBRARY, "weighted_sums", "CUDA")
 def _sums(sources: Sequence[Tensor], weights: Tensor, plan: Sequence[int], channels: int) -> list[Tensor]:
     read, kind = _plan(plan), common_dtype(sources)
-    if kernels := kernels_for(sources[0], "spread_kernels"):
+    if kernels := kernels_for(sources[0], _KERNELS):
         with torch.cuda.device_of(sources[0]):
             made: list[Tensor] = kernels.forward(sources, weights, read.terms, read.sums, channels, kind)
         return made
@@ -228,7 +231,7 @@ def _gradients(
     gradients: Sequence[Tensor], sources: Sequence[Tensor], weights: Tensor, plan: Sequence[int], needed: Sequence[bool]
 ) -> list[Tensor]:
     read = _plan(plan)
-    if kernels := kernels_for(sources[0], "spread_kernels"):
+    if kernels := kernels_for(sources[0], _KERNELS):
         with torch.cuda.device_of(sources[0]):
             found: list[Tensor] = kernels.backward(gradients, sources, weights, read.terms, needed)
         return found

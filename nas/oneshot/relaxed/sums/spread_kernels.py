@@ -72,7 +72,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     inside = place < size
     for i in tl.static_range(len(sources)):
         if (needed >> i) & 1:
-            for k in tl.static_range(blocks[i]):
+            for k in tl.static_range(tl.constexpr(blocks[i])):
                 found = tl.zeros([block], dtype=wide)
                 for t in tl.static_range(len(terms)):
                     if terms[t][0] == i and terms[t][1] == k:
