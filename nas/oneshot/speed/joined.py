@@ -6,14 +6,22 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas._compat.torch_internals import add_to_each, flatten_each, move_each_toward, own_buffers, own_parameters
+from nas._compat.torch_internals import (
+    add_to_each,
+    copy_each,
+    flatten_each,
+    move_each_toward,
+    own_buffers,
+    own_parameters,
+)
 from nas.oneshot.speed.chains import Prefix, Signature
+from nas.oneshot.speed.depthwise import Pair, Shape, Window, depthwise_together, repeat_channels
 
 Slot: TypeAlias = tuple[int, int]
 """Of a candidate: the number of its mixture among those that read the input, and its position there."""
@@ -73,8 +81,12 @@ class _Joined(torch.autograd.Function):
     def forward(ctx: Any, sizes: Sequence[int], dtype: torch.dtype | None, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         ctx.sizes, ctx.dtype, ctx.lengths = sizes, tensors[0].dtype, []
-        flat = flatten_each(tensors)
-        flat = flat if dtype is None else flat.to(dtype)
+        if dtype is None:
+            flat = flatten_each(tensors)
+        else:  # cast as they are put there
+            flat = tensors[0].new_empty(sum(tensor.numel() for tensor in tensors), dtype=dtype)
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            copy_each([part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)], list(tensors))
         found, first, start = [], 0, 0
         for number in sizes:
             like = tensors[first]
@@ -87,9 +99,22 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         found: list[Tensor | None] = [None, None]
-        for gradient, number, length in zip(gradients, ctx.sizes, ctx.lengths, strict=True):
-            found += repeat(None, number) if gradient is None else gradient.to(ctx.dtype).split(length)
+        for gradient, number, length in zip(_cast(gradients, ctx.dtype), ctx.sizes, ctx.lengths, strict=True):
+            found += repeat(None, number) if gradient is None else gradient.split(length)
         return tuple(found)
+
+
+def _cast(gradients: Sequence[Tensor | None], dtype: torch.dtype) -> Sequence[Tensor | None]:
+    """Gradients in the precision of the parameters; all of them in one launch."""
+    others = [gradient for gradient in gradients if gradient is not None and gradient.dtype != dtype]
+    if not others:
+        return gradients
+    if torch.is_grad_enabled():
+        return [None if gradient is None else gradient.to(dtype) for gradient in gradients]
+    made = [torch.empty_like(gradient, dtype=dtype) for gradient in others]
+    copy_each(made, others)
+    left = iter(made)
+    return [g if g is None or g.dtype == dtype else next(left) for g in gradients]
 
 
 @final
@@ -191,14 +216,13 @@ class Program:
 
     def run(self, after: Callable[[Prefix], Tensor]) -> list[Block]:
         """The blocks of what all candidates yield."""
-        convolutions = [step for step in self._steps if isinstance(step, Convolve)]
+        convolutions = [step for step in self._steps if isinstance(step, Convolve | Depthwise)]
         norms = [step for step in self._steps if isinstance(step, Normalise)]
         run = _Run(after, Statistics(sum(len(step.layers) * step.layers[0].num_features for step in norms)))
         for kind, casts in ((convolutions, True), (norms, False)):
-            places: list[Place] = [(step.layers, name) for step in kind for name in ("weight", "bias")]
-            found = join(places, casts=casts)
-            for step, weight, bias in zip(kind, found[::2], found[1::2], strict=True):
-                run.parameters[step.results.start] = weight, bias
+            found = iter(join([place for reader in kind for place in reader.places], casts=casts))
+            for reader in kind:
+                run.parameters[reader.results.start] = [next(found) for _ in reader.places]
         for step in self._steps:
             run.tensors.update(zip(step.results, step.run(run), strict=True))
         run.statistics.write()
@@ -217,25 +241,15 @@ class _Run:
     def __init__(self, after: Callable[[Prefix], Tensor], statistics: Statistics) -> None:
         self._after, self.statistics = after, statistics
         self.tensors: dict[int, Tensor] = {}
-        self.parameters: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        self.parameters: dict[int, list[Tensor | None]] = {}
         self._repeated: dict[tuple[tuple[Signature, ...], int], Tensor] = {}
 
     def read(self, prefix: Prefix, times: int) -> Tensor:
         """The input after steps without parameters, (batch, times * channels, ...)."""
         key = prefix.keys, times
         if key not in self._repeated:
-            self._repeated[key] = _repeated(self._after(prefix), times)
+            self._repeated[key] = repeat_channels(self._after(prefix), times)
         return self._repeated[key]
-
-
-def _repeated(x: Tensor, times: int) -> Tensor:
-    """Its channels some times one behind the other, in the memory format that it has."""
-    if times == 1:
-        return x
-    if x.is_contiguous(memory_format=torch.channels_last):
-        y = x.permute(0, 2, 3, 1).unsqueeze(3)
-        return y.expand(-1, -1, -1, times, -1).flatten(3).permute(0, 3, 1, 2)
-    return x.unsqueeze(1).expand(-1, times, -1, -1, -1).flatten(1, 2)
 
 
 @final
@@ -244,6 +258,7 @@ class Convolve(Step):
 
     def __init__(self, source: int | Prefix, layers: Sequence[nn.Conv2d]) -> None:
         self._source, self.layers = source, tuple(layers)
+        self.places: list[Place] = [(self.layers, name) for name in ("weight", "bias")]
 
     def run(self, run: _Run) -> Sequence[Tensor]:
         first, number = self.layers[0], len(self.layers)
@@ -260,11 +275,45 @@ class Convolve(Step):
 
 
 @final
+class Depthwise(Step):
+    """Convolves each channel of what chains have side by side, or of the input of all of them, by its own weights.
+
+    Args:
+        source: the tensor, or the input of all chains.
+        windows: the layers of the chains, one behind the other, equal ones together.
+    """
+
+    def __init__(self, source: int | Prefix, windows: Sequence[Sequence[nn.Conv2d]]) -> None:
+        self._source, first = source, windows[0][0]
+        self.places: list[Place] = [(tuple(layers), "weight") for layers in windows]
+        self._shape = Shape(
+            channels=first.in_channels,
+            stride=cast(Pair, first.stride),
+            shared=isinstance(source, Prefix),
+            windows=tuple(
+                Window(
+                    chains=len(layers),
+                    kernel=cast(Pair, layers[0].kernel_size),
+                    padding=cast(Pair, layers[0].padding),
+                    dilation=cast(Pair, layers[0].dilation),
+                )
+                for layers in windows
+            ),
+        )
+
+    def run(self, run: _Run) -> Sequence[Tensor]:
+        weights = _present(run.parameters[self.results.start])
+        x = run.read(self._source, 1) if isinstance(self._source, Prefix) else run.tensors.pop(self._source)
+        return [depthwise_together(x, weights, self._shape)]
+
+
+@final
 class Normalise(Step):
     """Normalises what chains have side by side."""
 
     def __init__(self, source: int, layers: Sequence[nn.BatchNorm2d]) -> None:
         self._source, self.layers = source, tuple(layers)
+        self.places: list[Place] = [(self.layers, name) for name in ("weight", "bias")]
 
     def run(self, run: _Run) -> Sequence[Tensor]:
         weight, bias = run.parameters[self.results.start]

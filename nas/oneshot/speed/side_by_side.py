@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas._compat.torch_internals import has_hooks
 from nas.oneshot.speed.chains import Prefix, shared_length, signature
-from nas.oneshot.speed.joined import Block, Call, Cat, Convolve, Normalise, Program, Slot, Split
+from nas.oneshot.speed.joined import Block, Call, Cat, Convolve, Depthwise, Normalise, Program, Slot, Split
 
 
 def layer_key(step: nn.Module) -> Hashable | None:
@@ -100,6 +100,8 @@ class _Stage:
     layer: nn.Conv2d | nn.BatchNorm2d | None
     """None where there are steps behind the last layer."""
     key: Hashable
+    family: Hashable
+    """Equal for stages that are computed as one on a device; of depthwise convolutions the kernels may differ."""
 
 
 @final
@@ -116,19 +118,29 @@ class _Lane:
         """Equal for chains that are computed side by side from the first layer on."""
         return (self.prefix.keys, *(stage.key for stage in self.stages))
 
-    def key_at(self, depth: int) -> Hashable | None:
-        return self.stages[depth].key if depth < len(self.stages) else None
+    @property
+    def families(self) -> tuple[Hashable, ...]:
+        return (self.prefix.keys, *(stage.family for stage in self.stages))
+
+    def family_at(self, depth: int) -> Hashable | None:
+        return self.stages[depth].family if depth < len(self.stages) else None
 
     def meets(self, other: _Lane, depth: int) -> bool:
         """Whether two chains are worth putting side by side at a stage: for a convolution and what follows it."""
         both = [lane.stages[depth : depth + 2] for lane in (self, other)]
         return (
-            [stage.key for stage in both[0]] == [stage.key for stage in both[1]]
+            [stage.family for stage in both[0]] == [stage.family for stage in both[1]]
             and len(both[0]) == 2
             and all(stage.layer is not None for stage in both[0])
             and isinstance(both[0][0].layer, nn.Conv2d)
             and self._shape(depth) == other._shape(depth)
         )
+
+    def joins(self, other: _Lane) -> bool:
+        """Whether anything of two chains that are not equal is worth computing side by side."""
+        if (self.prefix.keys, self.stages[0].family) == (other.prefix.keys, other.stages[0].family):
+            return True
+        return any(self.meets(other, depth) for depth in range(1, len(self.stages)))
 
     def _shape(self, depth: int) -> Hashable:
         """What decides how high and wide an image is before a stage."""
@@ -143,7 +155,17 @@ class _Lane:
         return tuple(found)
 
 
-def _lane(place: Slot, steps: Sequence[nn.Module]) -> _Lane:
+def _depthwise_family(layer: nn.Conv2d) -> Hashable | None:
+    """Equal for convolutions of each channel by itself whose outputs are equally high and wide; None for others."""
+    if isinstance(layer.padding, str) or layer.bias is not None:
+        return None
+    if not layer.groups == layer.in_channels == layer.out_channels > 1:
+        return None
+    sides = zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
+    return ("depthwise", layer.groups, layer.stride, *(2 * p - d * (k - 1) for p, d, k in sides))
+
+
+def _lane(place: Slot, steps: Sequence[nn.Module], apart: bool) -> _Lane:
     length = shared_length(steps)
     stages: list[_Stage] = []
     plain: list[nn.Module] = []
@@ -151,13 +173,17 @@ def _lane(place: Slot, steps: Sequence[nn.Module]) -> _Lane:
     for step in steps[length:]:
         if isinstance(step, nn.Conv2d | nn.BatchNorm2d):
             own = (layer_key(step), isinstance(step, nn.BatchNorm2d) and step.training)
-            stages.append(_Stage(plain=tuple(plain), layer=step, key=(*keys, own)))
+            family = _depthwise_family(step) if isinstance(step, nn.Conv2d) and not apart else None
+            key = (*keys, own)
+            stages.append(
+                _Stage(plain=tuple(plain), layer=step, key=key, family=key if family is None else (*keys, family))
+            )
             plain, keys = [], []
         else:
             plain.append(step)
             keys.append(signature(step))
     if plain:
-        stages.append(_Stage(plain=tuple(plain), layer=None, key=tuple(keys)))
+        stages.append(_Stage(plain=tuple(plain), layer=None, key=tuple(keys), family=tuple(keys)))
     return _Lane(place=place, prefix=Prefix.of(steps[:length]), stages=tuple(stages))
 
 
@@ -172,14 +198,13 @@ def _written(chains: Mapping[Slot, Sequence[nn.Module]], *, apart: bool) -> Prog
         chains: place of the candidate -> its steps.
         apart: whether only equal chains are put side by side, and only where that copies nothing.
     """
-    lanes = _sociable([_lane(place, steps) for place, steps in chains.items()], apart)
+    lanes = _sociable([_lane(place, steps, apart) for place, steps in chains.items()], apart)
     if not lanes:
         return None
     program = Program()
     bundles: list[_Bundle] = []
-    for group in _alike(lanes, lambda lane: (lane.prefix.keys, lane.stages[0].key)):
-        layers = [layer for lane in group if isinstance(layer := lane.stages[0].layer, nn.Conv2d)]
-        bundles.append((program.add(Convolve(group[0].prefix, layers)).start, group))
+    for group in _alike(lanes, lambda lane: (lane.prefix.keys, lane.stages[0].family)):
+        bundles.append((program.add(_convolution(group[0].prefix, group, 0)).start, group))
     for depth in range(1, max(len(lane.stages) for lane in lanes) + 1):
         parts = [part for bundle in bundles for part in _parted(program, bundle, depth)]
         bundles = []
@@ -201,14 +226,19 @@ def _sociable(lanes: Sequence[_Lane], apart: bool) -> list[_Lane]:
         groups = [group for group in groups if getattr(group[0].stages[0].layer, "groups", 0) == 1]
         return [lane for group in groups if len(group) > 1 for lane in group]
     firsts = [group[0] for group in groups]
-    found = []
+    found: list[list[_Lane]] = []
     for group in groups:
         own = group[0]
-        depths = range(1, len(own.stages))
-        met = any(own.meets(other, depth) for other in firsts if other is not own for depth in depths)
+        met = any(own.joins(other) for other in firsts if other is not own)
         if len(group) > 1 or met:
-            found += group
-    return found
+            found.append(group)
+    # Those that go on together are neighbours as long as they do.
+    known: dict[Hashable, int] = {}
+    for group in found:
+        for stage in group[0].stages:
+            known.setdefault(stage.family, len(known))
+    found.sort(key=lambda group: [known[stage.family] for stage in group[0].stages])
+    return [lane for group in found for lane in group]
 
 
 def _alike(lanes: Sequence[_Lane], key: Callable[[_Lane], Hashable]) -> list[list[_Lane]]:
@@ -221,7 +251,7 @@ def _alike(lanes: Sequence[_Lane], key: Callable[[_Lane], Hashable]) -> list[lis
 def _parted(program: Program, bundle: _Bundle, depth: int) -> list[_Bundle]:
     """The parts of a bundle whose chains go on in the same way."""
     number, lanes = bundle
-    parts = [list(group) for _, group in groupby(lanes, lambda lane: lane.key_at(depth))]
+    parts = [list(group) for _, group in groupby(lanes, lambda lane: lane.family_at(depth))]
     if len(parts) == 1:
         return [bundle]
     return list(zip(program.add(Split(number, [len(part) for part in parts]), len(parts)), parts, strict=True))
@@ -252,7 +282,15 @@ def _further(program: Program, bundle: _Bundle, depth: int) -> int:
     if stages[0].plain:
         number = program.add(Call(number, stages[0].plain)).start
     if isinstance(stages[0].layer, nn.Conv2d):
-        layers = [stage.layer for stage in stages if isinstance(stage.layer, nn.Conv2d)]
-        return program.add(Convolve(number, layers)).start
+        return program.add(_convolution(number, lanes, depth)).start
     norms = [stage.layer for stage in stages if isinstance(stage.layer, nn.BatchNorm2d)]
     return program.add(Normalise(number, norms)).start if norms else number
+
+
+def _convolution(source: int | Prefix, lanes: Sequence[_Lane], depth: int) -> Convolve | Depthwise:
+    """The convolutions of all chains of a bundle at a stage."""
+    stages = [(lane.stages[depth], lane.stages[depth].layer) for lane in lanes]
+    layers = [layer for _, layer in stages if isinstance(layer, nn.Conv2d)]
+    if stages[0][0].family == stages[0][0].key:
+        return Convolve(source, layers)
+    return Depthwise(source, [list(group) for _, group in groupby(layers, layer_key)])
