@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias, cast, final
 
@@ -169,11 +169,21 @@ class Statistics:
 
     def write(self) -> None:
         """Moves the running statistics of all layers on."""
-        with torch.no_grad():
-            for momentum, (targets, batch) in self._moves.items():
-                move_each_toward(targets, batch, momentum)
-            if self._counts:
-                add_to_each(self._counts, 1)
+        move_on(self._moves, self._counts)
+
+
+def move_on(moves: Mapping[float, tuple[list[Tensor], list[Tensor]]], counts: list[Tensor]) -> None:
+    """Moves running statistics toward those of a batch, and counts it.
+
+    Args:
+        moves: momentum -> the running statistics, each once, and those of the batch.
+        counts: of batches.
+    """
+    with torch.no_grad():
+        for momentum, (targets, batch) in moves.items():
+            move_each_toward(targets, batch, momentum)
+        if counts:
+            add_to_each(counts, 1)
 
 
 def _present(tensors: Sequence[Tensor | None]) -> list[Tensor]:

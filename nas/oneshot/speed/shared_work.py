@@ -17,7 +17,7 @@ from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed import MixedLayer, Plan, weighted_sums
 from nas.oneshot.speed.chains import Prefix, Signature
 from nas.oneshot.speed.depthwise import is_average, is_depthwise, run_average, run_depthwise
-from nas.oneshot.speed.joined import Block, Slot
+from nas.oneshot.speed.joined import Block, Slot, move_on
 from nas.oneshot.speed.side_by_side import SideBySide
 
 Live: TypeAlias = Callable[[], Sequence[Collection[int]]]
@@ -57,6 +57,8 @@ class SharedInput:
         self._left: set[int] = set()
         self._shared: dict[Signature, tuple[Tensor, int]] = {}
         self._norms: dict[Signature, tuple[Tensor, Tensor, Tensor]] = {}
+        self._waiting: list[Seen] | None = None
+        """Norms that are going to count what they have seen together, while that is so."""
         self._made: dict[Slot, Tensor] = {}
         self._summed: dict[int, Summed] = {}
 
@@ -90,7 +92,13 @@ class SharedInput:
         if not blocks:
             return
         if self._sums is not None and merged.gains(x.device) and not torch.compiler.is_compiling():
+            self._waiting = []
             self._summed = self._sums.run(blocks, positions, lambda prefix: self.prefix(x, prefix))
+            waiting, self._waiting = self._waiting, None
+            each_once = len({id(norm) for norm, _, _ in waiting}) == len(waiting)
+            # A norm that several candidates have counts once for each.
+            for seen in [waiting] if each_once else [[one] for one in waiting]:
+                _count(seen)
         if self._summed:
             # The gradients need it as it is; who else reads it may write into what it gets.
             self._shared.clear()
@@ -154,14 +162,30 @@ class SharedInput:
             y = functional.batch_norm(x, mean, variance, None, None, True, 1.0, step.eps)
             known = self._norms[key] = y, mean, variance
         y, mean, variance = known
-        with torch.no_grad():
-            step.running_mean.lerp_(mean, step.momentum)
-            step.running_var.lerp_(variance, step.momentum)
-            if step.num_batches_tracked is not None:
-                step.num_batches_tracked.add_(1)
+        if self._waiting is None:
+            _count([(step, mean, variance)])
+        else:
+            self._waiting.append((step, mean, variance))
         return y
 
 
+def _count(seen: Sequence[Seen]) -> None:
+    """Moves the running statistics of norms on, all together, where each of them is there once."""
+    moves: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+    counts: list[Tensor] = []
+    for norm, mean, variance in seen:
+        assert norm.momentum is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        targets, batch = moves.setdefault(norm.momentum, ([], []))
+        targets += [norm.running_mean, norm.running_var]
+        batch += [mean, variance]
+        counts += [] if norm.num_batches_tracked is None else [norm.num_batches_tracked]
+    move_on(moves, counts)
+
+
+Seen: TypeAlias = tuple[BatchNorm, Tensor, Tensor]
+"""A norm, and the mean and the variance that it has seen."""
 Summed: TypeAlias = tuple[Tensor, frozenset[int]]
 """A sum, and the positions of the candidates that are in it."""
 _MOST_TERMS = 96

@@ -121,7 +121,8 @@ def operations(
     net.model.to(device)
     net.architecture.to(device)
     x, y = torch.zeros(2, 3, 8, 8, device=device), torch.zeros(2, dtype=torch.long, device=device)
-    with Operations() as counted:
+    counted = Operations()
+    with counted:
         step(net, x, y, autocast)
     return counted
 
@@ -179,6 +180,30 @@ def test_what_is_cast_is_cast_once() -> None:
     assert counted.found["_foreach_copy_"] == 2 * 2 + 2  # parameters in both phases, their gradients in one
 
 
+class Pools(nn.Module):
+    """Mixtures on one tensor, of poolings with norms without weights, and of convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        candidates: dict[str, Callable[[], nn.Module]] = {
+            "max": lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.BatchNorm2d(3, affine=False)),
+            "average": lambda: nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.BatchNorm2d(3, affine=False)),
+            "convolution": lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)),
+        }
+        self.edges = nn.ModuleList(LayerChoice(candidates, label=f"edge {i}") for i in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = sum(edge(x) for edge in self.edges)
+        return y.mean((2, 3))
+
+
+def test_norms_of_one_tensor_count_together() -> None:
+    found = operations(Speed(merge=True), Pools).found
+    assert found["_foreach_lerp_"] == found["_foreach_add_"] == 2 * 2  # side by side, and behind the poolings
+    assert "lerp_" not in found
+    assert "add_" not in found
+
+
 def agree(device: str) -> None:
     """By the kernels of a device a supernet computes what it is made of, statistics and second gradients too."""
     found = []
@@ -198,7 +223,7 @@ def agree(device: str) -> None:
         wanted = [*net.model.parameters(), *net.architecture.parameters()]
         first = torch.autograd.grad(y.square().sum(), wanted, retain_graph=True)
         again = torch.autograd.grad(y.square().sum(), wanted, create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in again), wanted)
+        second = torch.autograd.grad(torch.stack([g.square().sum() for g in again]).sum(), wanted)
         found.append([y, *first, *again, *second, *net.model.buffers()])
     assert len(found[0]) == len(found[1])
     for ours, theirs in zip(*found, strict=True):
