@@ -367,7 +367,7 @@ def _constants(shape: Shape, counts: Sequence[int], *tensors: Tensor) -> dict[st
     Args:
         shape: of the convolutions.
         counts: of the channels of each window.
-        tensors: what it reads and writes.
+        *tensors: what it reads and writes.
     """
     reach = max(sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) for t in tensors)
     windows = ((w.chains, *w.kernel, *w.padding, *w.dilation) for w in shape.windows)
