@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas import LayerChoice, ModelSpace
 from nas.model_zoo import NASBench201, darts
 from nas.oneshot import RelaxedSupernet, Speed, frozen, optimise
+from nas.oneshot.speed.joined import join
 
 LAST = torch.channels_last
 
@@ -178,6 +179,25 @@ def test_what_is_cast_is_cast_once() -> None:
     images, stem, bias, logits = [(2, 3, 8, 8)] * 2, [(8, 3, 3, 3)] * 3, [(8,)] * 3, [(2, 8)] * 4
     assert Counter(counted.casts) == Counter([*images, *stem, *bias, *logits])
     assert counted.found["_foreach_copy_"] == 2 * 2 + 2  # parameters in both phases, their gradients in one
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_parameters_are_cast_as_they_are_joined(again: bool) -> None:
+    layers = [nn.Conv2d(2, 3, 3, bias=False) for _ in range(2)], [nn.Conv2d(2, 2, 1, bias=False).to(memory_format=LAST)]
+    weights = [layer.weight for group in layers for layer in group]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = join([(group, "weight") for group in layers], casts=True)
+    theirs = [torch.cat([layer.weight for layer in group]).bfloat16() for group in layers]
+    found = []
+    for joined in (ours, theirs):
+        total = torch.stack([tensor.pow(3).sum() for tensor in joined if tensor is not None]).sum()
+        found.append(torch.autograd.grad(total, weights, create_graph=again))
+        if again:
+            found[-1] = torch.autograd.grad(torch.stack([g.square().sum() for g in found[-1]]).sum(), weights)
+    for a, b in zip([*ours, *found[0]], [*theirs, *found[1]], strict=True):
+        assert a is not None
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
 
 
 class Pools(nn.Module):
