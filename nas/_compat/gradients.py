@@ -1,12 +1,13 @@
-"""Names of torch's own: what the nodes of the graph of gradients are called."""
+"""Names of torch's own: what the nodes of the graph of gradients are called, and who holds the memory of a gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
-__all__ = ["differentiates_once"]
+__all__ = ["differentiates_once", "holders_of", "place_of"]
 
 _ERROR = "torch::autograd::Error"
 
@@ -27,3 +28,15 @@ def differentiates_once(ends: Iterable[Tensor]) -> bool:
             return True
         pending += [following for following, _ in node.next_functions]
     return False
+
+
+def place_of(tensor: Tensor) -> int:
+    """Names the memory that a tensor lies in: equal for its views, and as long as one of them lives."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+holders_of = torch._C._storage_Use_Count
+"""How many hold a place: tensors, and what torch keeps for gradients. Only its changes mean anything.
+
+A function of the place of a tensor that lives. There are thousands to ask about in each step, so nothing is around it.
+"""

@@ -10,7 +10,7 @@ from typing import TypeVar, final
 import torch
 from torch import Tensor
 
-from nas._compat.memory import holders_of, place_of
+from nas._compat.gradients import holders_of, place_of
 from nas._compat.torch_internals import copy_each
 from nas.errors import NasValueError, explain
 
