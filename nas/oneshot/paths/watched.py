@@ -120,7 +120,7 @@ class Standing:
         watched: the modules.
     """
 
-    __slots__ = ("_held", "_lengths", "_modules", "_now", "_then", "_types")
+    __slots__ = ("_held", "_lengths", "_those", "_now", "_then", "_types")
 
     def __init__(self, watched: Iterable[Watched]) -> None:
         several = list({id(each): each for each in watched}.values())
@@ -128,7 +128,7 @@ class Standing:
         self._then = [part for each in several for part in (each._seen, each._made[0])]
         self._held = [held for each in several for held in each._held[1:]]
         self._lengths = [length for each in several for length in each._made[1:]]
-        self._modules, self._types = [each.module for each in several], [each._kind for each in several]
+        self._those, self._types = [each.module for each in several], [each._kind for each in several]
 
     def holds(self) -> bool:
         """Whether nothing was done to any; where it was, each says what."""
@@ -136,7 +136,7 @@ class Standing:
             same = self._now == self._then
         except Exception:  # what cannot be compared is another object
             return False
-        return same and [*map(len, self._held)] == self._lengths and [*map(type, self._modules)] == self._types
+        return same and [*map(len, self._held)] == self._lengths and [*map(type, self._those)] == self._types
 
 
 def _of_its_own(value: object) -> bool:
