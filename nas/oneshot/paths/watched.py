@@ -120,7 +120,7 @@ class Standing:
         watched: the modules.
     """
 
-    __slots__ = ("_held", "_lengths", "_those", "_now", "_then", "_types")
+    __slots__ = ("_held", "_lengths", "_now", "_then", "_those", "_types")
 
     def __init__(self, watched: Iterable[Watched]) -> None:
         several = list({id(each): each for each in watched}.values())
