@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nas.checks import check_int
+from nas.whole_process import SharedSetting, generators_if_free, generators_taken
 
 Rng: TypeAlias = int | random.Random
 
@@ -47,12 +48,11 @@ def derive_seed(*parts: int) -> int:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Makes torch work in one thread: small matrices go faster so, and to the same bits on every number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _ONE_THREAD.held():
         yield
-    finally:
-        torch.set_num_threads(threads)
+
+
+_ONE_THREAD = SharedSetting(torch.get_num_threads, torch.set_num_threads, 1)
 
 
 def host_states() -> tuple[Any, ...]:
@@ -102,6 +102,8 @@ def _places(module: Any) -> list[tuple[int, ...]]:
 def untouched(*, devices: bool = False) -> Iterator[None]:
     """Afterwards the global generators on the CPU are as they were before, whatever is drawn inside the block.
 
+    Where another thread has seeded them, for a trial that it runs, they are that thread's, and left to it.
+
     Args:
         devices: whether those of the accelerator's devices are, too.
 
@@ -112,6 +114,16 @@ def untouched(*, devices: bool = False) -> Iterator[None]:
         >>> bool((torch.get_rng_state() == before).all())
         True
     """
+    with generators_if_free() as taken:
+        if taken:
+            with _put_back(devices=devices):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _put_back(*, devices: bool) -> Iterator[None]:
     python, torchs = random.getstate(), torch.get_rng_state()
     numpys = numpy.random.get_bit_generator()  # type: ignore[attr-defined]  # not in numpy's stubs, as the next one
     numpy.random.set_bit_generator(_scratch())  # type: ignore[attr-defined]
@@ -133,7 +145,16 @@ def _scratch() -> numpy.random.MT19937:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators of Python, numpy and torch (on devices too), and afterwards puts them back."""
+    """Seeds the global generators of Python, numpy and torch (on devices too), and afterwards puts them back.
+
+    Inside, they are this thread's: another one that wants to seed them waits.
+    """
+    with generators_taken(), _seeded(seed):
+        yield
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     before, on_devices = host_states(), device_states()
     random.seed(seed)
     numpy.random.seed(seed)

@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy
 
-from nas.checks import check_number
 from nas.domains import Sample
+from nas.durations import check_seconds
 from nas.errors import NasTypeError, explain
 from nas.evaluators.tabular import Run, SimulatedEvaluator
 from nas.protocols import as_metrics, as_number
@@ -35,7 +35,8 @@ class Surrogate(SimulatedEvaluator):
         predict: a function from a sample to a number, a dict of metrics or a `Run`; or a fitted estimator, whose
             `predict` takes rows of features (then `encode` is needed).
         encode: a sample to its features; `nas.strategies.PathEncoding(space)` does for any space.
-        seconds: that the training would take: a number, a function of the sample, or an estimator. A `Run` has its own.
+        seconds: that the training would take: a number (or a text such as "2m"), a function of the sample, or an
+            estimator. A `Run` has its own.
         curves: whether to report the steps of a `Run`'s curve.
 
     Raises:
@@ -52,7 +53,7 @@ class Surrogate(SimulatedEvaluator):
         predict: Predict,
         *,
         encode: Encode | None = None,
-        seconds: float | Predict = 0.0,
+        seconds: float | str | Predict = 0.0,
         curves: bool = True,
     ) -> None:
         if encode is not None and not callable(encode):
@@ -61,9 +62,15 @@ class Surrogate(SimulatedEvaluator):
         if isinstance(seconds, Predictor) or callable(seconds):
             self._seconds: Callable[[Sample], Any] = _as_function(seconds, encode, "seconds")
         else:
-            fixed = check_number("seconds", seconds, least=0, or_else="a function of a sample", where="Surrogate")
+            fixed = check_seconds("seconds", seconds, least=0, or_else="a function of a sample", where="Surrogate")
             self._seconds = lambda sample: fixed
         self._curves = curves
+
+    def decisive(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """A duration counts, not how it is written."""
+        found = super().decisive(arguments)
+        written = {"seconds": self._seconds({})} if isinstance(found.get("seconds"), str) else {}
+        return found | written
 
     @property
     def curves(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, final
 from nas.calls import explained
 from nas.checks import check_number, check_word
 from nas.domains import Sample, sample_key
+from nas.durations import check_seconds
 from nas.errors import NasTypeError, NasValueError, SearchSpaceExhausted, explain
 from nas.protocols import Evaluator, Job, Strategy, Task, Trial, TrialState, as_metrics
 
@@ -201,7 +202,7 @@ class SimulatedBudget(Strategy):
     Args:
         strategy: proposes the samples.
         evaluator: a `Tabular` or a `Surrogate`, the experiment's.
-        seconds: the budget.
+        seconds: the budget, as a number or a text such as "12h".
 
     Raises:
         NasTypeError, NasValueError: another evaluator, or no positive budget.
@@ -212,7 +213,7 @@ class SimulatedBudget(Strategy):
         3600.0
     """
 
-    def __init__(self, strategy: Strategy, evaluator: SimulatedEvaluator, *, seconds: float) -> None:
+    def __init__(self, strategy: Strategy, evaluator: SimulatedEvaluator, *, seconds: float | str) -> None:
         if not isinstance(strategy, Strategy):
             raise NasTypeError(explain("the strategy must be a nas.Strategy", got=strategy, where="SimulatedBudget"))
         if not isinstance(evaluator, SimulatedEvaluator):
@@ -220,8 +221,12 @@ class SimulatedBudget(Strategy):
                 explain("the evaluator must be a Tabular or a Surrogate", got=evaluator, where="SimulatedBudget")
             )
         self.strategy, self.evaluator = strategy, evaluator
-        self.seconds = float(check_number("seconds", seconds, above=0, where="SimulatedBudget"))
+        self.seconds = float(check_seconds("seconds", seconds, above=0, where="SimulatedBudget"))
         self.spent = 0.0
+
+    def decisive(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The budget counts, not how it is written."""
+        return super().decisive(arguments) | {"seconds": self.seconds}
 
     def start(self, task: Task) -> None:
         """Nothing is spent."""

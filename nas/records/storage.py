@@ -8,18 +8,21 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.checks import absolute
+from nas.durations import check_seconds
 from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
+from nas.whole_process import SharedSetting
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
 
 HEARTBEAT = "NAS_HEARTBEAT"
-"""The environment variable with the seconds between the heartbeats of the processes that share a server."""
+"""The environment variable with the time between the heartbeats of the processes that share a server, in seconds."""
 _TABLES = 7_269_837_411
 """A number for the lock that is held while tables are made."""
 
@@ -115,7 +118,8 @@ def _on_server(url: str) -> RDBStorage:
     """A PostgreSQL database for several processes: with heartbeats, and connections that are tried before use."""
     import optuna
 
-    seconds = int(os.environ.get(HEARTBEAT, "20"))
+    written = os.environ.get(HEARTBEAT, "20")
+    seconds = max(1, round(check_seconds(HEARTBEAT, written, above=0, bare=True, where="the environment")))
     # Which driver SQLAlchemy takes for a bare URL depends on its version.
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
@@ -171,6 +175,11 @@ def exclusively(folder: Path, *, patient: bool = False, name: str = "running.loc
         lock.release()
 
 
+def queueing(folder: Path) -> AbstractContextManager[None]:
+    """Keeps others from the queue of an experiment that is kept in a folder, and from what is asked of it; waits."""
+    return exclusively(folder, patient=True, name="queue.lock")
+
+
 def mend_journal(path: Path) -> int:
     """Cuts off what a killed process or a full disk left of a last line; nothing that was finished is in it.
 
@@ -212,11 +221,12 @@ def _is_json(line: bytes) -> bool:
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
     """Keeps Optuna from logging: our own lines tell the story; Optuna's would tell it twice."""
-    import optuna
-
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with _quiet().held():
         yield
-    finally:
-        optuna.logging.set_verbosity(level)
+
+
+@cache
+def _quiet() -> SharedSetting[int]:
+    from optuna import logging
+
+    return SharedSetting(logging.get_verbosity, logging.set_verbosity, logging.WARNING)

@@ -17,6 +17,7 @@ from nas.random_state import derive_seed
 from nas.records import quiet_optuna, suggest, to_optuna
 from nas.space import SearchSpace
 from nas.strategies.novelty import Novelty
+from nas.whole_process import own_warnings
 
 if TYPE_CHECKING:
     import optuna
@@ -197,6 +198,6 @@ def _seeded(pristine: BaseSampler, seed: int) -> BaseSampler:
 @contextmanager
 def _no_warnings() -> Iterator[None]:
     """Optuna warns of its experimental features, and of what it samples independently; neither is news here."""
-    with warnings.catch_warnings(), quiet_optuna():
+    with own_warnings(), quiet_optuna():
         warnings.simplefilter("ignore")
         yield

@@ -9,6 +9,7 @@ from nas.checks import check_int
 from nas.domains import Sample
 from nas.protocols import Strategy, Task, Trial
 from nas.strategies.sampler import OptunaStrategy
+from nas.whole_process import own_warnings
 
 
 @final
@@ -42,7 +43,7 @@ class TPE(Strategy):
         """An empty study."""
         import optuna
 
-        with warnings.catch_warnings():
+        with own_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(
                 n_startup_trials=self.initial,
