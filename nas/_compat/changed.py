@@ -1,8 +1,11 @@
-"""The error where a library is no longer as this package knows it: loud, where going on would give other results."""
+"""The error where a library is no longer as this package knows it, and the private names of Python's own."""
 
 from __future__ import annotations
 
+import sys
+import threading
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 
 from nas.errors import ExperimentError, explain
 
@@ -33,3 +36,13 @@ def changed(package: str, name: str, *, purpose: str) -> ExperimentError:
             mend=f"pip install --upgrade torch-nas {package}, which takes versions that fit together",
         )
     )
+
+
+def is_shutting_down() -> bool:
+    """Whether the main thread has come to its end, so that the interpreter waits for others, or ends them."""
+    return bool(getattr(threading, "_SHUTTING_DOWN", False)) or not threading.main_thread().is_alive()
+
+
+def frame_of(thread: int) -> FrameType | None:
+    """The innermost frame that a thread runs just now, by its identity; None where there is no such thread."""
+    return sys._current_frames().get(thread)

@@ -6,9 +6,9 @@ from nas.execution.log import read_log
 from nas.late import late
 
 if TYPE_CHECKING:
-    from nas.execution.executor import Executor
+    from nas.execution.executor import Executor, InlineExecutor
     from nas.execution.futures import FuturesExecutor
-    from nas.execution.inline import InlineExecutor
+    from nas.execution.interruption import raise_in
     from nas.execution.process import ProcessExecutor
     from nas.execution.ray import RayExecutor
     from nas.execution.trial_run import Assignment, Outcome, Plan, answer_again, execute, give_up
@@ -17,7 +17,7 @@ _LATE = {
     "Assignment": "nas.execution.trial_run",
     "Executor": "nas.execution.executor",
     "FuturesExecutor": "nas.execution.futures",
-    "InlineExecutor": "nas.execution.inline",
+    "InlineExecutor": "nas.execution.executor",
     "Outcome": "nas.execution.trial_run",
     "Plan": "nas.execution.trial_run",
     "ProcessExecutor": "nas.execution.process",
@@ -25,6 +25,7 @@ _LATE = {
     "answer_again": "nas.execution.trial_run",
     "execute": "nas.execution.trial_run",
     "give_up": "nas.execution.trial_run",
+    "raise_in": "nas.execution.interruption",
 }
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "answer_again",
     "execute",
     "give_up",
+    "raise_in",
     "read_log",
 ]
 

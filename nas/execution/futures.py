@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
 
 from nas.calls import explained
-from nas.checks import absolute, check_int, check_number
+from nas.checks import absolute, check_int
+from nas.durations import check_seconds
 from nas.errors import ExperimentError, NasTypeError, explain
 from nas.execution.crew import Begun, Crew, Done, Gone, Line, Report, Word, Worker
 from nas.execution.executor import Executor
@@ -63,7 +64,7 @@ class FuturesExecutor(Executor):
         workers: trials at a time at most; None for as many as `Experiment.run(concurrency=...)` asks for. More than
             the pool can run wait their turn in it.
         folder: for the files, on a disk that all workers see; None for one beside the folders of the trials.
-        grace: seconds that a trial may go on after `max_trial_time` before its process is killed.
+        grace: seconds, or a text as "2m", that a trial may go on after `max_trial_time` before its process is killed.
 
     Raises:
         NasError: something that is no pool, a number that makes no sense.
@@ -80,7 +81,7 @@ class FuturesExecutor(Executor):
         workers: int | None = None,
         *,
         folder: str | Path | None = None,
-        grace: float = _GRACE,
+        grace: float | str = _GRACE,
     ) -> None:
         is_pool = callable(getattr(pool, "submit", None)) and not isinstance(pool, type)
         if not is_pool and not callable(pool):
@@ -96,10 +97,10 @@ class FuturesExecutor(Executor):
             workers = check_int("workers", workers, least=1, or_else="None", where="FuturesExecutor")
         if not isinstance(folder, str | Path | None):
             raise NasTypeError(explain("folder must be a path, or None", got=folder))
-        grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where="FuturesExecutor")
+        seconds = check_seconds("grace", grace, least=0, below=1e6, where="FuturesExecutor")
         self._pool: Any = pool if is_pool else None
         self._make: Any = None if is_pool else pool
-        self._limit, self._grace = workers, float(grace)
+        self._limit, self._grace = workers, float(seconds)
         self._folder = None if folder is None else absolute(folder)
         self._pickled = b""
         self._crew: Crew[PooledWorker] | None = None
@@ -107,6 +108,7 @@ class FuturesExecutor(Executor):
         self._pulse: Pulse | None = None
         self._numbers = count()
         self._leaving: list[_Leaving] = []
+        self._time: float | None = None
 
     @property
     def max_concurrency(self) -> int:
@@ -133,8 +135,11 @@ class FuturesExecutor(Executor):
         self._pickled = dump_plan(plan)
         if self._make is not None:
             self._pool = self._made()
-        workers = [Worker(self._worker, limit=plan.max_trial_time, grace=self._grace) for _ in range(concurrency)]
-        self._crew = Crew(workers, listen)
+        self._time = plan.max_trial_time
+        self._crew = Crew(self._places(concurrency), listen)
+
+    def _places(self, number: int) -> list[Worker[PooledWorker]]:
+        return [Worker(self._worker, limit=self._time, grace=self._grace) for _ in range(number)]
 
     def _made(self) -> Pool:
         pool = self._make()
@@ -189,6 +194,28 @@ class FuturesExecutor(Executor):
         """Waits for a trial to end; meanwhile it answers reports, and has killed what is overdue."""
         assert self._crew is not None, "start comes before collect"
         return self._crew.collect()
+
+    def attend(self, look: Callable[[], bool]) -> tuple[int, Outcome] | None:
+        """As `collect`, and looks several times a second."""
+        assert self._crew is not None, "start comes before attend"
+        return self._crew.attend(look)
+
+    def kill(self, number: int, why: str) -> None:
+        """Kills the process of the trial."""
+        if self._crew is not None:
+            self._crew.kill(number, why)
+
+    def limit(self, seconds: float | None) -> None:
+        """For trials that begin from now on; those that run may get less time by it, but not more."""
+        self._time = seconds
+        if self._crew is not None:
+            self._crew.limit(seconds)
+
+    def resize(self, concurrency: int) -> bool:
+        """Makes room for so many."""
+        assert self._crew is not None, "start comes before resize"
+        self._crew.resize(self._places(concurrency))
+        return True
 
     def close(self) -> None:
         """Has all trials killed, takes those that wait from the pool, and closes the pool where it was made here."""

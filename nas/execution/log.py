@@ -185,9 +185,14 @@ class _Tap(io.TextIOBase):
             _WRITING.reset(token)
 
     def _heard_by(self) -> list[_LazyFile]:
-        """The logs of this thread's trials; a thread that a trial has started writes to the one that began last."""
+        """The logs of this thread's trials; a thread that a trial has started writes to the one that began last.
+
+        No trial has started the main thread: while trials run in another one, what it prints is the user's.
+        """
         logs = list(_LOGS)
         mine = [log for thread, log in logs if thread == threading.get_ident()]
+        if threading.current_thread() is threading.main_thread():
+            return mine
         return mine or [log for _, log in logs[-1:]]
 
     def writelines(self, lines: Any) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import final
 
 from nas.calls import explained
 from nas.checks import check_int, check_number
+from nas.durations import check_seconds
 from nas.errors import NasValueError, explain
 from nas.execution.crew import Crew, Worker
 from nas.execution.devices import environments
@@ -21,6 +23,7 @@ from nas.protocols import Place
 
 _MOST = 512
 _GRACE = 5.0
+_PLAN = "plan.pickle"
 
 
 @explained()
@@ -37,7 +40,7 @@ class ProcessExecutor(Executor):
         threads: CPU threads for each; None divides the cores among them (or leaves OMP_NUM_THREADS as it is set).
         gpus_per_trial: GPUs that each sees, or the fraction of one that it shares; None gives each one GPU, in turn,
             where there are any.
-        grace: seconds that a trial may go on after `max_trial_time` before its process is killed.
+        grace: seconds, or a text as "2m", that a trial may go on after `max_trial_time` before its process is killed.
 
     Raises:
         NasError: a number that makes no sense.
@@ -53,7 +56,7 @@ class ProcessExecutor(Executor):
         *,
         threads: int | None = None,
         gpus_per_trial: float | None = None,
-        grace: float = _GRACE,
+        grace: float | str = _GRACE,
     ) -> None:
         where = "ProcessExecutor"
         if workers is not None:
@@ -61,10 +64,11 @@ class ProcessExecutor(Executor):
         if threads is not None:
             threads = check_int("threads", threads, least=1, or_else="None", where=where)
         check_gpus(gpus_per_trial)
-        grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where=where)
-        self._workers, self._threads, self._gpus, self._grace = workers, threads, gpus_per_trial, float(grace)
+        seconds = check_seconds("grace", grace, least=0, below=1e6, where=where)
+        self._workers, self._threads, self._gpus, self._grace = workers, threads, gpus_per_trial, float(seconds)
         self._crew: Crew[WorkerProcess] | None = None
         self._folder: Path | None = None
+        self._limit: float | None = None
 
     @property
     def max_concurrency(self) -> int:
@@ -93,20 +97,32 @@ class ProcessExecutor(Executor):
             NasTypeError: the evaluator or the space cannot be pickled.
             NasValueError: there are too few GPUs.
         """
-        import loky
-
         self.close()
-        cores = loky.cpu_count()
-        divided = environments(cores=cores, workers=concurrency, threads=self._threads, gpus_per_trial=self._gpus)
+        self._limit = plan.max_trial_time
+        divided = self._divided(concurrency)
         pickled = dump_plan(plan)
         self._folder = Path(tempfile.mkdtemp(prefix="nas-"))
-        path = self._folder / "plan.pickle"
-        path.write_bytes(pickled)
-        workers = [
-            Worker(partial(WorkerProcess, path, environment), limit=plan.max_trial_time, grace=self._grace)
-            for environment in divided
+        (self._folder / _PLAN).write_bytes(pickled)
+        self._crew = Crew(self._places(divided), listen)
+
+    def _divided(self, workers: int) -> list[dict[str, str]]:
+        import loky
+
+        cores = loky.cpu_count()
+        return environments(cores=cores, workers=workers, threads=self._threads, gpus_per_trial=self._gpus)
+
+    def _places(self, environments: list[dict[str, str]]) -> list[Worker[WorkerProcess]]:
+        assert self._folder is not None
+        plan = self._folder / _PLAN
+        return [
+            Worker(
+                partial(WorkerProcess, plan, environment),
+                limit=self._limit,
+                grace=self._grace,
+                environment=environment,
+            )
+            for environment in environments
         ]
-        self._crew = Crew(workers, listen)
 
     def submit(self, assignment: Assignment) -> None:
         """Hands a trial to an idle worker."""
@@ -117,6 +133,32 @@ class ProcessExecutor(Executor):
         """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
         assert self._crew is not None, "start comes before collect"
         return self._crew.collect()
+
+    def attend(self, look: Callable[[], bool]) -> tuple[int, Outcome] | None:
+        """As `collect`, and looks several times a second."""
+        assert self._crew is not None, "start comes before attend"
+        return self._crew.attend(look)
+
+    def kill(self, number: int, why: str) -> None:
+        """Kills the process of the trial with its children; another one takes its place."""
+        if self._crew is not None:
+            self._crew.kill(number, why)
+
+    def limit(self, seconds: float | None) -> None:
+        """From now on, and for the trials that run."""
+        self._limit = seconds
+        if self._crew is not None:
+            self._crew.limit(seconds)
+
+    def resize(self, concurrency: int) -> bool:
+        """Divides the machine anew; a process that has other threads or GPUs now is replaced when its trial has ended.
+
+        Raises:
+            NasValueError: there are too few GPUs.
+        """
+        assert self._crew is not None, "start comes before resize"
+        self._crew.resize(self._places(self._divided(concurrency)))
+        return True
 
     def close(self) -> None:
         """Kills the workers and their children."""

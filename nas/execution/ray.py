@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, final
 
 from nas.calls import explained
 from nas.checks import check_int, check_number
+from nas.durations import check_seconds
 from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
 from nas.execution.crew import Crew, Worker
 from nas.execution.executor import Executor
@@ -34,7 +35,7 @@ class RayExecutor(Executor):
         address: of a cluster, as `ray.init` takes it; None for the one this process is connected to, that of
             RAY_ADDRESS, or one that is started here and ended with the run. A cluster that checks tokens, as Ray
             2.60 starts them, is joined with RAY_AUTH_MODE=token in the environment.
-        grace: seconds that a trial may go on after `max_trial_time` before its actor is killed.
+        grace: seconds, or a text as "2m", that a trial may go on after `max_trial_time` before its actor is killed.
 
     Raises:
         NasError: a number that makes no sense.
@@ -50,7 +51,7 @@ class RayExecutor(Executor):
         *,
         resources_per_trial: Mapping[str, float] | None = None,
         address: str | None = None,
-        grace: float = _GRACE,
+        grace: float | str = _GRACE,
     ) -> None:
         if workers is not None:
             workers = check_int("workers", workers, least=1, or_else="None", where="RayExecutor")
@@ -59,11 +60,13 @@ class RayExecutor(Executor):
             if not isinstance(name, str):
                 raise NasTypeError(explain("resources_per_trial is a dict name -> number", got=resources_per_trial))
             self._resources[name] = check_number(f"resources_per_trial[{name!r}]", amount, least=0, where="RayExecutor")
-        grace = check_number("grace", grace, least=0, below=1e6, unit="seconds", where="RayExecutor")
-        self._limit, self._address, self._grace = workers, address, float(grace)
+        seconds = check_seconds("grace", grace, least=0, below=1e6, where="RayExecutor")
+        self._limit, self._address, self._grace = workers, address, float(seconds)
         self._crew: Crew[RayWorker] | None = None
         self._mailbox: Any = None
         self._is_ours = False
+        self._start: Callable[[], RayWorker] | None = None
+        self._time: float | None = None
 
     @property
     def max_concurrency(self) -> int:
@@ -107,15 +110,13 @@ class RayExecutor(Executor):
         self._mailbox = ray.remote(Mailbox).options(max_concurrency=1000, **place).remote()
         reference = ray.put(pickled)
         numbers = count()
-        workers = [
-            Worker(
-                lambda: RayWorker(reference, self._mailbox, self._resources, next(numbers)),
-                limit=plan.max_trial_time,
-                grace=self._grace,
-            )
-            for _ in range(concurrency)
-        ]
-        self._crew = Crew(workers, Letters(self._mailbox).listen)
+        self._start = lambda: RayWorker(reference, self._mailbox, self._resources, next(numbers))
+        self._time = plan.max_trial_time
+        self._crew = Crew(self._places(concurrency), Letters(self._mailbox).listen)
+
+    def _places(self, number: int) -> list[Worker[RayWorker]]:
+        assert self._start is not None
+        return [Worker(self._start, limit=self._time, grace=self._grace) for _ in range(number)]
 
     def _check_resources(self, nodes: list[dict[str, Any]]) -> None:
         offers = [node["Resources"] for node in nodes if node["Alive"]]
@@ -138,6 +139,28 @@ class RayExecutor(Executor):
         """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
         assert self._crew is not None, "start comes before collect"
         return self._crew.collect()
+
+    def attend(self, look: Callable[[], bool]) -> tuple[int, Outcome] | None:
+        """As `collect`, and looks several times a second."""
+        assert self._crew is not None, "start comes before attend"
+        return self._crew.attend(look)
+
+    def kill(self, number: int, why: str) -> None:
+        """Kills the actor of the trial."""
+        if self._crew is not None:
+            self._crew.kill(number, why)
+
+    def limit(self, seconds: float | None) -> None:
+        """For trials that begin from now on; those that run may get less time by it, but not more."""
+        self._time = seconds
+        if self._crew is not None:
+            self._crew.limit(seconds)
+
+    def resize(self, concurrency: int) -> bool:
+        """Makes room for so many."""
+        assert self._crew is not None, "start comes before resize"
+        self._crew.resize(self._places(concurrency))
+        return True
 
     def close(self) -> None:
         """Kills the actors, and ends Ray where it was started here."""

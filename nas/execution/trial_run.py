@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, final
 
 from nas.calls import explained
 from nas.domains import Sample
 from nas.errors import TrialPruned
+from nas.execution.interruption import Interruption
 from nas.protocols import (
     Evaluator,
     Job,
     Objectives,
     Trial,
     TrialState,
-    TrialTimeout,
     as_metrics,
     evaluating,
     forget_weights,
@@ -94,7 +91,7 @@ class Plan:
     hyperparameters: frozenset[str]
     repeats: int = 1
     max_trial_time: float | None = None
-    """Seconds."""
+    """Seconds for a trial whose assignment does not say."""
     pauses: bool = False
     """Whether a trial that stops at a report may go on later, from a checkpoint."""
 
@@ -112,6 +109,13 @@ class Assignment:
     """Is told (step, value) of each report, and says whether the trial should stop."""
     directory: Path | None = None
     """The trial's folder, not made yet."""
+    max_trial_time: float | None = None
+    """Seconds, where they are not those of the plan; infinite for as long as it takes."""
+
+    def time_limit(self, plan: Plan) -> float | None:
+        """Seconds for this trial; None for as long as it takes."""
+        limit = plan.max_trial_time if self.max_trial_time is None else self.max_trial_time
+        return None if limit == math.inf else limit
 
     def failed(self, error: str, *, duration: float = 0.0, curve: Mapping[int, float] | None = None) -> Outcome:
         """The outcome of a trial that could not end by itself."""
@@ -128,20 +132,27 @@ class Assignment:
         )
 
 
-def _job(plan: Plan, assignment: Assignment, repeat: int, deadline: float | None) -> Job:
+def _job(plan: Plan, assignment: Assignment, repeat: int, interruption: Interruption) -> Job:
     """The job of one repeat; the curve and early stopping belong to the first."""
     folder = assignment.directory
     folder = folder if folder is None or plan.repeats == 1 else folder / f"repeat-{repeat}"
     if folder is not None:
         forget_weights(folder)  # those of a run that was killed
+    on_report = assignment.on_report if repeat == 0 else None
+
+    def report(step: int, value: float) -> bool:
+        assert on_report is not None
+        with interruption.shielded():
+            return on_report(step, value)
+
     return Job(
         number=assignment.number,
         sample=assignment.sample,
         seed=assignment.seed if repeat == 0 else derive_seed(assignment.seed, repeat),
         build=plan.build,
         hyperparameters=plan.hyperparameters,
-        on_report=assignment.on_report if repeat == 0 else None,
-        deadline=deadline,
+        on_report=None if on_report is None else report,
+        check=interruption.check,
         directory=folder,
         objective=plan.objectives.names[0] if len(plan.objectives.names) == 1 else None,
         pauses=plan.pauses,
@@ -149,19 +160,25 @@ def _job(plan: Plan, assignment: Assignment, repeat: int, deadline: float | None
 
 
 @explained()
-def execute(plan: Plan, assignment: Assignment) -> Outcome:
-    """Evaluates a sample; only an interrupt leaves this function as an exception."""
+def execute(plan: Plan, assignment: Assignment, *, interruption: Interruption | None = None) -> Outcome:
+    """Evaluates a sample; only an interrupt leaves this function as an exception.
+
+    Args:
+        plan: what the trials of the run share.
+        assignment: the trial.
+        interruption: by which others may end it; where omitted, only its time limit does.
+    """
     begin = time.monotonic()
-    deadline = None if plan.max_trial_time is None else begin + plan.max_trial_time
+    interruption = Interruption(assignment.time_limit(plan)) if interruption is None else interruption
     found: list[dict[str, float]] = []
-    job = _job(plan, assignment, 0, deadline)
+    job = _job(plan, assignment, 0, interruption)
     state, error, values, metrics = TrialState.FAILED, None, None, {}
     curve = job.reports
     try:
-        with _time_limit(plan.max_trial_time):
+        with interruption.around():
             for repeat in range(plan.repeats):
                 # The first build completes the sample; the others build the same architecture.
-                sample, job = job.sample, job if repeat == 0 else _job(plan, assignment, repeat, deadline)
+                sample, job = job.sample, job if repeat == 0 else _job(plan, assignment, repeat, interruption)
                 job.sample = sample
                 found.append(_evaluate_once(plan.evaluator, job))
         common = [name for name in found[0] if all(name in m for m in found)]
@@ -197,41 +214,3 @@ def _evaluate_once(evaluator: Evaluator, job: Job) -> dict[str, float]:
         return metrics
     finally:
         job.release()
-
-
-@contextmanager
-def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Interrupts the evaluation where signals can; elsewhere `report` and the end of it look at the clock."""
-    usable = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
-    if seconds is None or seconds > threading.TIMEOUT_MAX or not usable:
-        yield
-        return
-
-    over = TrialTimeout(f"the trial ran longer than max_trial_time, {seconds:g} s")
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise over
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except Exception as error:
-        # It may have come up inside a library that makes another error of whatever error it meets.
-        if error is over or not _came_from(error, over):
-            raise
-        raise TrialTimeout(*over.args) from error
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _came_from(error: BaseException | None, origin: BaseException) -> bool:
-    """Whether an error was raised because of another one, or while that one was handled."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if error is origin:
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False

@@ -12,12 +12,14 @@ from contextvars import ContextVar
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import final
 
+from nas.execution.interruption import Interruption
 from nas.execution.log import logged_only
 from nas.execution.pickled import load_plan
 from nas.execution.trial_run import Assignment, Outcome, Plan, execute
 
-_LINE: ContextVar[Connection] = ContextVar("nas_line")
+_LINE: ContextVar[tuple[Connection, Limits]] = ContextVar("nas_line")
 
 
 def prepare(line: Connection, lifeline: Connection) -> None:
@@ -25,18 +27,45 @@ def prepare(line: Connection, lifeline: Connection) -> None:
 
     Args:
         line: to the executor.
-        lifeline: ends when the process of the executor does, however it does; the worker must not outlive it.
+        lifeline: ends when the process of the executor does, however it does; the worker must not outlive it. Meanwhile
+            it brings (number, seconds): the trial of this number has another time limit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C on a terminal reaches all its processes.
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    _LINE.set(line)
+    limits = Limits()
+    threading.Thread(target=_end_with, args=(lifeline, limits), daemon=True).start()
+    _LINE.set((line, limits))
 
 
-def _end_with(lifeline: Connection) -> None:
+def _end_with(lifeline: Connection, limits: Limits) -> None:
     try:
-        lifeline.recv_bytes()
+        while True:
+            limits.change(*lifeline.recv())
     except (EOFError, OSError):
         os._exit(1)
+
+
+@final
+class Limits:
+    """The time limits that trials of this process have been given anew."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._changed: dict[int, float | None] = {}
+        self._running: tuple[int, Interruption] | None = None
+
+    def change(self, number: int, seconds: float | None) -> None:
+        """A trial has another limit, be it that it has not begun yet."""
+        with self._changing:
+            self._changed[number] = seconds
+            if self._running is not None and self._running[0] == number:
+                self._running[1].limit(seconds)
+
+    def begin(self, plan: Plan, assignment: Assignment) -> Interruption:
+        """What can end a trial, with the limit that it has now."""
+        with self._changing:
+            limit = self._changed.get(assignment.number, assignment.time_limit(plan))
+            self._running = assignment.number, Interruption(limit)
+            return self._running[1]
 
 
 def serve(path: str) -> None:
@@ -49,7 +78,7 @@ def serve(path: str) -> None:
     Args:
         path: of the plan, pickled.
     """
-    line = _LINE.get()
+    line, limits = _LINE.get()
     plan: Plan | None = None
     while True:
         try:
@@ -65,17 +94,24 @@ def serve(path: str) -> None:
             if plan is None:
                 plan = load_plan(Path(path).read_bytes())
             line.send(("started",))
-            outcome = run_trial(plan, assignment, on_report=_Reporter(line))
+            begun = limits.begin(plan, assignment)
+            outcome = run_trial(plan, assignment, on_report=_Reporter(line), interruption=begun)
         except Exception:
             outcome = assignment.failed(traceback.format_exc())
         line.send(("done", outcome))
 
 
-def run_trial(plan: Plan, assignment: Assignment, *, on_report: Callable[[int, float], bool]) -> Outcome:
+def run_trial(
+    plan: Plan,
+    assignment: Assignment,
+    *,
+    on_report: Callable[[int, float], bool],
+    interruption: Interruption | None = None,
+) -> Outcome:
     """Runs a trial in a process that is there for nothing else; what it prints goes to the trial's folder."""
     try:
         with logged_only(assignment.directory):
-            return execute(plan, replace(assignment, on_report=on_report))
+            return execute(plan, replace(assignment, on_report=on_report), interruption=interruption)
     except KeyboardInterrupt:  # Raised by the evaluator itself, for workers ignore the signal.
         return assignment.failed(traceback.format_exc())
 

@@ -14,6 +14,7 @@ from typing import Any, final
 from nas.execution.crew import Begun, Done, Gone, Line, Report, Word
 from nas.execution.trial_run import Assignment
 from nas.execution.worker import prepare, serve
+from nas.whole_process import own_warnings
 
 _PATIENCE = 5.0
 """Seconds that an idle worker has for closing what it has opened."""
@@ -92,6 +93,12 @@ class WorkerProcess(Line):
         found = re.search(r"exit codes? of the workers are \{(.*)\}", str(error))
         return describe_end(found.group(1) if found else str(error or "by itself"))
 
+    def limit(self, number: int, seconds: float | None) -> bool:
+        """Tells it by its lifeline, for it may be anywhere in its trial."""
+        with suppress(OSError):  # It has died; that is seen when it is listened to.
+            self._lifeline.send((number, seconds))
+        return True
+
     def dismiss(self) -> None:
         """Lets its evaluator close what it has opened."""
         with suppress(OSError):
@@ -100,7 +107,7 @@ class WorkerProcess(Line):
 
     def end(self) -> None:
         """Kills the process and its children."""
-        with warnings.catch_warnings():
+        with own_warnings():
             warnings.simplefilter("ignore")
             self._executor.shutdown(wait=True, kill_workers=True)
         for connection in (self._line, self._lifeline, self._death):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import tempfile
-import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,10 @@ Place: TypeAlias = Literal["this process", "this machine", "elsewhere"]
 
 class TrialTimeout(NasError):  # noqa: N818 - names the situation
     """Raised inside an evaluator when the trial has run longer than `max_trial_time`."""
+
+
+class TrialKilled(NasError):  # noqa: N818 - names the situation
+    """Raised inside an evaluator when somebody has asked for the trial's end."""
 
 
 class Evaluator(Remembers, ABC):
@@ -104,7 +107,7 @@ class Job:
         build: makes the module of a sample, and completes the sample.
         hyperparameters: the labels of the sample that belong to the evaluator.
         on_report: takes (step, value), and says whether the trial should stop.
-        deadline: of `time.monotonic()`, in seconds.
+        check: raises where the trial is to end, because its time is up, say.
         directory: the trial's folder, not made yet; None outside an experiment.
         objective: the name of the metric that is searched for; None for the first.
         pauses: whether a report that ends the evaluation may only pause it, so that it should leave a checkpoint.
@@ -119,7 +122,7 @@ class Job:
         build: Callable[[Sample, int], tuple[nn.Module, Sample]],
         hyperparameters: frozenset[str] = frozenset(),
         on_report: Callable[[int, float], bool] | None = None,
-        deadline: float | None = None,
+        check: Callable[[], None] | None = None,
         directory: Path | None = None,
         objective: str | None = None,
         pauses: bool = False,
@@ -129,7 +132,7 @@ class Job:
         """Tells it from other evaluations in the same folder, which may be left from another experiment."""
         self.number, self.sample, self.seed = number, sample, seed
         self._build, self._hyperparameters = build, hyperparameters
-        self._on_report, self._deadline = on_report, deadline
+        self._on_report, self._check = on_report, check
         self._directory, self.objective = directory, objective
         self._model: nn.Module | None = None
         self._inputs = _RememberInputs()
@@ -163,7 +166,7 @@ class Job:
             seed=derive_seed(self.seed, 0, number),
             build=self._build,
             hyperparameters=self._hyperparameters,
-            deadline=self._deadline,
+            check=self._check,
             directory=self._directory,
             objective=self.objective,
             pauses=self.pauses,
@@ -181,6 +184,7 @@ class Job:
         Raises:
             TrialPruned: early stopping says that this trial should not go on.
             TrialTimeout: its time is up.
+            TrialKilled: somebody has asked for its end.
             NasTypeError: a value that is no number, a step that is no int.
         """
         number = as_number(value, "nas.report")
@@ -228,9 +232,9 @@ class Job:
             )
 
     def check_time(self) -> None:
-        """Raises TrialTimeout when the time is up."""
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise TrialTimeout("the trial ran longer than max_trial_time")
+        """Raises TrialTimeout when the time is up, TrialKilled when somebody has asked for the trial's end."""
+        if self._check is not None:
+            self._check()
 
     def release(self) -> None:
         """Lets go of the model."""

@@ -6,6 +6,7 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -18,6 +19,10 @@ from nas.protocols.evaluation import Evaluator
 from nas.protocols.objectives import Direction, Objectives
 from nas.protocols.trial import Trial
 from nas.space import ModelSpace
+
+
+def _same(deadline: float | None) -> float | None:
+    return deadline
 
 
 @explained()
@@ -38,16 +43,28 @@ class OneShotTask:
     """For checkpoints and logs; what lies there is gone on with."""
     note: Callable[[str], None] = print
     """Shows a line to the user."""
-    deadline: float | None = None
-    """Of `time.monotonic()`, in seconds: training ends there, and is gone on with next time."""
+    until: Callable[[], float | None] = lambda: None
+    """Says what `deadline` is just now; it changes when the limits of a run do that is under way."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Of `time.monotonic()`, in seconds: training ends there, and is gone on with next time; None for none.
+
+        To be asked anew each time.
+        """
+        return self.until()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For the processes of other devices: what shows lines on a terminal stays here, there they are printed."""
+        """For the processes of other devices: what shows lines on a terminal stays here, there they are printed.
+
+        What asks for the deadline stays here too; there it is what it is now.
+        """
+        state = {**self.__dict__, "until": partial(_same, self.deadline)}
         try:
             pickle.dumps(self.note)
         except Exception:  # a console has locks and streams
-            return {**self.__dict__, "note": print}
-        return dict(self.__dict__)
+            state["note"] = print
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -15,7 +15,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from nas._compat.optuna_bases import JournalFileLock, JournalOperation
 
-_RAISING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGALRM", "SIGTERM") if hasattr(signal, name))
+_RAISING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGALRM", "SIGTERM", "SIGURG") if hasattr(signal, name))
 _DEFERRED = (
     JournalOperation.CREATE_TRIAL,
     JournalOperation.SET_TRIAL_USER_ATTR,

@@ -229,7 +229,7 @@ class ExecutorContract(ABC):
             if job.number == 0:
                 time.sleep(PATIENCE)
             if job.number == 1 and isolated:
-                for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT, signal.SIGHUP):
+                for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGURG, signal.SIGINT, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
                 assert job.directory is not None
                 (job.directory / "pid.txt").write_text(str(os.getpid()))

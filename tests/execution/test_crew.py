@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -217,3 +218,62 @@ def test_idle_workers_are_dismissed_and_busy_ones_are_not() -> None:
     worker.assignment = None
     worker.close()
     assert Polite.dismissed == 1
+
+
+def test_a_trial_is_killed_and_the_others_are_not() -> None:
+    made, workers = crew([Begun()], [Begun(), Done(outcome=outcome())], places=2)
+    made.submit(trial(0))
+    made.submit(trial(1))
+    line = workers[0].line
+    assert line is not None
+    found = made.attend(lambda: made.kill(0, "enough") or False)  # type: ignore[func-returns-value]
+    assert found is not None
+    assert (found[0], found[1].state, found[1].error) == (0, TrialState.FAILED, "TrialKilled: enough\n")
+    assert line.ended
+    made.kill(7, "nobody's")
+    assert made.collect() == (1, outcome())
+
+
+def test_who_looks_may_break_the_waiting_off() -> None:
+    made, _ = crew([])
+    made.submit(trial())
+    looks = iter([False, False, True])
+    assert made.attend(lambda: next(looks)) is None
+
+
+def test_another_limit_holds_for_trials_that_run_and_without_grace_where_they_do_not_know_it() -> None:
+    made, (worker,) = crew([Begun(), Begun()], limit=1000.0)
+    made.submit(trial())
+    assert worker.line is not None
+    assert worker.line.sent[0].max_trial_time == 1000.0
+    found = made.attend(lambda: made.limit(0.1) or False)  # type: ignore[func-returns-value]
+    assert found is not None
+    assert found[1].error == ("TrialTimeout: the trial ran longer than max_trial_time, 0.1 s, its robot was killed\n")
+    made.limit(None)
+    made.submit(trial(1))
+    assert worker.line.sent[-1].max_trial_time == math.inf
+
+
+def test_places_come_and_go_and_trials_keep_their_devices() -> None:
+    made, _ = crew([Begun(), Done(outcome=outcome(2.0))], [Begun(), Done(outcome=outcome(3.0))], places=0)
+
+    def places(*gpus: str) -> list[Worker[Told]]:
+        return [
+            Worker(Told, limit=None, grace=0.0, environment={"CUDA_VISIBLE_DEVICES": name, "THREADS": str(len(gpus))})
+            for name in gpus
+        ]
+
+    made.resize(places("0", "1"))
+    made.submit(trial(0))
+    made.submit(trial(1))
+    on = {w.assignment.number: w.devices for w in made._workers if w.assignment is not None}
+    made.resize(places("0", "1", "2"))
+    busy = {w.assignment.number: w.devices for w in made._workers if w.assignment is not None}
+    assert busy == on, "a GPU that is in use is not given to another trial"
+    made.resize(places("1"))
+    assert len(made._leaving) == 1
+    lines = [w.line for w in (*made._workers, *made._leaving)]
+    assert {made.collect()[1].values, made.collect()[1].values} == {(2.0,), (3.0,)}
+    assert made._leaving == []
+    assert all(line is not None and line.ended for line in lines), "those have other threads now"
+    assert [w.devices for w in made._workers] == ["1"]
