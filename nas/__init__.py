@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         save_checkpoint,
         trial_directory,
     )
-    from nas.search import Experiment, Results
+    from nas.search import BackgroundRun, Experiment, Results
     from nas.space import (
         Cell,
         CellModule,
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
 _LATE = {
     "Answer": "nas.domains",
     "Assignment": "nas.execution",
+    "BackgroundRun": "nas.search",
     "Categorical": "nas.domains",
     "Cell": "nas.space",
     "CellModule": "nas.space",
@@ -143,6 +144,7 @@ _LATE = {
 __all__ = [
     "Answer",
     "Assignment",
+    "BackgroundRun",
     "Categorical",
     "Cell",
     "CellModule",

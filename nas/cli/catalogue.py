@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -15,7 +15,7 @@ from nas.checks import absolute
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasValueError, close_names, explain
 from nas.protocols import Trial, TrialState
-from nas.records import Ledger, open_storage, quiet_optuna
+from nas.records import Ledger, open_storage, queueing, quiet_optuna
 from nas.search import Results, describe_failures
 
 if TYPE_CHECKING:
@@ -107,11 +107,27 @@ class Catalogue:
 
     def retry(self, name: str, numbers: Collection[int] | None) -> list[int]:
         """Puts FAILED trials of an experiment in its queue again, all or those of some numbers; which those are."""
-        from nas.records import Session
-
         ledger = self.ledger(name)
-        with Session.queueing(self.directory / name):
+        with queueing(self.directory / name):
             return ledger.retry(numbers or None)
+
+    def stop(self, name: str) -> None:
+        """Asks the processes that run an experiment to stop."""
+        ledger = self.ledger(name)
+        with queueing(self.directory / name):
+            ledger.ask_to_stop()
+
+    def kill(self, name: str, numbers: Collection[int]) -> None:
+        """Asks the processes that run some trials of an experiment to end them."""
+        ledger = self.ledger(name)
+        with queueing(self.directory / name):
+            ledger.ask_to_kill(numbers)
+
+    def change_limits(self, name: str, changes: Mapping[str, float | None]) -> None:
+        """Notes other limits of an experiment: None for no such limit."""
+        ledger = self.ledger(name)
+        with queueing(self.directory / name):
+            ledger.change_limits(changes)
 
     def is_running(self, name: str) -> bool:
         """Whether a process runs the experiment."""

@@ -7,7 +7,7 @@ Exit codes: 0 done; 1 an error, said on the standard error; 2 a wrong name, file
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ import typer
 
 from nas.checks import absolute
 from nas.cli.catalogue import Catalogue, describe_trial
+from nas.cli.control import change, kill
 from nas.cli.loading import open_file
 from nas.cli.options import (
     HERE,
@@ -33,8 +34,8 @@ from nas.cli.options import (
     Timeout,
     TrialTime,
 )
-from nas.cli.running import noted_limits, reopen, reopened, running
-from nas.cli.telling import encodable, leading, of_goal, retried, tell, trial_table
+from nas.cli.running import LIMITS, noted_limits, reopen, reopened, running
+from nas.cli.telling import encodable, leading, of_goal, retried, table, tell, trial_table
 from nas.errors import NasError, NasValueError
 from nas.version import __version__
 
@@ -90,7 +91,7 @@ def run(
             "accept_changes": accept_changes or None,
         }
         command = running((max_trials, timeout, concurrency, max_trial_time))
-        is_limited = max_trials is not None or timeout is not None
+        is_limited = not {max_trials, timeout} <= {None, math.inf}
         _exit(open_file(target, command, otherwise=otherwise, arguments=arguments or [], is_limited=is_limited))
 
 
@@ -146,7 +147,7 @@ def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = 
             ]
             for e in found
         ]
-        _show(found, as_json, lambda: _table(["name", "state", "finished", "failed", "best"], rows))
+        _show(found, as_json, lambda: table(["name", "state", "finished", "failed", "best"], rows))
 
 
 @app.command()
@@ -169,7 +170,7 @@ def top(
     with _errors():
         results = Catalogue(directory=directory, storage=storage).find(name)
         found = [describe_trial(trial) for trial in results.top(k)]
-        _show(found, as_json, lambda: _table(*trial_table(found, results.objectives.shown(results.trials))))
+        _show(found, as_json, lambda: table(*trial_table(found, results.objectives.shown(results.trials))))
 
 
 @app.command()
@@ -178,7 +179,7 @@ def trials(name: Name, directory: Directory = HERE, storage: Storage = None, as_
     with _errors():
         results = Catalogue(directory=directory, storage=storage).find(name)
         found = [describe_trial(trial) for trial in results.trials]
-        _show(found, as_json, lambda: _table(*trial_table(found, results.objectives.shown(results.trials))))
+        _show(found, as_json, lambda: table(*trial_table(found, results.objectives.shown(results.trials))))
 
 
 @app.command()
@@ -202,8 +203,31 @@ def stop(name: Name, directory: Directory = HERE, storage: Storage = None) -> No
     with _errors():
         catalogue = Catalogue(directory=directory, storage=storage)
         running = catalogue.is_running(name)
-        catalogue.ledger(name).ask_to_stop()
+        catalogue.stop(name)
         typer.echo(f"{name} ends when its running trials have." if running else f"{name} is not running here.")
+
+
+@app.command("set")
+def set_(
+    name: Name,
+    max_trials: MaxTrials = None,
+    timeout: Timeout = None,
+    max_trial_time: TrialTime = None,
+    concurrency: Concurrency = None,
+    directory: Directory = HERE,
+    storage: Storage = None,
+) -> None:
+    """Change limits of the run that is under way, or of the next one; those that are not said stay."""
+    limits = dict(zip(LIMITS, (max_trials, timeout, concurrency, max_trial_time), strict=True))
+    with _errors():
+        typer.echo(change(Catalogue(directory=directory, storage=storage), name, **limits))
+
+
+@app.command("kill")
+def kill_(name: Name, trial: list[int], directory: Directory = HERE, storage: Storage = None) -> None:
+    """End trials that run, at once: they are FAILED, and the search goes on."""
+    with _errors():
+        typer.echo(kill(Catalogue(directory=directory, storage=storage), name, trial))
 
 
 @app.command()
@@ -339,14 +363,3 @@ def _show(found: object, as_json: bool, draw: Callable[[], None]) -> None:
         typer.echo(json.dumps(found, indent=2))
     else:
         draw()
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.catalogue import Catalogue
+from nas.cli.control import count, seconds
 
 HERE = Path("nas-experiments")
 
@@ -29,10 +30,26 @@ Directory = Annotated[
 Storage = Annotated[
     str | None, typer.Option("--storage", envvar="NAS_STORAGE", help="The URL of an Optuna storage, for a cluster.")
 ]
-MaxTrials = Annotated[int | None, typer.Option("--max-trials", "-n", help="Of the whole experiment.")]
-Concurrency = Annotated[int | None, typer.Option("--concurrency", "-c", help="Trials at a time.")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds after which no trial starts.")]
-TrialTime = Annotated[float | None, typer.Option("--max-trial-time", help="Seconds after which a trial is FAILED.")]
+MaxTrials = Annotated[
+    float | None,
+    typer.Option("--max-trials", "-n", parser=count, metavar="N", help="Of the whole experiment; none for no limit."),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        parser=seconds,
+        metavar="TIME",
+        help="After which no trial starts: 90s, 12h, 1h30m, 1d; or none.",
+    ),
+]
+Concurrency = Annotated[
+    float | None,
+    typer.Option("--concurrency", "-c", parser=count, metavar="N", help="Trials at a time; none for all workers."),
+]
+TrialTime = Annotated[
+    float | None,
+    typer.Option("--max-trial-time", parser=seconds, metavar="TIME", help="After which a trial is FAILED; or none."),
+]
 Executor = Annotated[str | None, typer.Option("--executor", "-e", help="inline, process or ray.")]
 Accept = Annotated[bool, typer.Option("--accept-changes", help="Go on though the code or the space has changed.")]
 File = Annotated[str | None, typer.Option("--file", "-f", help="FILE[:NAME], where it is not the one noted.")]

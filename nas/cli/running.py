@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,18 +23,20 @@ def running(limits: Sequence[float | None], noted: Mapping[str, Any] | None = No
     """The command that runs an experiment.
 
     Args:
-        limits: those that the command line says, as LIMITS names them; None for those that it does not.
+        limits: those that the command line says, as LIMITS names them; None for those that it does not,
+            infinite where there is to be none.
         noted: those of its latest run, which come before what the file says.
     """
 
     def run(experiment: Experiment, arguments: dict[str, Any]) -> int:
         from nas.protocols import TrialState
-        from nas.search import INTERRUPTED, STOPPED, TIME_IS_UP
+        from nas.search import EARLY
 
-        said = {name: value for name, value in zip(LIMITS, limits, strict=True) if value is not None}
+        given = {name: value for name, value in zip(LIMITS, limits, strict=True) if value is not None}
+        said = {name: None if value == math.inf else value for name, value in given.items()}
         with suppress(KeyboardInterrupt):  # It has ended in good order, and says so by `ending`.
             experiment.run(**arguments | dict(noted or {}) | said)
-        if experiment.ending in (INTERRUPTED, STOPPED, TIME_IS_UP):
+        if experiment.ending in EARLY:
             return ENDED_EARLY
         return 0 if any(trial.state is TrialState.COMPLETE for trial in experiment.trials) else NOTHING_COMPLETE
 

@@ -72,6 +72,18 @@ def tell(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def table(columns: list[str], rows: list[list[str]]) -> None:
+    """Prints rows under their titles."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
 def trial_table(found: Sequence[dict[str, Any]], names: Collection[str]) -> tuple[list[str], list[list[str]]]:
     """The columns and the rows of trials, as `describe_trial` describes them; a column for each objective."""
     from nas.search import sample_text

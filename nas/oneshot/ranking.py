@@ -94,7 +94,7 @@ class Judged:
         passes: what a judgement runs.
         most: batches of validation data of a whole judgement; all of them where None.
         progress: is told of each judgement.
-        deadline: of `time.monotonic()`; None for none.
+        deadline: says what it is now, of `time.monotonic()`; None for none.
 
     Raises:
         TimeUp: from a judgement that is to begin after the deadline; one is made all the same, so that a search of
@@ -110,7 +110,7 @@ class Judged:
         passes: Passes,
         most: int | None = None,
         progress: RankingProgress | None = None,
-        deadline: float | None = None,
+        deadline: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._path, self._steps, self._judge = path, steps, judge
         self._passes, self._most, self._progress, self._deadline = passes, most, progress, deadline
@@ -149,7 +149,8 @@ class Judged:
         key = sample_key(sample), self._most if batches is None else batches
         new = key not in self._known
         if new:
-            if self._deadline is not None and not self._is_first and time.monotonic() > self._deadline:
+            deadline = self._deadline()
+            if deadline is not None and not self._is_first and time.monotonic() > deadline:
                 raise TimeUp
             self._is_first = False
             value = self._judge(sample, key[1])

@@ -211,7 +211,7 @@ class SupernetStrategy(OneShotStrategy):
             passes=self._passes,
             most=self._settings.get("judge_batches"),
             progress=progress,
-            deadline=task.deadline,
+            deadline=task.until,
         )
         try:
             ranking.write(training.learner.rank(wanted, judged))

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from nas.late import late
 from nas.records.courses import Course, Courses
 from nas.records.ledger import Ledger
+from nas.records.notes import Notes
 from nas.records.optuna_parameters import suggest, to_optuna
-from nas.records.storage import open_storage, quiet_optuna
+from nas.records.storage import open_storage, queueing, quiet_optuna
 from nas.records.trial_folder import folder_of, write_outcome, write_sample
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ __all__ = [
     "Courses",
     "History",
     "Ledger",
+    "Notes",
     "Session",
     "describe_experiment",
     "folder_of",
     "open_storage",
+    "queueing",
     "quiet_optuna",
     "suggest",
     "to_optuna",

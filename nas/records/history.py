@@ -12,7 +12,9 @@ from nas.domains import Sample, sample_key
 from nas.errors import NasError
 from nas.execution import Outcome
 from nas.protocols import Objectives, Strategy, Task, Trial, TrialState, comparable
-from nas.records.ledger import Ledger, Queued, Record
+from nas.records.ledger import Ledger
+from nas.records.notes import Notes, Queued
+from nas.records.record import Record
 from nas.records.trial_folder import folder_of
 from nas.space import SearchSpace
 
@@ -62,8 +64,6 @@ class History:
         self.finished = 0
         self.leaders: list[Trial] = []
         """The best trial, or the front of several objectives."""
-        self.stops = 0
-        """How often somebody has asked for the search to be stopped, ever."""
         self._begun, self._ended, self._succeeded = (Counter[int | None]() for _ in range(3))
         self._complete: dict[tuple[int | None, str], Trial] = {}
         self._known: set[int] = set()
@@ -95,17 +95,19 @@ class History:
 
         return self._ledger.sharing.in_turn(refreshed)
 
-    def look(self) -> None:
-        """Takes note of what others have asked for meanwhile: samples in the queue, and stops."""
-        self._read_notes()
+    def look(self) -> Notes:
+        """Takes note of the samples that others have put in the queue meanwhile.
 
-    def _read_notes(self) -> None:
+        Returns:
+            What else they have asked for.
+        """
         notes = self._ledger.notes()
-        self._queue, self.stops = notes.queue, notes.stops
+        self._queue = notes.queue
+        return notes
 
     def _refresh(self) -> None:
         """Lives through what the ledger holds and this history does not, in the order in which it happened."""
-        self._read_notes()
+        self.look()
         records = self._ledger.read(self._known)
         outcomes = sorted((r for r in records if r.trial.state.is_finished), key=lambda r: (r.order, r.trial.number))
         for record in sorted(records, key=lambda r: r.trial.number):
@@ -171,35 +173,6 @@ class History:
     def upcoming(self) -> Sample | None:
         """What stands first in the queue."""
         return self._queue[self._taken].sample if self._taken < len(self._queue) else None
-
-    def enqueue(self, sample: Sample, *, again: bool = False) -> bool:
-        """Puts a sample at the end of the queue, unless it has been there, or in a trial, before.
-
-        Args:
-            sample: of the space.
-            again: whether it may have been; only one that waits in the queue is not put there twice.
-
-        Returns:
-            Whether it was put there.
-        """
-        return self.in_turn(lambda: self._enqueue(Queued(sample, again)))
-
-    def _enqueue(self, queued: Queued) -> bool:
-        self.look()
-        known = {sample_key(other.sample) for other in self._queue[self._taken if queued.again else 0 :]}
-        if not queued.again:
-            known |= {sample_key(trial.sample) for trial in self.trials.values()}
-        if sample_key(queued.sample) in known:
-            return False
-        self._queue.append(queued)
-        self._ledger.write_queue(self._queue)
-        return True
-
-    def retry(self, numbers: Collection[int] | None = None) -> list[int]:
-        """Puts the samples of FAILED trials into the queue again: see `Ledger.retry`."""
-        found = self._ledger.retry(numbers)
-        self.look()
-        return found
 
     def _retried(self) -> int:
         """How many trials have another one, begun or in the queue, in their place."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
-from nas.domains import Answer, Sample, dumps_sample, loads_sample
+from nas.domains import Answer, dumps_sample, sample_key
 from nas.errors import ExperimentError, NasValueError, explain
 from nas.protocols import Trial, TrialState
 from nas.records.courses import Courses
+from nas.records.notes import CHANGES, KILLS, QUEUE, RUN, STOPS, Notes, Queued
 from nas.records.optuna_parameters import to_optuna
+from nas.records.record import ASKED, RESULT, Record
 from nas.records.retry import is_broken_connection, patiently
 from nas.records.sharing import Sharing, share
 from nas.records.storage import quiet_optuna
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
     from nas.space import SearchSpace
 
-_HEADER, _QUEUE, _ASKED, _RESULT = "nas:experiment", "nas:queue", "nas:asked", "nas:result"
-_STOPS, _RUN = "nas:stops", "nas:run"
+_HEADER = "nas:experiment"
 
 
 @final
@@ -113,11 +113,37 @@ class Ledger:
 
     def notes(self) -> Notes:
         """What is written beside the trials, as it is now."""
-        return Notes(patiently(lambda: self._storage.get_study_user_attrs(self._study_id)))
+        return patiently(self.glance)
 
-    def write_queue(self, queue: Iterable[Queued]) -> None:
+    def glance(self) -> Notes:
+        """The same, or an error at once where the database is away."""
+        return Notes(self._storage.get_study_user_attrs(self._study_id))
+
+    def enqueue(self, queued: Queued) -> bool:
+        """Puts a sample at the end of the queue, unless it has been there, or in a trial, before.
+
+        Args:
+            queued: the sample; where it may have been there before, only one that waits is not put there twice.
+
+        Returns:
+            Whether it was put there.
+        """
+        return self.sharing.in_turn(lambda: self._enqueue(queued))
+
+    def _enqueue(self, queued: Queued) -> bool:
+        queue, records = self.notes().queue, self.read()
+        taken = max((record.place + 1 for record in records if record.place is not None), default=0)
+        known = {sample_key(other.sample) for other in queue[taken if queued.again else 0 :]}
+        if not queued.again:
+            known |= {sample_key(record.trial.sample) for record in records}
+        if sample_key(queued.sample) in known:
+            return False
+        self._write_queue([*queue, queued])
+        return True
+
+    def _write_queue(self, queue: Iterable[Queued]) -> None:
         """Writes the queue, those that have been taken out of it included."""
-        self._note(_QUEUE, [queued.as_json() for queued in queue])
+        self._note(QUEUE, [queued.as_json() for queued in queue])
 
     def retry(self, numbers: Collection[int] | None = None) -> list[int]:
         """Puts the samples of FAILED trials into the queue again, unless that has been done.
@@ -149,7 +175,7 @@ class Ledger:
                 )
         done = {queued.instead_of for queued in queue}
         new = [number for number in (failed if numbers is None else sorted(set(numbers))) if number not in done]
-        self.write_queue([*queue, *(Queued(failed[n].proposed, again=True, instead_of=n) for n in new)])
+        self._write_queue([*queue, *(Queued(failed[n].proposed, again=True, instead_of=n) for n in new)])
         return new
 
     def forget(self) -> None:
@@ -158,7 +184,7 @@ class Ledger:
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Writes what was asked of the latest run: its limits and when it began."""
-        self._note(_RUN, dict(run))
+        self._note(RUN, dict(run))
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Writes what the experiment is from now on."""
@@ -167,7 +193,38 @@ class Ledger:
 
     def ask_to_stop(self) -> None:
         """Asks all processes that run the experiment to end when their trials have."""
-        self._note(_STOPS, self.notes().stops + 1)
+        self.sharing.in_turn(lambda: self._note(STOPS, self.notes().stops + 1))
+
+    def ask_to_kill(self, numbers: Iterable[int]) -> None:
+        """Asks the processes that run some trials to end them at once.
+
+        Raises:
+            NasValueError: a number of no trial, or of one that has ended.
+        """
+        self.sharing.in_turn(lambda: self._ask_to_kill(list(numbers)))
+
+    def _ask_to_kill(self, numbers: list[int]) -> None:
+        trials = {record.trial.number: record.trial for record in self.read()}
+        running = [number for number, trial in trials.items() if not trial.state.is_finished]
+        for number in numbers:
+            if number not in running:
+                state = f"is {trials[number].state}" if number in trials else "is not there"
+                raise NasValueError(
+                    explain(
+                        f"trials that are RUNNING can be killed, but trial {number} {state}",
+                        got=number,
+                        mend=f"one of {', '.join(map(str, running))}" if running else "there is none that is RUNNING",
+                    )
+                )
+        self._note(KILLS, sorted({*self.notes().kills, *numbers}))
+
+    def change_limits(self, changes: Mapping[str, float | None]) -> None:
+        """Notes other limits, for the run that is under way and for later ones that are not told theirs.
+
+        Args:
+            changes: limit -> its value from now on; None for no such limit.
+        """
+        self.sharing.in_turn(lambda: self._note(CHANGES, [*self.notes().changes, dict(changes)]))
 
     def _note(self, key: str, value: Any) -> None:
         patiently(lambda: self._storage.set_study_user_attr(self._study_id, key, value))
@@ -215,7 +272,7 @@ class Ledger:
             state=OptunaState.RUNNING,
             params={names[name]: value for name, value in parameters.items()},
             distributions={names[name]: distribution for name, distribution in distributions.items()},
-            user_attrs={_ASKED: {k: v for k, v in asked.items() if v is not None}},
+            user_attrs={ASKED: {k: v for k, v in asked.items() if v is not None}},
         )
         trial_id = self._create_trial(template, asked["mark"])
         number = patiently(lambda: self._storage.get_trial_number_from_id(trial_id))
@@ -236,7 +293,7 @@ class Ledger:
                 raise
         # Whether it was written before the connection broke, its mark tells.
         for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
-            if frozen.user_attrs.get(_ASKED, {}).get("mark") == mark:
+            if frozen.user_attrs.get(ASKED, {}).get("mark") == mark:
                 return id_in_storage(frozen)
         return self._create_trial(template, mark)
 
@@ -286,7 +343,7 @@ class Ledger:
         def write() -> None:
             if self._storage.get_trial(trial_id).state.is_finished():
                 return  # An earlier try, whose connection broke, had come so far.
-            self._storage.set_trial_user_attr(trial_id, _RESULT, written)
+            self._storage.set_trial_user_attr(trial_id, RESULT, written)
             self._storage.set_trial_state_values(trial_id, states[trial.state], trial.values)
 
         if self.sharing.is_shared:
@@ -312,79 +369,6 @@ class Ledger:
         found = []
         for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
             self._ids[frozen.number] = id_in_storage(frozen)
-            if frozen.number not in known and _ASKED in frozen.user_attrs:
+            if frozen.number not in known and ASKED in frozen.user_attrs:
                 found.append(Record(frozen))
         return found
-
-
-@final
-@dataclass(frozen=True)
-class Queued:
-    """A sample that comes before what the strategy proposes."""
-
-    sample: Sample
-    again: bool = False
-    """Whether it is evaluated though it has been tried before."""
-    instead_of: int | None = None
-    """The FAILED trial whose place among those that are counted it takes."""
-
-    def as_json(self) -> Any:
-        """A text; what is to be tried again is a list, which older versions do not read."""
-        text = dumps_sample(self.sample)
-        return [text, self.instead_of] if self.again else text
-
-    @classmethod
-    def of_json(cls, value: Any) -> Queued:
-        """What `as_json` has made."""
-        if isinstance(value, str):
-            return cls(loads_sample(value))
-        text, instead_of = value
-        return cls(loads_sample(text), again=True, instead_of=instead_of)
-
-
-@final
-class Notes:
-    """What a ledger holds beside its trials."""
-
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self.queue: list[Queued] = [Queued.of_json(value) for value in attributes.get(_QUEUE, [])]
-        """Samples that were put in the queue, those that have been taken out of it included."""
-        self.stops: int = attributes.get(_STOPS, 0)
-        """How often somebody has asked for the search to be stopped."""
-        self.run: dict[str, Any] = attributes.get(_RUN, {})
-        """What was asked of the latest run."""
-
-
-@final
-class Record:
-    """A trial in the ledger, and its place in the order of events."""
-
-    def __init__(self, frozen: FrozenTrial) -> None:
-        asked: dict[str, Any] = frozen.user_attrs[_ASKED]
-        result: dict[str, Any] = frozen.user_attrs.get(_RESULT, {}) if frozen.state.is_finished() else {}
-        self.told: int = asked["told"]
-        """How many trials had finished when it was asked for."""
-        self.proposed = loads_sample(asked["sample"])
-        """The sample before the build completed it."""
-        self.again: bool = asked.get("again", False)
-        """Whether it is evaluated though a trial of the same sample is COMPLETE."""
-        self.place: int | None = asked.get("place")
-        """Its place in the queue, where it came from there."""
-        self.order: int = result.get("order", -1)
-        """Its place among the finished ones."""
-        self.inputs: list[dict[str, Any]] = result.get("inputs", [])
-        states = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.STOPPED, "FAIL": TrialState.FAILED}
-        self.trial = Trial(
-            number=frozen.number,
-            sample=loads_sample(result["sample"]) if "sample" in result else self.proposed,
-            state=states.get(frozen.state.name, TrialState.RUNNING),
-            values=tuple(frozen.values) if result and frozen.values is not None else None,
-            metrics=result.get("metrics", {}),
-            repeats=tuple(result.get("repeats", ())),
-            intermediate={step: frozen.intermediate_values[step] for step in result.get("steps", ())},
-            duration=result.get("duration"),
-            error=result.get("error"),
-            seed=asked["seed"],
-            same_as=result.get("same_as"),
-            supernet_steps=asked.get("supernet_steps"),
-        )

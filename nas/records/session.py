@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -16,7 +17,8 @@ from nas.protocols import Objectives, Strategy, TrialState
 from nas.records.history import History
 from nas.records.identity import amend, refuse_differences
 from nas.records.ledger import Ledger
-from nas.records.storage import exclusively
+from nas.records.notes import Notes, Queued
+from nas.records.storage import exclusively, queueing
 from nas.space import ModelSpace
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Session:
         self._origin = opened_how()
         self._is_amended = False
         """Whether accepted changes have to be written, which waits until something is done with the experiment."""
+        self._opening, self._running = threading.Lock(), threading.Lock()
         self.history: History | None = None
         self.earlier: Path | None = None
         """Where that is which an experiment of this name held before it was begun anew."""
@@ -114,52 +117,103 @@ class Session:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keeps other processes out, unless the ledger is one that several share.
+        """Keeps other processes out, unless the ledger is one that several share; and other threads always.
 
         Raises:
-            ExperimentError: another process runs the experiment.
+            ExperimentError: another process runs the experiment, or another thread runs it by this very object.
         """
+        if not self._running.acquire(blocking=False):
+            raise ExperimentError(
+                explain(
+                    f"the experiment {self._path.name!r} is being run already, in another thread", mend="wait for it"
+                )
+            )
+        try:
+            with self._alone():
+                yield
+        finally:
+            self._running.release()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         if Ledger.is_shared(self._storage, self._path.name):
             yield
         else:
             with exclusively(self._path):
                 yield
 
-    def note_run(self, **limits: Any) -> None:
-        """Writes down what a run is asked for, and by which file, for `nas show` and `nas resume`."""
+    def note_run(self, max_trials: int | None, **limits: Any) -> Notes:
+        """Writes down what a run is asked for, and by which file, for `nas show` and `nas resume`.
+
+        Args:
+            max_trials: of the whole experiment. Where there are as many already, so that nothing is left to do, what
+                was noted before stays: it is no wish for fewer. So it does where others run the experiment, to more.
+            **limits: the others.
+
+        Returns:
+            What others have noted before the run.
+        """
         assert self.ledger is not None
         assert self.history is not None
-        run = {**limits, **self._origin, "began": time.time(), "finished": self.history.finished}
+        notes, there = self.ledger.notes(), self.history.begun
+        before = notes.run.get("max_trials")
+        if max_trials is not None and notes.run:
+            others = self.history.running - set(self.ledger.orphans(self.history.running))
+            if max_trials <= there or (others and (before is None or before > max_trials)):
+                max_trials = before
+        elif max_trials is not None:
+            max_trials = max(max_trials, there)
+        noted = {**limits, "max_trials": max_trials, "changes": len(notes.changes)}
+        run = {**noted, **self._origin, "began": time.time(), "finished": self.history.finished}
         self.ledger.write_run({name: value for name, value in run.items() if value is not None})
+        return notes
 
     def enqueue(self, sample: Sample, *, again: bool = False) -> bool:
         """Puts a sample in the queue; a process that runs the experiment takes it from there."""
-        with self.queueing(self._path):
-            return self.begun().enqueue(sample, again=again)
+        with queueing(self._path):
+            return self.opened().enqueue(Queued(sample, again))
 
     def retry(self, numbers: Collection[int] | None = None) -> list[int]:
         """Puts the samples of FAILED trials in the queue again: see `Ledger.retry`."""
-        with self.queueing(self._path):
-            return self.begun().retry(numbers)
+        with queueing(self._path):
+            return self.opened().retry(numbers)
 
-    @staticmethod
-    def queueing(path: Path) -> AbstractContextManager[None]:
-        """Keeps other processes from the queue of the experiment in a folder."""
-        return exclusively(path, patient=True, name="queue.lock")
+    def stop(self) -> None:
+        """Asks whoever runs the experiment to stop: see `Ledger.ask_to_stop`."""
+        with queueing(self._path):
+            self.opened().ask_to_stop()
+
+    def kill(self, numbers: Collection[int]) -> None:
+        """Asks whoever runs some trials to end them: see `Ledger.ask_to_kill`."""
+        with queueing(self._path):
+            self.opened().ask_to_kill(numbers)
+
+    def change_limits(self, changes: Mapping[str, float | None]) -> None:
+        """Notes other limits: see `Ledger.change_limits`."""
+        with queueing(self._path):
+            self.opened().change_limits(changes)
 
     def begun(self, max_trials: int | None = None) -> History:
         """The history as the ledger knows it, whatever struck since: a Ctrl-C, or another process."""
-        if self.ledger is None:
-            self.ledger = Ledger.create(
-                self._storage, name=self._path.name, directions=self._objectives.describe(), header=self.header
-            )
-            if self._resume:
-                self._compare(self.ledger)  # Another process that shares it may have begun it meanwhile.
-        if self._is_amended:
-            self.ledger.write_header(self.header)
-            self._is_amended = False
-        self.history = self._relive(self.ledger, max_trials)
+        self.history = self._relive(self.opened(), max_trials)
         return self.history
+
+    def opened(self) -> Ledger:
+        """The ledger alone, begun where there is none: what another thread writes to while this one runs the search.
+
+        The history is the run's; the run finds what is written when it looks.
+        """
+        with self._opening:
+            if self.ledger is None:
+                self.ledger = Ledger.create(
+                    self._storage, name=self._path.name, directions=self._objectives.describe(), header=self.header
+                )
+                if self._resume:
+                    self._compare(self.ledger)  # Another process that shares it may have begun it meanwhile.
+            if self._is_amended:
+                self.ledger.write_header(self.header)
+                self._is_amended = False
+            return self.ledger
 
     def _relive(self, ledger: Ledger, max_trials: int | None = None) -> History:
         return History(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from torch import nn
 
-from nas.checks import absolute, check_bool, check_int, check_number, check_path
+from nas.checks import absolute, check_bool, check_int, check_path
 from nas.domains import Domain
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
@@ -141,33 +141,6 @@ def choose_objectives(objective: Direction | Mapping[str, Direction] | None, eva
                 stacklevel=4,
             )
     return objectives
-
-
-def check_limits(
-    max_trials: object, timeout: object, concurrency: object, max_trial_time: object, possible: int
-) -> tuple[int | None, float | None, int, float | None]:
-    """The limits of a run, in this order, if they make sense."""
-    if max_trials is not None:
-        max_trials = check_int("max_trials", max_trials, least=1, or_else="None", where="run")
-    return (
-        max_trials,
-        _seconds("timeout", timeout),
-        check_int(
-            "concurrency",
-            concurrency,
-            least=1,
-            most=possible,
-            where="run, by this executor",
-            mend='for more trials at a time give another executor: Experiment(..., executor="process")',
-        ),
-        _seconds("max_trial_time", max_trial_time),
-    )
-
-
-def _seconds(name: str, limit: object) -> float | None:
-    if limit is None:
-        return None
-    return check_number(name, limit, above=0, infinite=True, unit="seconds", or_else="None", where="run")
 
 
 def make_executor(executor: object) -> Executor:

@@ -56,6 +56,15 @@ def _command(verb: str, path: Path, *arguments: object) -> str:
     return shlex.join(words)
 
 
+def tell_if_enough(max_trials: int | None, begun: int, shown: Progress) -> None:
+    """Says what is to be said where there are as many trials as a run is to come to: many mean so many more."""
+    if max_trials is not None and 0 < max_trials <= begun:
+        shown.note(
+            f"{begun} trials have begun already, and max_trials counts the whole experiment: for {max_trials} more, "
+            f"max_trials={begun + max_trials}"
+        )
+
+
 def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> None:
     """Shows what a run came to.
 

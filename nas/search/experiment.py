@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final, overload
 
 from nas.calls import explained
 from nas.checks import absolute, check_bool
-from nas.domains import Answer
 from nas.execution import Executor
 from nas.opened import loading, opened, opening_of
 from nas.protocols import Direction, EarlyStopping, Evaluator, ExperimentArguments, OneShotTask, Strategy, Trial
@@ -18,7 +17,6 @@ from nas.search.arguments import (
     ExecutorName,
     as_model_space,
     ask_parts,
-    check_limits,
     check_parts,
     check_pruner,
     choose_objectives,
@@ -28,13 +26,17 @@ from nas.search.arguments import (
     note_round,
     open_folder,
 )
-from nas.search.conclusion import conclude
+from nas.search.background import BackgroundRun
+from nas.search.conclusion import conclude, tell_if_enough
+from nas.search.control import Controlled
 from nas.search.found import Found
+from nas.search.limits import LIMITS, Limits, check_limits
+from nas.search.orders import Orders
 from nas.search.pauses import make_pauses
-from nas.search.progress import ProgressMode, make_progress
+from nas.search.progress import Progress, ProgressMode, make_progress
 from nas.search.results import Results
 from nas.search.retraining import Retrained, retrain
-from nas.search.search_loop import INTERRUPTED, SearchLoop, interruption
+from nas.search.search_loop import EARLY, INTERRUPTED, STOPPED, UNTRAINED, SearchLoop, interruption
 from nas.search.shared_weights import SharedWeights
 from nas.space import Mutator
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 @explained(methods=True)
 @final
-class Experiment(Found):
+class Experiment(Found, Controlled):
     """A search: proposes samples, evaluates them, and keeps every result.
 
     Args:
@@ -145,13 +147,11 @@ class Experiment(Found):
         )
         self._opening = opening_of(self)
 
-    # Results.
-
     @property
     def trials(self) -> list[Trial]:
         """All trials, by number."""
         history = self._session.history
-        return [] if history is None else [trial for _, trial in sorted(history.trials.items())]
+        return [] if history is None else [trial for _, trial in sorted(history.trials.copy().items())]
 
     @property
     def results(self) -> Results:
@@ -274,17 +274,40 @@ class Experiment(Found):
                 resume=True,
             )
 
-    # The search.
+    @overload
+    def run(
+        self,
+        max_trials: int | None = None,
+        *,
+        timeout: float | str | None = None,
+        concurrency: int | None = None,
+        max_trial_time: float | str | None = None,
+        progress: ProgressMode = "auto",
+        background: Literal[False] = False,
+    ) -> None: ...
+
+    @overload
+    def run(
+        self,
+        max_trials: int | None = None,
+        *,
+        timeout: float | str | None = None,
+        concurrency: int | None = None,
+        max_trial_time: float | str | None = None,
+        progress: ProgressMode = "auto",
+        background: Literal[True],
+    ) -> BackgroundRun: ...
 
     def run(
         self,
         max_trials: int | None = None,
         *,
-        timeout: float | None = None,
+        timeout: float | str | None = None,
         concurrency: int | None = None,
-        max_trial_time: float | None = None,
+        max_trial_time: float | str | None = None,
         progress: ProgressMode = "auto",
-    ) -> None:
+        background: bool = False,
+    ) -> BackgroundRun | None:
         """Searches, until there are `max_trials` trials, the time is up, or the strategy has nothing left to propose.
 
         Ctrl-C ends the search in good order, and then the script, with exit code 130; calling `run` again (or
@@ -294,44 +317,58 @@ class Experiment(Found):
         Args:
             max_trials: of the whole experiment, those of earlier runs counted in (save those that a supernet judged
                 which has been trained on since); None for no limit.
-            timeout: seconds after which no new trial starts.
+            timeout: seconds after which no new trial starts, or a text such as "12h", "1h30m" or "90s".
             concurrency: trials at a time, as far as the executor can; where omitted, as many as it has workers.
-            max_trial_time: seconds after which a trial is FAILED.
-            progress: "auto" (a live line on a terminal, plain lines elsewhere), "rich", "plain" or "silent".
+            max_trial_time: seconds, or such a text, after which a trial is FAILED.
+            progress: "auto" (a live line on a terminal, plain lines elsewhere, nothing in the background), "rich",
+                "plain" or "silent".
+            background: search in a thread of its own, and come back as soon as that has begun.
+
+        Returns:
+            By which the search in the background is steered and waited for; else None.
 
         Raises:
             ExperimentError: the first 10 trials all failed, or another process runs this experiment.
             KeyboardInterrupt: after a Ctrl-C, once all is written down.
         """
-        limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
-        asked = {**limits, "concurrency": concurrency, "progress": progress}
-        if self._opening is not None and self._opening.run(self, asked):
-            return
-        concurrency = self._executor.usual_concurrency if concurrency is None else concurrency
-        max_trials, timeout, concurrency, max_trial_time = check_limits(
-            max_trials, timeout, concurrency, max_trial_time, self._executor.max_concurrency
-        )
-        limits = {"max_trials": max_trials, "timeout": timeout, "max_trial_time": max_trial_time}
-        shown = make_progress(progress)
+        given = dict(zip(LIMITS, (max_trials, timeout, concurrency, max_trial_time), strict=True))
+        if self._opening is not None and self._opening.run(self, {**given, "progress": progress}):
+            return BackgroundRun(self, lambda _: self.ending not in EARLY, interruption) if background else None
+        limits = Limits(**check_limits(given, where="run", possible=self._executor.max_concurrency))
         self._ask()
+        if not check_bool("background", background, where="run"):
+            if self._search(limits, make_progress(progress)) == INTERRUPTED:
+                raise interruption()
+            return None
+        shown = make_progress("silent" if progress == "auto" else progress)
+        return BackgroundRun(self, lambda begun: self._search(limits, shown, begun) not in EARLY, interruption)
+
+    def _search(self, limits: Limits, shown: Progress, begun: Callable[[], None] | None = None) -> str:
+        """Searches; `begun` is called in the background alone, as soon as it has. Why it ended, in words."""
         begin = time.monotonic()
         if (earlier := self._session.earlier) is not None:
             shown.note(f"no trial had succeeded, so the experiment begins anew; what it held is in {earlier}")
         with self._session.writing():
-            history = self._session.begun(max_trials)
+            history = self._session.begun(limits.max_trials)
+            assert self._session.ledger is not None
             known = self.strategy.shared_training is None and self.space.exact and isinstance(self.space.size, int)
             size = int(self.space.size) if known else None
-            self._session.note_run(**limits, concurrency=concurrency, size=size)
-            end = None if timeout is None else begin + timeout
+            ledger, executor, behind = self._session.ledger, self._executor, begun is not None
+            places = {"concurrency": limits.concurrency or executor.usual_concurrency, "most": executor.max_concurrency}
+            notes = self._session.note_run(**{**vars(limits), **places, "size": size})
+            orders = Orders(ledger, notes, limits, begin, executor, ends_with_script=behind)
+            if begun is not None:
+                begun()
+            tell_if_enough(limits.max_trials, history.begun, shown)
             try:
                 judge: Evaluator | None = self.evaluator
                 if self.strategy.shared_training is not None:
-                    judge = self._shared_weights.search(shown.note, end)
-                shown.begin(max_trials, history.ended, size)
-                note_round(self.early_stopping, max_trials, shown.note)
-                ending = "the time is up, before the supernet is trained and ranked"
+                    judge = self._shared_weights.search(shown.note, orders.until)
+                shown.begin(limits.max_trials, history.ended, size)
+                note_round(self.early_stopping, limits.max_trials, shown.note)
+                ending = STOPPED if orders.is_stopped else UNTRAINED
                 if judge is not None:
-                    ending = self._loop(judge, history, concurrency, max_trial_time).run(max_trials, end, shown)
+                    ending = self._loop(judge, history, orders).run(shown)
             except KeyboardInterrupt:
                 ending = INTERRUPTED
             finally:
@@ -339,10 +376,9 @@ class Experiment(Found):
                 shown.end()
             self.ending = ending
             conclude(shown, self.results, ending, time.monotonic() - begin)
-        if ending == INTERRUPTED:
-            raise interruption()
+        return ending
 
-    def _loop(self, judge: Evaluator, history: History, concurrency: int, max_trial_time: float | None) -> SearchLoop:
+    def _loop(self, judge: Evaluator, history: History, orders: Orders) -> SearchLoop:
         ledger = self._session.ledger
         assert ledger is not None
         return SearchLoop(
@@ -358,42 +394,5 @@ class Experiment(Found):
             path=self.path,
             seed=self.seed,
             repeats=self.repeats,
-            concurrency=concurrency,
-            max_trial_time=max_trial_time,
+            orders=orders,
         )
-
-    def enqueue(self, sample: Mapping[str, Answer], *, again: bool = False) -> bool:
-        """Puts a sample in front of what the strategy proposes: known architectures to begin with.
-
-        The queue is part of the ledger. A sample that was enqueued or tried before is not enqueued again, so a script
-        that is run again with `resume=True` may say the same once more. It may be called while another process runs the
-        experiment.
-
-        Args:
-            sample: label -> answer; what it lacks takes its default.
-            again: whether it is evaluated once more where it has been tried before.
-
-        Returns:
-            Whether it was put in the queue.
-
-        Raises:
-            NasValueError: unknown labels, answers outside their domain, or a sample that is not allowed in the space.
-        """
-        whole = self.space.validate(self.space.complete(sample))
-        return self._session.enqueue(whole, again=check_bool("again", again, where="enqueue"))
-
-    def retry(self, numbers: int | Iterable[int] | None = None) -> list[int]:
-        """Puts the samples of FAILED trials in the queue again, once each; the next `run` evaluates them first.
-
-        What is tried again takes the place of what failed: among the `max_trials` of a run it counts once.
-
-        Args:
-            numbers: of the trials; None for all that are FAILED.
-
-        Returns:
-            The numbers of the trials whose samples were put there.
-
-        Raises:
-            NasValueError: a trial that is not there, or not FAILED.
-        """
-        return self._session.retry([numbers] if isinstance(numbers, int) else None if numbers is None else [*numbers])

@@ -76,6 +76,9 @@ class Progress(ABC):
     def note(self, text: str) -> None:
         """Something worth a line of its own."""
 
+    def aim(self, total: int | None) -> None:  # noqa: B027 - some show nothing of it
+        """There are to be so many trials now; None where nobody says how many."""
+
     @abstractmethod
     def end(self) -> None:
         """The search is over."""
@@ -175,6 +178,10 @@ class _Pace:
     def __init__(self, total: int | None, done: int, size: int | None) -> None:
         self.done, self._goal, self._size, self._before, self._start = done, total, size, done, time.monotonic()
 
+    def aim(self, total: int | None) -> None:
+        """There are to be so many."""
+        self._goal = total
+
     @property
     def total(self) -> int | None:
         """How many trials there will be, as far as that is known."""
@@ -229,6 +236,9 @@ class _Plain(Progress):
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    def aim(self, total: int | None) -> None:
+        self._pace.aim(total)
+
     def end(self) -> None:
         pass
 
@@ -276,6 +286,11 @@ class _Live(Progress):
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def aim(self, total: int | None) -> None:
+        assert self._bar is not None
+        self._pace.aim(total)
+        self._bar.update(self._task, total=self._pace.total)
 
     def end(self) -> None:
         if self._bar is not None:

@@ -21,6 +21,7 @@ from nas.execution import Assignment, Executor, Outcome, Plan, answer_again, giv
 from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState, forget_checkpoints
 from nas.random_state import derive_seed
 from nas.records import History, Ledger, folder_of, write_outcome, write_sample
+from nas.search.orders import KILLED, Orders
 from nas.search.pauses import Pauses
 from nas.search.progress import Progress, Standing
 from nas.space import ModelSpace
@@ -32,6 +33,9 @@ INTERRUPTED = "interrupted; run it again (with resume=True in a new process) to 
 STOPPED = "stopped by request; resume it to go on"
 TIME_IS_UP = "the time is up"
 ALL_DONE = "all trials done"
+UNTRAINED = "the time is up, before the supernet is trained and ranked"
+EARLY = (INTERRUPTED, STOPPED, TIME_IS_UP, UNTRAINED)
+"""Endings after which there is more to search."""
 _POLL = 0.5
 """Seconds between looks at what other processes do, when there is nothing else to do."""
 _HOPELESS = 10
@@ -73,18 +77,15 @@ class SearchLoop:
     """The experiment's folder."""
     seed: int
     repeats: int
-    concurrency: int = 1
-    max_trial_time: float | None = None
-    """Seconds."""
+    orders: Orders
+    """The limits, and what others ask for meanwhile."""
     pauses: Pauses | None = None
     """Says where trials pause, and which go on; None where none does."""
 
-    def run(self, max_trials: int | None, end: float | None, shown: Progress) -> str:
+    def run(self, shown: Progress) -> str:
         """Keeps `concurrency` trials under way, and tells the strategy each outcome.
 
         Args:
-            max_trials: of the whole experiment.
-            end: of `time.monotonic()`, in seconds; no trial starts after it.
             shown: is told of each trial that ends.
 
         Returns:
@@ -95,10 +96,11 @@ class SearchLoop:
         """
         if self.pauses is not None:
             self.pauses.note = shown.note
-        self.executor.start(self._plan(), self.concurrency)
+        room = _Room(self.executor, self.orders, shown)
+        self.executor.start(self._plan(), room.started)
         try:
             with _Interrupts(patient=self.executor.is_isolated) as interrupts:
-                ending = self._search(max_trials, end, shown, interrupts)
+                ending = self._search(room, shown, interrupts)
                 return INTERRUPTED if interrupts.asked else ending
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -113,23 +115,24 @@ class SearchLoop:
         finally:
             self.ledger.sharing.end()
 
-    def _search(self, max_trials: int | None, end: float | None, shown: Progress, interrupts: _Interrupts) -> str:
-        history, stops = self.history, self.history.stops
+    def _search(self, room: _Room, shown: Progress, interrupts: _Interrupts) -> str:
+        history, orders = self.history, self.orders
         under_way: set[int] = set()
-        failures, ending = 0, ""
+        failures, exhausted, aim = 0, "", orders.limits.max_trials
 
         def begin() -> tuple[Trial | None, str]:
-            history.look()
+            orders.take(history.look())
             if interrupts.asked:
                 return None, INTERRUPTED
-            if history.stops > stops:
+            if orders.is_stopped:
                 return None, STOPPED
-            if end is not None and time.monotonic() >= end:
+            if orders.end is not None and time.monotonic() >= orders.end:
                 return None, TIME_IS_UP
-            return self._next(max_trials, under_way)
+            return self._next(under_way, exhausted)
 
         while True:
-            while len(under_way) < self.concurrency and not ending:
+            ending = ""
+            while len(under_way) < room.size():
                 trial, ending = history.in_turn(begin)
                 if ending or trial is None:
                     break
@@ -140,17 +143,25 @@ class SearchLoop:
                 write_sample(folder_of(self.path, trial.number), trial.sample)
                 self.executor.submit(self._assign(trial))
                 under_way.add(trial.number)
+            if aim != orders.limits.max_trials:
+                aim = orders.limits.max_trials
+                shown.aim(aim)
+            if ending not in ("", INTERRUPTED, STOPPED, TIME_IS_UP, ALL_DONE):
+                exhausted = ending  # What a strategy has said once holds, whatever ends meanwhile.
             if not under_way:
                 if ending:
                     return ending
                 time.sleep(_POLL)
                 continue
-            number, outcome = self.executor.collect()
+            found = self.executor.attend(orders.look)
+            if found is None:
+                continue
+            number, outcome = found
             under_way.discard(number)
             if self.pauses is not None and self.pauses.pause(number, outcome):
                 continue
             trial = self._finish(number, outcome)
-            failures += trial.state is TrialState.FAILED
+            failures += trial.state is TrialState.FAILED and number not in orders.killed
             shown.finished(trial, self._standing)
             if failures >= _HOPELESS and not self._any_success:
                 raise ExperimentError(
@@ -164,21 +175,27 @@ class SearchLoop:
         ended = any(t.state in (TrialState.COMPLETE, TrialState.STOPPED) for t in self.history.trials.values())
         return ended or (self.pauses is not None and bool(self.pauses.paused))
 
-    def _next(self, max_trials: int | None, under_way: set[int]) -> tuple[Trial | None, str]:
+    def _next(self, under_way: set[int], exhausted: str) -> tuple[Trial | None, str]:
         """The next trial to run, or why there is none; neither where others still run what may become this one's."""
-        pauses, room = self.pauses, max_trials is None or self.history.begun < max_trials
+        pauses, max_trials = self.pauses, self.orders.limits.max_trials
+        room = max_trials is None or self.history.begun < max_trials
+        paused = set() if pauses is None else pauses.paused
+        if killed := sorted(paused & self.orders.killed):
+            return self.history.take(killed[0]), ""
         if pauses is not None and (decided := pauses.decide(more=room)) is not None:
             return decided, ""
-        adopted = self.history.adopt(() if pauses is None else pauses.paused)
+        adopted = self.history.adopt(paused)
         if adopted is not None:
             return adopted, ""
-        if room:
+        if not room:
+            ending = ALL_DONE
+        elif exhausted and self.history.upcoming is None:
+            ending = exhausted
+        else:
             try:
                 return self._propose(), ""
             except SearchSpaceExhausted as error:
                 ending = str(error)
-        else:
-            ending = ALL_DONE
         if pauses is not None and (decided := pauses.decide(more=False)) is not None:
             return decided, ""
         # Where trials pause, one that is under way may let others go on.
@@ -189,6 +206,8 @@ class SearchLoop:
         if self.history.is_outdated(trial):
             # Its value would be that of another supernet than the one that ranked it.
             return give_up(trial, "The supernet was trained on before this trial was judged.\n")
+        if trial.number in self.orders.killed:  # It paused, or its process died before it could be.
+            return give_up(trial, f"TrialKilled: {KILLED}\n")
         if self.pauses is not None and (outcome := self.pauses.end(trial)) is not None:
             return outcome
         known = self.history.known(trial)
@@ -242,7 +261,7 @@ class SearchLoop:
             build=self.space.build_completed,
             hyperparameters=frozenset(self.space.hyperparameters),
             repeats=self.repeats,
-            max_trial_time=self.max_trial_time,
+            max_trial_time=self.orders.limits.max_trial_time,
             pauses=self.pauses is not None,
         )
 
@@ -260,6 +279,41 @@ class SearchLoop:
         if self.pauses is not None:
             return self.pauses.stops(number, step)
         return self.pruner is not None and self.ledger.should_stop(number, step, self.pruner)
+
+
+@final
+class _Room:
+    """How many trials run at a time.
+
+    Args:
+        executor: where they run.
+        orders: how many are asked for.
+        shown: is told why there are not so many.
+    """
+
+    def __init__(self, executor: Executor, orders: Orders, shown: Progress) -> None:
+        self._executor, self._orders, self._shown = executor, orders, shown
+        self.started = self._asked = self._wanted
+
+    @property
+    def _wanted(self) -> int:
+        """As many as are asked for, and as the executor can."""
+        asked = self._orders.limits.concurrency
+        executor = self._executor
+        return executor.usual_concurrency if asked is None else min(asked, executor.max_concurrency)
+
+    def size(self) -> int:
+        """So many as there is room for now; makes other room where another number is asked for by now."""
+        if (wanted := self._wanted) != self._asked:
+            self._asked = wanted
+            try:
+                if self._executor.resize(wanted):
+                    self.started = wanted
+                elif wanted > self.started:
+                    self._shown.note(f"this executor runs {self.started} trials at a time until the run ends")
+            except NasError as error:
+                self._shown.note(f"there are {self.started} trials at a time as before: {error}")
+        return min(wanted, self.started)
 
 
 @final

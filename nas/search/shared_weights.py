@@ -26,9 +26,9 @@ class SharedWeights:
     def __init__(self, strategy: Strategy, task: OneShotTask) -> None:
         self._strategy, self._task = strategy, task
 
-    def search(self, note: Callable[[str], None], end: float | None) -> Evaluator | None:
+    def search(self, note: Callable[[str], None], until: Callable[[], float | None]) -> Evaluator | None:
         """Trains; see `SharedTraining.search`."""
-        return self._training.search(replace(self._task, note=note, deadline=end))
+        return self._training.search(replace(self._task, note=note, until=until))
 
     def inherit(self, sample: Sample) -> nn.Module:
         """The architecture of a sample with the shared weights."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import TensorDataset
 from nas import Experiment, LayerChoice, TrialState, ValueChoice
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, RandomOneShot
-from nas.testing import differences
+from nas.testing import differences, wait_until
 
 
 def network() -> nn.Module:
@@ -182,3 +183,19 @@ def test_a_trial_that_was_killed_is_not_judged_by_another_supernet(tmp_path: Pat
 
 if __name__ == "__main__":
     _killed(Path(sys.argv[1]), sys.argv[2])
+
+
+def test_its_training_is_stopped_within_a_second_and_gone_on_with(tmp_path: Path) -> None:
+    experiment = search(tmp_path / "stopped", 10_000)
+    for change in (experiment.stop, lambda: experiment.set(timeout=0.01)):
+        run = experiment.run(background=True)
+        wait_until(lambda: (experiment.path / "supernet" / "last.ckpt").exists())
+        begin = time.monotonic()
+        change()
+        assert run.wait(60)
+        assert time.monotonic() - begin < 4
+        assert (run.state, experiment.trials) == ("stopped", [])
+    assert experiment.ending == "the time is up, before the supernet is trained and ranked"
+    done = search(tmp_path / "stopped", 1)
+    done.run(progress="silent")
+    assert len(done.trials) == 3

@@ -98,7 +98,11 @@ def test_time_is_up_between_two_judgements(tmp_path: Path) -> None:
     found = list[float]()
     for expected in (1, 2, 3, 3):
         judged = Judged(
-            tmp_path / "judged.jsonl", 2, lambda sample, batches: 1.0, passes=PASSES, deadline=time.monotonic() - 1
+            tmp_path / "judged.jsonl",
+            2,
+            lambda sample, batches: 1.0,
+            passes=PASSES,
+            deadline=lambda: time.monotonic() - 1,
         )
         found = []
         with nullcontext() if expected == 3 else pytest.raises(TimeUp):

@@ -139,10 +139,10 @@ def test_a_turn_that_was_lost_is_taken_again(
     def happens() -> None:
         cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{what}'"
         assert (True,) in postgres.sql(cut, "postgres")
-        other = made("b")._session.begun()
         if what == "enqueue":
-            assert other.enqueue(foreign)
+            assert made("b").enqueue(foreign)
             return
+        other = made("b")._session.begun()
         trial = other.in_turn(lambda: other.begin(foreign, 5))
         assert trial.number == 2, "the one that lost its turn has not written"
         if what == "finish":
@@ -191,11 +191,10 @@ def test_a_late_result_of_one_that_was_thought_dead_is_dropped(postgres: Server,
     assert trial.number in two.running
     postgres.sql("UPDATE trial_heartbeats SET heartbeat = now() - interval '1 day'", "late")
     assert two.in_turn(two.adopt) == trial
-    outcome = made._loop(made.evaluator, one, 1, None)
     failed = Assignment(number=trial.number, sample=trial.sample, seed=1).failed("of the second")
     assert two.in_turn(lambda: two.finish(trial.number, failed)).state is TrialState.FAILED
     late = Assignment(number=trial.number, sample=trial.sample, seed=1).failed("of the first, late")
-    assert outcome._finish(trial.number, late).error == "of the second\n"
+    assert one.in_turn(lambda: one.finish(trial.number, late)).error == "of the second\n"
     for history in (one, two):
         history._ledger.sharing.end()
 
@@ -214,3 +213,13 @@ def test_an_unreachable_server_is_an_error_without_the_password(tmp_path: Path) 
     with pytest.raises(Exception, match="the storage cannot be opened") as caught:
         make(tmp_path, "postgresql://nas:secret@127.0.0.1:9/none")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_limit_of_one_host_shrinks_none_of_another(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.database("limits")
+    first = start(tmp_path, url, 60, pause=0.05)
+    wait_until(lambda: len(evaluated(tmp_path)) > 3)
+    ended_well(start(tmp_path, url, 30), tmp_path / "output")
+    assert Experiment.load(tmp_path / str(first.pid) / "joint", storage=url).run["max_trials"] == 60
+    assert len(finish(tmp_path, first)) == 60

@@ -241,3 +241,19 @@ def test_processes_that_share_a_search_decide_as_one(postgres: Server, tmp_path:
     for came, _ in found:
         assert {int(number): count for number, count in came.items()} == epochs(alone)
     assert max(Counter((trial, epoch) for _, steps in found for trial, epoch in steps).values()) == 1
+
+
+def test_a_trial_that_waits_is_killed(tmp_path: Path) -> None:
+    def kills(model: nn.Linear, rate: float) -> float:
+        if nas.trial_directory().name == "4" and not experiment.trials[0].state.is_finished:
+            experiment.kill(0)
+        return train(model, rate)
+
+    evaluator = FunctionalEvaluator(kills, rate=Real(0, 1))
+    experiment = Experiment(space, evaluator, Random(), name="search", directory=tmp_path, early_stopping=RULE)
+    experiment.run(9, progress="silent")
+    states = [trial.state for trial in experiment.trials]
+    assert states[0] is TrialState.FAILED
+    assert "TrialKilled: somebody has asked" in experiment.trials[0].error_line
+    assert set(states[1:]) <= {TrialState.COMPLETE, TrialState.STOPPED}
+    assert states.count(TrialState.COMPLETE) >= 1

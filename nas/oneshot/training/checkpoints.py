@@ -105,7 +105,7 @@ class Checkpoints(Callback):
         every: training steps.
         seed: of the random numbers of training.
         limits: of the training, as they were asked for.
-        deadline: by `time.monotonic()`; None for none.
+        deadline: says what it is now, by `time.monotonic()`; None for none.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Checkpoints(Callback):
         every: int,
         seed: int,
         limits: list[Any],
-        deadline: float | None,
+        deadline: Callable[[], float | None],
     ) -> None:
         self._steering, self._directory, self._every, self._seed = steering, directory, every, seed
         self._limits, self._deadline = limits, deadline
@@ -173,8 +173,9 @@ class Checkpoints(Callback):
             return
         if steering.position % trainer.accumulate_grad_batches:
             return  # gradients that wait for others are in no checkpoint
-        if self._deadline is not None and not self._first:
-            self._time_is_up = bool(trainer.strategy.broadcast(time.monotonic() > self._deadline))
+        deadline = self._deadline()
+        if deadline is not None and not self._first:
+            self._time_is_up = bool(trainer.strategy.broadcast(time.monotonic() > deadline))
         due = steering.position == 0 or steering.done - self._written >= self._every or self._time_is_up
         if due and not (self._first and steering.done):
             self._random = all_states()

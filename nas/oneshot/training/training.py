@@ -115,7 +115,7 @@ class Training:
             every=self._every,
             seed=derive_seed(task.seed, 0),
             limits=self._limits,
-            deadline=task.deadline,
+            deadline=task.until,
         )
         follow = _Follow(task, self.steering, self.epochs)
         with silenced(), seeded(task.seed):
