@@ -1067,7 +1067,18 @@ def test_what_makes_sense_is_not_refused(make: Callable[[Path], object], tmp_pat
 
 
 MADE_BY_US = {
-    *("Architecture", "Compared", "Cost", "CostConstraint", "Bounds", "Inputs", "Moment", "Report", "TrustReport"),
+    *(
+        "Architecture",
+        "BackgroundRun",
+        "Compared",
+        "Cost",
+        "CostConstraint",
+        "Bounds",
+        "Inputs",
+        "Moment",
+        "Report",
+        "TrustReport",
+    ),
     *("ForwardPass", "Lookalike", "ModelProfile", "ModuleProfile", "ModuleRun", "OnnxReport", "PredictionError"),
     *("Subject", "TensorSpec", "TrialState"),
 }

@@ -360,6 +360,9 @@ def numbers() -> dict[tuple[str, str], bool]:
 
 
 NUMBERS = numbers()
+DURATIONS = {
+    (name, argument) for name, function in public() for argument, taken in kinds(function) if {"str", "float"} <= taken
+}
 
 
 def call(name: str, argument: str, value: object) -> None:
@@ -372,7 +375,9 @@ def call(name: str, argument: str, value: object) -> None:
 def mistakes() -> Iterator[tuple[str, str, object, type[Exception]]]:
     """(name, argument, a value that cannot serve, the error that it is)."""
     for (name, argument), whole in NUMBERS.items():
-        yield from ((name, argument, value, NasTypeError) for value in (True, "3"))
+        yield name, argument, True, NasTypeError
+        # A duration may be a text; this one has no unit.
+        yield name, argument, "3", NasValueError if (name, argument) in DURATIONS else NasTypeError
         yield name, argument, math.nan, NasTypeError if whole else NasValueError
         if whole:
             yield name, argument, 2.5, NasTypeError
