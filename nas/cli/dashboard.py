@@ -1,12 +1,15 @@
-"""Optuna's dashboard of an experiment, on a port of this machine."""
+"""Optuna's dashboard of an experiment, and a page that steers it, on a port of this machine."""
 
 from __future__ import annotations
 
 import errno
 import socket
 from collections.abc import Callable
+from typing import Any, final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from nas.cli.catalogue import Catalogue
+from nas.cli.control_page import CONTROL, ControlPage
 from nas.errors import MissingDependency, NasValueError, explain
 
 HOST = "127.0.0.1"
@@ -14,7 +17,7 @@ _LAST = 65535
 
 
 def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], object]) -> None:
-    """Shows an experiment until the process is ended.
+    """Shows an experiment until the process is ended, and takes what is asked of it on the page `/control`.
 
     Args:
         catalogue: where it is kept.
@@ -36,7 +39,18 @@ def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], objec
         raise MissingDependency("optuna-dashboard", purpose="nas dashboard", extra="dashboard") from error
     free = free_port(port)
     say(f"http://{HOST}:{free}" + ("" if free == port else f" (port {port} is taken)"))
-    optuna_dashboard.run_server(open_storage(catalogue.storage, path), host=HOST, port=free)
+    say(f"http://{HOST}:{free}{CONTROL} changes, kills, enqueues and stops")
+    pages = ControlPage(catalogue, name, optuna_dashboard.wsgi(open_storage(catalogue.storage, path)))
+    with make_server(HOST, free, pages, handler_class=_Quiet) as server:
+        server.serve_forever()
+
+
+@final
+class _Quiet(WSGIRequestHandler):
+    """Says nothing of each request."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """For the server."""
 
 
 def free_port(port: int) -> int:

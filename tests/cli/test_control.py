@@ -83,7 +83,7 @@ def within_a_second(condition: Callable[[], bool]) -> None:
 EXECUTORS = pytest.mark.parametrize("executor", ["inline", pytest.param("process", marks=pytest.mark.slow)])
 
 
-@pytest.mark.parametrize("executor", ["inline", "process"])
+@EXECUTORS
 def test_a_trial_is_killed(executor: str, tmp_path: Path) -> None:
     with live(tmp_path, executor, 1000.0, max_trials=2) as process:
         assert nas(tmp_path, "kill", "live", "0") == "Trial 0 is being ended, and FAILED."

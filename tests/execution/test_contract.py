@@ -22,3 +22,11 @@ class TestProcess(ExecutorContract):
     @pytest.mark.slow
     def test_many_trials_leave_nothing_behind(self, tmp_path: Path) -> None:
         super().test_many_trials_leave_nothing_behind(tmp_path)
+
+    @pytest.mark.slow
+    def test_a_trial_that_kills_its_process_fails_alone(self, tmp_path: Path) -> None:
+        super().test_a_trial_that_kills_its_process_fails_alone(tmp_path)
+
+    @pytest.mark.slow
+    def test_ctrl_c_once_and_twice(self, tmp_path: Path) -> None:
+        super().test_ctrl_c_once_and_twice(tmp_path)

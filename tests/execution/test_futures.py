@@ -146,7 +146,7 @@ class StopAtOnce(nas.EarlyStopping):
 
 
 @pytest.mark.parametrize(
-    "kind", ["processes", "loky", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dask", "submitit"))]
+    "kind", ["processes", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("loky", "dask", "submitit"))]
 )
 def test_a_search_in_each_kind_of_pool(kind: str, tmp_path: Path) -> None:
     """One trial is complete (save where each takes seconds to begin), one stopped early; one kills its process."""

@@ -64,6 +64,7 @@ def say_environment(model: nn.Module) -> float:
     return 1.0
 
 
+@pytest.mark.slow
 def test_each_worker_sees_its_own_gpus_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -191,6 +192,7 @@ print([trial.error or trial.value for trial in experiment.trials])
 """
 
 
+@pytest.mark.slow
 def test_classes_of_an_interactive_session_travel(tmp_path: Path) -> None:
     """As in a notebook: there is no file that a worker could import them from."""
     done = subprocess.run([sys.executable, "-"], input=SESSION, cwd=tmp_path, capture_output=True, text=True)

@@ -129,7 +129,9 @@ def test_a_kill_in_the_second_ranking_changes_nothing(where: str, tmp_path: Path
     _assert_as_uninterrupted(tmp_path)
 
 
-@pytest.mark.parametrize("judged", [pytest.param(5 + 2, marks=pytest.mark.slow), 5 + 5])
+@pytest.mark.parametrize(
+    "judged", [pytest.param(5 + 2, marks=pytest.mark.slow), pytest.param(5 + 5, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_in_the_second_ranking_changes_nothing(
     judged: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The contract of one-shot search, for each algorithm."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,14 @@ class TestDARTS(Small):
 
     def make(self) -> OneShotStrategy:
         return DARTS(**SHORT)
+
+    @pytest.mark.slow
+    def test_kills_change_nothing(self, tmp_path: Path) -> None:
+        super().test_kills_change_nothing(tmp_path)
+
+    @pytest.mark.slow
+    def test_exports(self, tmp_path: Path) -> None:
+        super().test_exports(tmp_path)
 
 
 @variant

@@ -64,7 +64,7 @@ def finish(folder: Path) -> list[list[object]]:
     return json.loads((folder / "found").read_text())  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(5, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_change_nothing(kills: int, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()

@@ -111,7 +111,7 @@ def test_an_output_that_cannot_encode_a_label_ends_nothing(tmp_path: Path) -> No
     assert "Gr\\xf6\\xdfe=1" in shown.stdout
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_an_output_that_nobody_reads_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT + "experiment.run()\nsys.stderr.write('done')\n", encoding="utf-8")
     with open("/dev/full", "w", encoding="utf-8") as full:

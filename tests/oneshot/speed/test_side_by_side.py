@@ -142,6 +142,7 @@ def step(net: RelaxedSupernet, x: Tensor, y: Tensor, autocast: torch.dtype | Non
         torch.autograd.grad(loss, list(asked.parameters()), allow_unused=True)
 
 
+@pytest.mark.slow
 def test_a_step_of_darts_launches_few_operations() -> None:
     """Each candidate by itself takes 5,100; side by side, but each part joined and parted by itself, 3,900."""
     ours, apart = operations(Speed(merge=True), space(3)).found, operations(Speed(merge=False), space(3)).found
@@ -163,6 +164,7 @@ def test_nothing_is_moved_between_convolutions(factory: Callable[[], nn.Module])
     assert len(counted.copies) <= 8
 
 
+@pytest.mark.slow
 def test_only_layers_of_the_model_itself_have_parts_copied() -> None:
     """A factorised reduction reads every other pixel, and its two convolutions lie side by side in what it yields."""
     counted = operations(Speed(), space(3))
