@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, final
+from typing import final
 
 from nas._compat.changed import frame_of
 from nas.protocols import TrialKilled, TrialTimeout
@@ -40,8 +40,9 @@ class Interruption:
         self._begin = time.monotonic()
         self._killed: TrialKilled | None = None
         self._raised: BaseException | None = None
+        # Of those who strike. The trial's own thread never takes it: struck while it does, it would keep it for ever.
         self._lock = threading.Lock()
-        self._is_open = self._is_shielded = self._by_signal = False
+        self._is_open = self._is_over = self._is_shielded = self._is_striking = self._by_signal = False
         self._thread = 0
         self._timer: threading.Timer | None = None
 
@@ -58,31 +59,41 @@ class Interruption:
         self._strike()
 
     def _arm(self) -> None:
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            left = None if self._limit is None else self._limit - (time.monotonic() - self._begin)
-            if not self._is_open or left is None or left > threading.TIMEOUT_MAX:
-                return
-            self._timer = threading.Timer(max(left, 0.0), self._strike)
-            self._timer.daemon = True
-            self._timer.start()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        left = None if self._limit is None else self._limit - (time.monotonic() - self._begin)
+        if not self._thread or self._is_over or left is None or left > threading.TIMEOUT_MAX:
+            return
+        timer = threading.Timer(max(left, 0.0), self._strike)
+        timer.daemon = True
+        self._timer = timer
+        timer.start()
 
     def _strike(self) -> None:
+        if threading.get_ident() == self._thread:
+            self._strike_alone()
+            return
         with self._lock:
-            error = self._due()
-            if error is None or not self._is_open or self._is_shielded or self._raised is not None:
-                return
-            if self._by_signal:
-                assert _SIGNAL is not None
-                signal.pthread_kill(self._thread, _SIGNAL)
-                return
-            if _is_importing(frame_of(self._thread)):
-                self._strike_again()
-                return
-            self._raised = error
-            raise_in(self._thread, type(error))
+            self._is_striking = True
+            try:
+                self._strike_alone()
+            finally:
+                self._is_striking = False
+
+    def _strike_alone(self) -> None:
+        error = self._due()
+        if error is None or not self._is_open or self._is_shielded or self._raised is not None:
+            return
+        if self._by_signal:
+            assert _SIGNAL is not None
+            signal.pthread_kill(self._thread, _SIGNAL)
+            return
+        if _is_importing(frame_of(self._thread)):
+            self._strike_again()
+            return
+        self._raised = error
+        raise_in(self._thread, type(error))
 
     def _strike_again(self) -> None:
         timer = threading.Timer(_AGAIN, self._strike)
@@ -117,13 +128,12 @@ class Interruption:
         if threading.get_ident() != self._thread:
             yield
             return
-        with self._lock:
-            self._is_shielded = True
         try:
+            self._is_shielded = True
+            self._let_strike()
             yield
         finally:
-            with self._lock:
-                self._is_shielded = False
+            self._is_shielded = False
         self.check()
 
     @contextmanager
@@ -133,8 +143,8 @@ class Interruption:
         self._by_signal = _SIGNAL is not None and threading.current_thread() is threading.main_thread()
         before = signal.signal(_SIGNAL, self._by_handler) if self._by_signal and _SIGNAL is not None else None
         try:
+            self._arm()  # what strikes too early is due below
             self._is_open = True
-            self._arm()
             self.check()
             yield
         except BaseException as error:
@@ -154,13 +164,17 @@ class Interruption:
                     signal.signal(_SIGNAL, before)
 
     def _close(self) -> None:
-        with self._lock:
-            self._is_open = False
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            if self._raised is not None and not self._by_signal:
-                raise_in(self._thread, None)
+        self._is_open, self._is_over = False, True
+        self._let_strike()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _let_strike(self) -> None:
+        """Who is about to strike has done so afterwards, or sees that it must not any more."""
+        while self._is_striking:
+            time.sleep(1e-4)
+        time.sleep(0)  # what is to be raised in this thread is raised here
 
     def _by_handler(self, number: int, frame: FrameType | None) -> None:
         error = self._due()
@@ -182,10 +196,12 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Has a thread raise an error as soon as it runs Python code; None: what it was to raise it raises no more."""
-    what: Any = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+def raise_in(thread: int, error: type[BaseException]) -> None:
+    """Has a thread raise an error as soon as it runs Python code.
+
+    It is not taken back: Python 3.11 would ask for ever what there is to raise, and a traced function not go on.
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 def _came_from(error: BaseException | None, origin: BaseException) -> bool:
