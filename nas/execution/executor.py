@@ -6,9 +6,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import final
+from typing import Generic, final
 
 from nas.calls import explained
+from nas.execution.crew import Crew, L
 from nas.execution.interruption import Interruption
 from nas.execution.log import shown_and_logged
 from nas.execution.trial_run import Assignment, Outcome, Plan, execute
@@ -105,6 +106,40 @@ class Executor(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends the run and what still runs, at once; another one may be started. Does nothing where none was."""
+
+
+class CrewedExecutor(Executor, Generic[L]):
+    """An executor whose trials run in workers, each at the end of a line: the crew does what is asked of them."""
+
+    _crew: Crew[L] | None = None
+    """Of the run that has begun."""
+
+    @property
+    def _working(self) -> Crew[L]:
+        assert self._crew is not None, "start comes before all else"
+        return self._crew
+
+    def submit(self, assignment: Assignment) -> None:
+        """Hands a trial to an idle worker."""
+        self._working.submit(assignment)
+
+    def collect(self) -> tuple[int, Outcome]:
+        """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
+        return self._working.collect()
+
+    def attend(self, look: Callable[[], bool]) -> tuple[int, Outcome] | None:
+        """As `collect`, and looks several times a second."""
+        return self._working.attend(look)
+
+    def kill(self, number: int, why: str) -> None:
+        """Kills the worker of the trial, with its children where it has any; another one takes its place."""
+        if self._crew is not None:
+            self._crew.kill(number, why)
+
+    def limit(self, seconds: float | None) -> None:
+        """For the trials that run, as far as the line can, and for those that begin from now on."""
+        if self._crew is not None:
+            self._crew.limit(seconds)
 
 
 @explained()

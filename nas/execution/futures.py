@@ -21,11 +21,11 @@ from nas.checks import absolute, check_int
 from nas.durations import check_seconds
 from nas.errors import ExperimentError, NasTypeError, explain
 from nas.execution.crew import Begun, Crew, Done, Gone, Line, Report, Word, Worker
-from nas.execution.executor import Executor
+from nas.execution.executor import CrewedExecutor
 from nas.execution.futures_mail import PLAN, Inbox, Pulse, pause_after
 from nas.execution.futures_worker import Errand, run_errand
 from nas.execution.pickled import dump_plan
-from nas.execution.trial_run import Assignment, Outcome, Plan
+from nas.execution.trial_run import Assignment, Plan
 from nas.execution.worker_process import describe_end
 
 _MOST = 4096
@@ -46,7 +46,7 @@ PoolOrFactory: TypeAlias = Pool | Callable[[], Pool]
 
 @explained()
 @final
-class FuturesExecutor(Executor):
+class FuturesExecutor(CrewedExecutor["PooledWorker"]):
     """Runs trials in the workers of a pool: of `concurrent.futures` or loky, a Dask client, or submitit's for SLURM.
 
     The pool says where a trial runs. There the trial gets a process of its own beside the pool's worker, which stays
@@ -103,7 +103,6 @@ class FuturesExecutor(Executor):
         self._limit, self._grace = workers, float(seconds)
         self._folder = None if folder is None else absolute(folder)
         self._pickled = b""
-        self._crew: Crew[PooledWorker] | None = None
         self._run: Path | None = None
         self._pulse: Pulse | None = None
         self._numbers = count()
@@ -176,10 +175,9 @@ class FuturesExecutor(Executor):
         Raises:
             ExperimentError: the pool takes no more.
         """
-        assert self._crew is not None, "start comes before submit"
         if self._run is None:
             self._open(assignment.directory)
-        self._crew.submit(assignment)
+        super().submit(assignment)
 
     def _open(self, directory: Path | None) -> None:
         """Makes the folder of the run, where workers surely see it: they see those of the trials."""
@@ -190,31 +188,14 @@ class FuturesExecutor(Executor):
         (self._run / PLAN).write_bytes(self._pickled)
         self._pulse = Pulse(self._run)
 
-    def collect(self) -> tuple[int, Outcome]:
-        """Waits for a trial to end; meanwhile it answers reports, and has killed what is overdue."""
-        assert self._crew is not None, "start comes before collect"
-        return self._crew.collect()
-
-    def attend(self, look: Callable[[], bool]) -> tuple[int, Outcome] | None:
-        """As `collect`, and looks several times a second."""
-        assert self._crew is not None, "start comes before attend"
-        return self._crew.attend(look)
-
-    def kill(self, number: int, why: str) -> None:
-        """Kills the process of the trial."""
-        if self._crew is not None:
-            self._crew.kill(number, why)
-
     def limit(self, seconds: float | None) -> None:
         """For trials that begin from now on; those that run may get less time by it, but not more."""
         self._time = seconds
-        if self._crew is not None:
-            self._crew.limit(seconds)
+        super().limit(seconds)
 
     def resize(self, concurrency: int) -> bool:
         """Makes room for so many."""
-        assert self._crew is not None, "start comes before resize"
-        self._crew.resize(self._places(concurrency))
+        self._working.resize(self._places(concurrency))
         return True
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -15,9 +14,9 @@ from nas.durations import check_seconds
 from nas.errors import NasValueError, explain
 from nas.execution.crew import Crew, Worker
 from nas.execution.devices import environments
-from nas.execution.executor import Executor
+from nas.execution.executor import CrewedExecutor
 from nas.execution.pickled import dump_plan
-from nas.execution.trial_run import Assignment, Outcome, Plan
+from nas.execution.trial_run import Plan
 from nas.execution.worker_process import WorkerProcess, listen
 from nas.protocols import Place
 
@@ -28,7 +27,7 @@ _PLAN = "plan.pickle"
 
 @explained()
 @final
-class ProcessExecutor(Executor):
+class ProcessExecutor(CrewedExecutor[WorkerProcess]):
     """Runs trials in processes that stay warm from trial to trial.
 
     A process that dies, or does not end when its time is up, fails its own trial and is replaced. The processes are
@@ -66,7 +65,6 @@ class ProcessExecutor(Executor):
         check_gpus(gpus_per_trial)
         seconds = check_seconds("grace", grace, least=0, below=1e6, where=where)
         self._workers, self._threads, self._gpus, self._grace = workers, threads, gpus_per_trial, float(seconds)
-        self._crew: Crew[WorkerProcess] | None = None
         self._folder: Path | None = None
         self._limit: float | None = None
 
@@ -124,31 +122,10 @@ class ProcessExecutor(Executor):
             for environment in environments
         ]
 
-    def submit(self, assignment: Assignment) -> None:
-        """Hands a trial to an idle worker."""
-        assert self._crew is not None, "start comes before submit"
-        self._crew.submit(assignment)
-
-    def collect(self) -> tuple[int, Outcome]:
-        """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
-        assert self._crew is not None, "start comes before collect"
-        return self._crew.collect()
-
-    def attend(self, look: Callable[[], bool]) -> tuple[int, Outcome] | None:
-        """As `collect`, and looks several times a second."""
-        assert self._crew is not None, "start comes before attend"
-        return self._crew.attend(look)
-
-    def kill(self, number: int, why: str) -> None:
-        """Kills the process of the trial with its children; another one takes its place."""
-        if self._crew is not None:
-            self._crew.kill(number, why)
-
     def limit(self, seconds: float | None) -> None:
         """From now on, and for the trials that run."""
         self._limit = seconds
-        if self._crew is not None:
-            self._crew.limit(seconds)
+        super().limit(seconds)
 
     def resize(self, concurrency: int) -> bool:
         """Divides the machine anew; a process that has other threads or GPUs now is replaced when its trial has ended.
@@ -156,8 +133,7 @@ class ProcessExecutor(Executor):
         Raises:
             NasValueError: there are too few GPUs.
         """
-        assert self._crew is not None, "start comes before resize"
-        self._crew.resize(self._places(self._divided(concurrency)))
+        self._working.resize(self._places(self._divided(concurrency)))
         return True
 
     def close(self) -> None:

@@ -12,10 +12,10 @@ from nas.checks import check_int, check_number
 from nas.durations import check_seconds
 from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
 from nas.execution.crew import Crew, Worker
-from nas.execution.executor import Executor
+from nas.execution.executor import CrewedExecutor
 from nas.execution.pickled import dump_plan
 from nas.execution.ray_worker import Letters, Mailbox, RayWorker
-from nas.execution.trial_run import Assignment, Outcome, Plan
+from nas.execution.trial_run import Plan
 
 _MOST = 4096
 _GRACE = 5.0
@@ -23,7 +23,7 @@ _GRACE = 5.0
 
 @explained()
 @final
-class RayExecutor(Executor):
+class RayExecutor(CrewedExecutor[RayWorker]):
     """Runs trials in actors of Ray, which places them, and gives each the GPUs it asks for.
 
     An actor stays warm from trial to trial. One that dies, or does not end when its time is up, fails its own trial and
@@ -62,7 +62,6 @@ class RayExecutor(Executor):
             self._resources[name] = check_number(f"resources_per_trial[{name!r}]", amount, least=0, where="RayExecutor")
         seconds = check_seconds("grace", grace, least=0, below=1e6, where="RayExecutor")
         self._limit, self._address, self._grace = workers, address, float(seconds)
-        self._crew: Crew[RayWorker] | None = None
         self._mailbox: Any = None
         self._is_ours = False
         self._start: Callable[[], RayWorker] | None = None
@@ -130,36 +129,14 @@ class RayExecutor(Executor):
             self.close()
             raise ExperimentError(problem)
 
-    def submit(self, assignment: Assignment) -> None:
-        """Hands a trial to an idle actor."""
-        assert self._crew is not None, "start comes before submit"
-        self._crew.submit(assignment)
-
-    def collect(self) -> tuple[int, Outcome]:
-        """Waits for a trial to end; meanwhile it answers reports, and kills what is overdue."""
-        assert self._crew is not None, "start comes before collect"
-        return self._crew.collect()
-
-    def attend(self, look: Callable[[], bool]) -> tuple[int, Outcome] | None:
-        """As `collect`, and looks several times a second."""
-        assert self._crew is not None, "start comes before attend"
-        return self._crew.attend(look)
-
-    def kill(self, number: int, why: str) -> None:
-        """Kills the actor of the trial."""
-        if self._crew is not None:
-            self._crew.kill(number, why)
-
     def limit(self, seconds: float | None) -> None:
         """For trials that begin from now on; those that run may get less time by it, but not more."""
         self._time = seconds
-        if self._crew is not None:
-            self._crew.limit(seconds)
+        super().limit(seconds)
 
     def resize(self, concurrency: int) -> bool:
         """Makes room for so many."""
-        assert self._crew is not None, "start comes before resize"
-        self._crew.resize(self._places(concurrency))
+        self._working.resize(self._places(concurrency))
         return True
 
     def close(self) -> None:
