@@ -21,8 +21,7 @@ from nas._compat.torch_internals import (
     tree_leaves,
     tree_unflatten,
 )
-from nas.example_inputs import tensors_of
-from nas.oneshot.speed import CudaRecorder, Recorder, State, Watch
+from nas.oneshot.speed import CudaRecorder, Recorder, State, Watch, hides_tensors, look_of
 from nas.random_state import host_states
 
 Key: TypeAlias = tuple[object, ...]
@@ -96,7 +95,7 @@ class JudgedPasses:
         if not self._worth or self.reason is not None or torch.is_grad_enabled() or calls_are_watched():
             return self._forward(*args, **kwargs)
         leaves, spec = tree_flatten((args, kwargs))
-        if _hides_tensors(leaves) or not any(isinstance(leaf, Tensor) for leaf in leaves):
+        if hides_tensors(leaves) or not any(isinstance(leaf, Tensor) for leaf in leaves):
             self.reason = "it takes objects that hold tensors, or none"
             return self._forward(*args, **kwargs)
         key = _key(leaves, spec)
@@ -190,16 +189,11 @@ class _Kind:
 def _unlike_a_replay(output: Any, watch: Watch) -> str | None:
     """Why the output of a pass cannot be handed out by a replay."""
     leaves = tree_leaves(output)
-    if _hides_tensors(leaves):
+    if hides_tensors(leaves):
         return "it yields objects that hold tensors"
     if not all(watch.made(leaf) for leaf in leaves if isinstance(leaf, Tensor)):
         return "it yields what it was given, or a tensor of the model"
     return None
-
-
-def _hides_tensors(leaves: Sequence[Any]) -> bool:
-    """Whether objects among the leaves hold tensors themselves."""
-    return any(not isinstance(leaf, Tensor) and next(tensors_of(leaf), None) is not None for leaf in leaves)
 
 
 def _key(leaves: Sequence[Any], spec: TreeSpec) -> Key:
@@ -207,16 +201,10 @@ def _key(leaves: Sequence[Any], spec: TreeSpec) -> Key:
     device = next(leaf.device.type for leaf in leaves if isinstance(leaf, Tensor))
     return (
         repr(spec),
-        tuple(_look(leaf) for leaf in leaves),
+        tuple(look_of(leaf) for leaf in leaves),
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
         torch.is_inference_mode_enabled(),
     )
-
-
-def _look(leaf: Any) -> object:
-    if isinstance(leaf, Tensor):
-        return type(leaf), leaf.shape, leaf.stride(), leaf.dtype, leaf.device
-    return type(leaf), repr(leaf)
 
 
 def _host_numbers() -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from nas.oneshot.speed.recorders import CudaRecorder, Recorder
 from nas.oneshot.speed.rewriting import optimise
 from nas.oneshot.speed.speed import Report, Speed
 from nas.oneshot.speed.updates import record_updates
-from nas.oneshot.speed.watching import State, Watch, is_plain
+from nas.oneshot.speed.watching import State, Watch, hides_tensors, is_plain, look_of
 from nas.oneshot.speed.whole_passes import compile_whole, uncompiled
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "State",
     "Watch",
     "compile_whole",
+    "hides_tensors",
     "is_plain",
+    "look_of",
     "optimise",
     "record_updates",
     "uncompiled",

@@ -305,5 +305,5 @@ def hides_tensors(leaves: Sequence[Any]) -> bool:
 def look_of(leaf: Any) -> object:
     """What of an input a recorded pass depends on."""
     if isinstance(leaf, Tensor):
-        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
+        return type(leaf), leaf.shape, leaf.stride(), leaf.dtype, leaf.device
     return type(leaf), repr(leaf)
