@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias, final
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -115,7 +116,7 @@ class Training:
             every=self._every,
             seed=derive_seed(task.seed, 0),
             limits=self._limits,
-            deadline=task.until,
+            deadline=partial(getattr, task, "deadline"),  # goes to other processes as the task does
         )
         follow = _Follow(task, self.steering, self.epochs)
         with silenced(), seeded(task.seed):
