@@ -1,5 +1,6 @@
 """What a traceback says in short: the error itself, and where it was raised."""
 
+import gc
 import traceback
 from collections.abc import Callable
 
@@ -94,8 +95,13 @@ EXPECTED: dict[Callable[[], None], tuple[str, str]] = {
 
 @pytest.mark.parametrize("raises", EXPECTED, ids=lambda raises: raises.__name__)
 def test_the_error_itself_and_where_it_was_raised(raises: Callable[[], None]) -> None:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - each raises another
-        raises()
+    gc.collect()  # What an earlier test left is not to be finalised where the stack is full.
+    gc.disable()
+    try:
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 - each raises another
+            raises()
+    finally:
+        gc.enable()
     found = read_failure("".join(traceback.format_exception(caught.value)))
     reason, place = EXPECTED[raises]
     assert found.reason.split(" in comparison")[0] == reason
@@ -119,8 +125,13 @@ def test_what_is_no_traceback(text: str, expected: Failure) -> None:
 
 
 def failed(number: int, raises: Callable[[], None]) -> Trial:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - each raises another
-        raises()
+    gc.collect()  # What an earlier test left is not to be finalised where the stack is full.
+    gc.disable()
+    try:
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 - each raises another
+            raises()
+    finally:
+        gc.enable()
     error = "".join(traceback.format_exception(caught.value))
     return Trial(number=number, sample={}, state=TrialState.FAILED, error=error)
 
