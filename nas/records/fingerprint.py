@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
@@ -27,7 +28,8 @@ def fingerprint(*roots: object) -> dict[str, str]:
     """Digests of the functions and methods of the user's that these objects are made of, and of settings in plain text.
 
     Functions are followed into those that they call by name, classes into their methods and bases. What is installed,
-    and this package, is left out. Comments, formatting and line numbers do not count.
+    and this package, is left out. Comments, formatting and line numbers do not count. Of the globals that a function
+    reads those in capitals count, but for what the code of their file changes itself, a cache or a counter say.
 
     Example:
         >>> def train(model):
@@ -126,7 +128,7 @@ class _Reader:
             value = function.__globals__.get(name)
             if isinstance(value, FunctionType | type | functools.partial):
                 self.read(value)
-            elif name.isupper():
+            elif name.isupper() and name not in _changed_by_code(function.__globals__):
                 text.append(f"{name}={_plain(value)!r}")
         for cell in function.__closure__ or ():
             try:
@@ -210,6 +212,50 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+
+
+_CHANGING = frozenset(
+    "append appendleft extend insert add update setdefault pop popitem popleft remove discard clear sort reverse "
+    "move_to_end subtract __setitem__ __delitem__".split()
+)
+"""Methods that change the list, dict or set that they belong to."""
+
+
+def _changed_by_code(module: Mapping[str, Any]) -> set[str]:
+    """The globals that functions of a file change: they say how far a process has come, not what the code is."""
+    found: set[str] = set()
+    for value in list(module.values()):
+        members = vars(value).values() if isinstance(value, type) else (value,)
+        for member in members:
+            inner: object = member.fget if isinstance(member, property) else member
+            inner = inner.__func__ if isinstance(inner, staticmethod | classmethod) else inner
+            while not isinstance(inner, type) and "__wrapped__" in getattr(inner, "__dict__", {}):
+                inner = inner.__dict__["__wrapped__"]
+            if isinstance(inner, FunctionType) and inner.__globals__ is module:
+                found |= _changed_in(inner.__code__)
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _changed_in(code: CodeType) -> frozenset[str]:
+    """The globals that a function assigns, or changes: `SEEN[key] = 1`, `SEEN.append(1)`, `SEEN[key].add(1)`."""
+    found: set[str] = set()
+    loaded: dict[tuple[int | None, int | None], str] = {}
+    for step in dis.get_instructions(code):
+        place = step.positions and (step.positions.lineno, step.positions.col_offset)
+        if step.opname == "LOAD_GLOBAL" and place:
+            loaded[place] = step.argval
+        elif step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            found.add(step.argval)
+        elif place in loaded and (  # An expression begins where its first name stands.
+            step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_ATTR", "DELETE_ATTR")
+            or (step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _CHANGING)
+        ):
+            found.add(loaded[place])
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= _changed_in(constant)
+    return frozenset(found)
 
 
 def is_users_class(cls: type) -> bool:

@@ -114,3 +114,50 @@ def test_libraries_of_any_site_directory_are_no_code_of_the_users(where: str, tm
         check=False,
     )
     assert run.stdout.strip() == "['Net.__init__', 'helper', 'train']", run.stderr
+
+
+STATE = """
+    import functools
+
+    CONSTANT = [1, 2]
+    APPENDED, ASSIGNED, INNER, COUNT, BY_ANOTHER, IN_A_METHOD, CACHED, CLOSED = [], {}, {0: []}, 0, {}, [], {}, []
+
+    def train(model):
+        global COUNT
+        APPENDED.append(1)
+        ASSIGNED["a"] = model
+        INNER[0].append(1)
+        COUNT += 1
+
+        def inside():
+            CLOSED.extend([1])
+
+        inside()
+        return CONSTANT, BY_ANOTHER, IN_A_METHOD, CACHED
+
+    def note():
+        BY_ANOTHER.update(a=1)
+
+    class Watcher:
+        @staticmethod
+        def on_end():
+            IN_A_METHOD.append(1)
+
+    @functools.cache
+    def load():
+        CACHED["data"] = 1
+"""
+
+
+def test_what_the_code_counts_or_keeps_is_no_part_of_it() -> None:
+    """Else a search could not be gone on with by the process, or the notebook, that began it."""
+    made: dict[str, Any] = {"__name__": "mine"}
+    exec(compile(textwrap.dedent(STATE), "/mine.py", "exec"), made)
+    before = fingerprint(made["train"])
+    made["train"](1)
+    made["note"]()
+    made["Watcher"]().on_end()
+    made["load"]()
+    assert changed_code(before, fingerprint(made["train"])) == []
+    made["CONSTANT"].append(3)
+    assert changed_code(before, fingerprint(made["train"])) == ["code of train: changed"]
