@@ -215,8 +215,27 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 _CHANGING = frozenset(
-    "append appendleft extend insert add update setdefault pop popitem popleft remove discard clear sort reverse "
-    "move_to_end subtract __setitem__ __delitem__".split()
+    [
+        "append",
+        "appendleft",
+        "extend",
+        "insert",
+        "add",
+        "update",
+        "setdefault",
+        "pop",
+        "popitem",
+        "popleft",
+        "remove",
+        "discard",
+        "clear",
+        "sort",
+        "reverse",
+        "move_to_end",
+        "subtract",
+        "__setitem__",
+        "__delitem__",
+    ]
 )
 """Methods that change the list, dict or set that they belong to."""
 
