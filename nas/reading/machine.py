@@ -128,8 +128,10 @@ class Machine:
         return found
 
     def number(self, size: int) -> int:
-        """Of a length or a place: without a sign, the least byte first."""
-        return int.from_bytes(self.take(size), "little")
+        """Of a length or a place: without a sign, the least byte first, of fewer bytes than a step has."""
+        at = self.at
+        self.at = end = at + size
+        return int.from_bytes(self.data[at:end], "little")
 
     def line(self) -> bytes:
         """The next line, without its end."""

@@ -64,12 +64,12 @@ def _filled(data: object, dtype: object, shape: object, order: object) -> Any:
             raise Refused("it holds numbers of no bytes")
         return numpy.zeros(shape, kind)
     if kind.kind == "b":  # else a number could be neither true nor false
-        return (numpy.frombuffer(content, "u1") != 0).reshape(shape, order=order)  # type: ignore[call-overload]
+        return (numpy.frombuffer(content, "u1") != 0).reshape(shape, order=order)
     if kind.kind == "U":
         letters = numpy.frombuffer(content, numpy.dtype("u4").newbyteorder(kind.byteorder))
         if letters.max() > _LAST_CHARACTER:
             raise Refused("it holds a text of what are no characters")
-    return numpy.frombuffer(content, kind).reshape(shape, order=order).copy(order="K")  # type: ignore[call-overload]
+    return numpy.frombuffer(content, kind).reshape(shape, order=order).copy(order="K")
 
 
 def _content(data: object) -> bytes:

@@ -25,6 +25,7 @@ from nas.reading.machine import (
 
 Step: TypeAlias = Callable[[Machine], None]
 
+_MOST_MARKS = 10_000
 _LONGEST_INT = 1_700
 """Bytes; Python writes no longer ones out."""
 
@@ -75,7 +76,13 @@ def _text(size: int, encoding: str, errors: str = "strict") -> Step:
     """A length of so many bytes, and the text."""
 
     def step(machine: Machine) -> None:
-        machine.stack.append(machine.take(machine.number(size)).decode(encoding, errors))
+        start = machine.at + size
+        end = start + int.from_bytes(machine.data[machine.at : start], "little")
+        if end <= len(machine.data):  # as nearly always; pickles of benchmarks have millions of texts
+            machine.at = end
+            machine.stack.append(machine.data[start:end].decode(encoding, errors))
+        else:
+            machine.stack.append(machine.take(machine.number(size)).decode(encoding, errors))
 
     return step
 
@@ -147,6 +154,8 @@ def _written_old_text(machine: Machine) -> None:
 
 
 def _mark(machine: Machine) -> None:
+    if len(machine.marks) >= _MOST_MARKS:
+        raise Refused("it is nested too deeply")
     machine.marks.append(len(machine.stack))
 
 
@@ -255,9 +264,7 @@ def _recall_at_1(machine: Machine) -> None:
 
 
 def _recall_at_4(machine: Machine) -> None:
-    at = machine.at
-    machine.at = at + 4
-    machine.stack.append(machine.memory[int.from_bytes(machine.data[at : at + 4], "little")])
+    machine.stack.append(machine.memory[machine.number(4)])
 
 
 def _recall_written(machine: Machine) -> None:

@@ -139,6 +139,15 @@ def _quantized_tensor(arguments: tuple[Any, ...]) -> LeftOut:
     return found
 
 
+def _meta_tensor(arguments: tuple[Any, ...]) -> LeftOut:
+    """It has no numbers."""
+    dtype, shape, _, trained = _exactly(arguments, 4)
+    _is_flag(trained)
+    if type(dtype) is not Named or not dtype.size:
+        raise Refused("it holds a tensor without a dtype")
+    return LeftOut(shape=_numbers(shape, "shape"))
+
+
 def _sparse_tensor(arguments: tuple[Any, ...]) -> LeftOut:
     """The numbers of its indices torch checks itself."""
     layout, parts = _exactly(arguments, 2)
@@ -233,6 +242,7 @@ _CALLED: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of_bytes,
     "torch._utils._rebuild_qtensor": _quantized_tensor,
+    "torch._utils._rebuild_meta_tensor_no_storage": _meta_tensor,
     "torch._utils._rebuild_sparse_tensor": _sparse_tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter_with_state,

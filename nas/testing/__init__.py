@@ -7,6 +7,7 @@ from nas.testing.comparison import differences, refused
 from nas.testing.domains import DomainContract
 from nas.testing.evaluators import EvaluatorContract
 from nas.testing.executors import ExecutorContract
+from nas.testing.mutants import mutants, survives_mutants
 from nas.testing.one_shot import OneShotContract
 from nas.testing.processes import PATIENCE, ended_well, fork, is_alive, wait_until
 from nas.testing.reachable import reachable_tensors
@@ -35,10 +36,12 @@ __all__ = [
     "ended_well",
     "fork",
     "is_alive",
+    "mutants",
     "play",
     "reachable_tensors",
     "refused",
     "second_device",
+    "survives_mutants",
     "synthetic_table",
     "table_of",
     "wait_until",
