@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Collection, Iterable, Mapping, Set
+from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy
 
 from nas.checks import is_tensor
+from nas.errors import shown_container
 
 _FEW = 4
 """So many entries of a list are shown."""
@@ -41,7 +43,7 @@ def brief(value: object, *, longest: int = 60, depth: int = 0) -> str:
     if isinstance(value, Mapping | list | tuple | Set) and depth < _DEEPEST:
         return _cut(_entries(value, longest, depth + 1), longest)
     try:
-        text = repr(value)
+        text = shown_container(value) or repr(value)
     except Exception:  # what cannot be shown is shown by its kind
         return type(value).__name__
     if re.search(r" object at 0x[0-9a-fA-F]+", text) or "\n" in text or len(text) > 2 * longest:
@@ -75,7 +77,7 @@ def _entries(value: Mapping[Any, Any] | Collection[Any], longest: int, depth: in
     def shown(entries: Iterable[str]) -> str:
         return ", ".join([*entries, *(["..."] if len(value) > _FEW else [])])
 
-    first = [*value][:_FEW]
+    first = [*islice(value, _FEW)]
     if isinstance(value, Mapping):
         return "{" + shown(f"{key!r}: {brief(value[key], longest=longest, depth=depth)}" for key in first) + "}"
     inner = shown(brief(entry, longest=longest, depth=depth) for entry in first)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import reprlib
-from collections.abc import Iterable
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, ValuesView
+from dataclasses import fields, is_dataclass
 from itertools import islice
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, final
 
 
@@ -50,6 +52,7 @@ def explain(rule: str, *, got: object = ..., where: str = "", mend: str = "") ->
         >>> explain("low must not exceed high", got=(5, 3), where="ValueChoice 'width'", mend="swap them")
         "ValueChoice 'width': low must not exceed high; received (5, 3). To mend: swap them."
     """
+    rule, where, mend = (_cut(part, _LONGEST_PART) for part in (rule, where, mend))
     text = f"{where}: {rule}" if where else rule
     if got is not ...:
         text += f" Received {shown(got)}" if text.endswith("?") else f"; received {shown(got)}"
@@ -59,51 +62,169 @@ def explain(rule: str, *, got: object = ..., where: str = "", mend: str = "") ->
     return text
 
 
-@final
-class _Short(reprlib.Repr):
-    """Shows of a value what tells it from others: arrays by their shape, of long containers how they begin."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel = 4
-        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = 8
-        self.maxstring = self.maxlong = self.maxother = _LONGEST
-
-    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        """In the order in which it was given."""
-        if level <= 0 and x:
-            return "{...}"
-        items = [f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}" for key in islice(x, self.maxdict)]
-        return "{" + ", ".join([*items, *(["..."] if len(x) > self.maxdict else [])]) + "}"
-
-    def repr_instance(self, x: object, level: int) -> str:
-        """What is an array says its shape; a failing `__repr__` its class."""
-        shape = getattr(x, "shape", None) if not isinstance(x, type) else None
-        if isinstance(shape, tuple) and any(shape) and math.prod(shape) > _FEW:
-            kind = getattr(x, "dtype", None)
-            return f"{type(x).__name__} of shape {tuple(shape)}{'' if kind is None else f' and dtype {kind}'}"
-        try:
-            text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(x).split()))
-        except Exception:  # a class of somebody else's, which is half made perhaps
-            return f"an object of the class {type(x).__name__}"
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
 _LONGEST = 240
 """Characters of one value in a message."""
+_LONGEST_PART = 4_000
+"""Characters of a rule, a place or a mend: they may quote what somebody else has said."""
 _FEW = 8
-"""Numbers of an array that are shown themselves."""
+"""Entries of a container that are shown, and numbers of an array that are shown themselves."""
+_DEEPEST = 4
+_MOST_SORTED = 1_000
+_BITS = 800
+"""Of an int that is shown whole."""
 
 
 def shown(value: object) -> str:
     """A value in a message: whole where it is short, else so that a reader knows which it was.
 
+    It takes no longer for what is large, nested or shared a million times.
+
     Example:
         >>> shown([1, 2]), shown(list(range(1000)))
         ('[1, 2]', '[0, 1, 2, 3, 4, 5, 6, 7, ...]')
     """
-    text = _Short().repr(value)
-    return text if len(text) <= 2 * _LONGEST else f"{text[: 2 * _LONGEST]}..."
+    return _cut(_Short().text(value, _DEEPEST), 2 * _LONGEST)
+
+
+def shown_container(value: object) -> str | None:
+    """The same for a value that holds others, whose own `repr` may never end; None for another one.
+
+    Example:
+        >>> shown_container([1, 2]), shown_container(1)
+        ('[1, 2]', None)
+    """
+    return _Short().container(value)
+
+
+@final
+class _Short:
+    """Shows of a value what tells it from others: arrays by their shape, of long containers how they begin.
+
+    What is shown is paid from one purse of characters. Where it is empty, nothing more is looked at.
+    """
+
+    def __init__(self) -> None:
+        self._left = 2 * _LONGEST
+
+    def text(self, value: object, level: int) -> str:
+        """The value, with so many levels of containers inside."""
+        if self._left <= 0:
+            return "..."
+        try:
+            found = self.container(value, level)
+            if found is None:
+                found = self._single(value)
+                self._left -= len(found)
+        except Exception:  # a class of somebody else's, which is half made perhaps
+            found = f"an object of the class {type(value).__name__}"
+            self._left -= len(found)
+        return found if len(found) <= 2 * _LONGEST else f"{found[: 2 * _LONGEST]}..."
+
+    def container(self, value: Any, level: int = _DEEPEST) -> str | None:
+        """A value that holds others; None for another one."""
+        kind = type(value)
+        if isinstance(value, dict) and kind.__repr__ in _REPRS:
+            return self._around(kind, "{", self._pairs(value, level), "}", {dict}) if value else repr(value)
+        if isinstance(value, list | tuple | set | frozenset | deque) and kind.__repr__ in _REPRS:
+            if not value:
+                return repr(value)
+            begin, end = {list: "[]", deque: "[]", tuple: "()"}.get(_base(value), "{}")
+            entries = self._entries(_first(value), len(value), level)
+            single = "," if isinstance(value, tuple) and len(value) == 1 else ""
+            return self._around(kind, begin, entries + single, end, {list, tuple, set})
+        if isinstance(value, MappingProxyType):
+            return f"{{{self._pairs(value, level)}}}"
+        if isinstance(value, KeysView | ValuesView | ItemsView) and kind.__module__ == "builtins":
+            return f"{kind.__name__}([{self._entries(_first(value), len(value), level)}])"
+        if isinstance(value, BaseException) and kind.__repr__ is BaseException.__repr__:
+            return f"{kind.__name__}({self._entries(_first(value.args), len(value.args), level)})"
+        if isinstance(value, SimpleNamespace) and kind.__repr__ is SimpleNamespace.__repr__:
+            name = "namespace" if kind is SimpleNamespace else kind.__name__
+            return f"{name}({self._named(vars(value).items(), level)})"
+        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+            return f"{kind.__name__}({self._named(zip(kind._fields, value, strict=False), level)})"
+        if is_dataclass(value) and not isinstance(value, type) and hasattr(kind.__repr__, "__wrapped__"):
+            named = ((field.name, getattr(value, field.name)) for field in fields(value) if field.repr)
+            return f"{kind.__qualname__}({self._named(named, level)})"
+        return None
+
+    def _around(self, kind: type, begin: str, inside: str, end: str, bare: set[type]) -> str:
+        text = f"{begin}{inside}{end}"
+        return text if kind in bare else f"{kind.__name__}({text})"
+
+    def _pairs(self, value: Mapping[Any, Any], level: int) -> str:
+        """In the order in which it was given."""
+        if level <= 0:
+            return "..."
+        found = [
+            f"{self.text(key, level - 1)}: {self.text(item, level - 1)}" for key, item in islice(value.items(), _FEW)
+        ]
+        return ", ".join([*found, *(["..."] if len(value) > _FEW else [])])
+
+    def _entries(self, first: list[Any], length: int, level: int) -> str:
+        if level <= 0:
+            return "..."
+        found = [self.text(entry, level - 1) for entry in first]
+        return ", ".join([*found, *(["..."] if length > _FEW else [])])
+
+    def _named(self, parts: Iterable[tuple[str, Any]], level: int) -> str:
+        if level <= 0:
+            return "..."
+        return ", ".join(f"{name}={self.text(part, level - 1)}" for name, part in islice(parts, 2 * _FEW))
+
+    def _single(self, value: Any) -> str:
+        """What holds nothing that could be shown by itself."""
+        if isinstance(value, str | bytes | bytearray) and type(value).__repr__ in _REPRS:
+            return (
+                _middle(repr(value))
+                if len(value) <= _LONGEST
+                else _middle(f"{value[:_LONGEST]!r}{value[-_LONGEST:]!r}")
+            )
+        if isinstance(value, int) and type(value).__repr__ in _REPRS and value.bit_length() > _BITS:
+            return f"an int of {value.bit_length():,} bits"
+        shape = getattr(value, "shape", None) if not isinstance(value, type) else None
+        if (
+            isinstance(shape, tuple)
+            and any(shape)
+            and (math.prod(shape) > _FEW or str(getattr(value, "dtype", "")) == "object")
+        ):
+            kind = getattr(value, "dtype", None)
+            return f"{type(value).__name__} of shape {tuple(shape)}{'' if kind is None else f' and dtype {kind}'}"
+        text = repr(value)
+        self._left -= len(text) // 100  # it has taken its time
+        text = " ".join(text[: 20 * _LONGEST].split())
+        return _cut(re.sub(r" at 0x[0-9a-fA-F]+", "", text), _LONGEST)
+
+
+_REPRS = {kind.__repr__ for kind in (dict, OrderedDict, defaultdict, Counter, list, tuple, set, frozenset, deque)} | {
+    kind.__repr__ for kind in (str, bytes, bytearray, int)
+}
+"""Those of the language, which show everything that there is."""
+
+
+def _base(value: object) -> type:
+    return next(kind for kind in (list, tuple, deque, set, frozenset) if isinstance(value, kind))
+
+
+def _first(value: Any) -> list[Any]:
+    """The entries that are shown; those of a set in their order, if they have one."""
+    if isinstance(value, set | frozenset) and len(value) <= _MOST_SORTED:
+        for kind in (str, int, float):
+            if all(type(entry) is kind for entry in value):
+                return sorted(value)[:_FEW]
+    return [*islice(value, _FEW)]
+
+
+def _middle(text: str) -> str:
+    """Without its middle, where it is too long."""
+    if len(text) <= _LONGEST:
+        return text
+    begin = (_LONGEST - 3) // 2
+    return f"{text[:begin]}...{text[len(text) - (_LONGEST - 3 - begin) :]}"
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 _SAME = (
