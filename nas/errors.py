@@ -122,13 +122,13 @@ class _Short:
 
     def container(self, value: Any, level: int = _DEEPEST) -> str | None:
         """A value that holds others; None for another one."""
-        kind = type(value)
+        kind: Any = type(value)
         if isinstance(value, dict) and kind.__repr__ in _REPRS:
             return self._around(kind, "{", self._pairs(value, level), "}", {dict}) if value else repr(value)
         if isinstance(value, list | tuple | set | frozenset | deque) and kind.__repr__ in _REPRS:
             if not value:
                 return repr(value)
-            begin, end = {list: "[]", deque: "[]", tuple: "()"}.get(_base(value), "{}")
+            begin, end = "()" if isinstance(value, tuple) else "[]" if isinstance(value, list | deque) else "{}"
             entries = self._entries(_first(value), len(value), level)
             single = "," if isinstance(value, tuple) and len(value) == 1 else ""
             return self._around(kind, begin, entries + single, end, {list, tuple, set})
@@ -196,14 +196,10 @@ class _Short:
         return _cut(re.sub(r" at 0x[0-9a-fA-F]+", "", text), _LONGEST)
 
 
-_REPRS = {kind.__repr__ for kind in (dict, OrderedDict, defaultdict, Counter, list, tuple, set, frozenset, deque)} | {
-    kind.__repr__ for kind in (str, bytes, bytearray, int)
-}
+_REPRS: set[Any] = {
+    kind.__repr__ for kind in (dict, OrderedDict, defaultdict, Counter, list, tuple, set, frozenset, deque)
+} | {kind.__repr__ for kind in (str, bytes, bytearray, int)}
 """Those of the language, which show everything that there is."""
-
-
-def _base(value: object) -> type:
-    return next(kind for kind in (list, tuple, deque, set, frozenset) if isinstance(value, kind))
 
 
 def _first(value: Any) -> list[Any]:

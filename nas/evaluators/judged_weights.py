@@ -15,7 +15,9 @@ from torch import nn
 
 from nas._compat.lightning_families import family_of
 from nas._compat.torch_internals import inside_compiled, is_compiled
+from nas.errors import ExperimentError
 from nas.protocols import copy_weights, forget_weights, write_weights
+from nas.reading import Refused, torch_notes
 
 _WHOLE = ("SingleDeviceStrategy", "DDPStrategy")
 """Strategies under which a device has the whole model."""
@@ -127,9 +129,11 @@ def epochs_in(checkpoint: Path) -> int:
     if not checkpoint.is_file():
         return 0
     try:
-        found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        found = torch_notes(checkpoint)
+        if type(found) is not dict or type(found.get("epoch")) is not int or found["epoch"] < 0:
+            raise Refused("it does not say of which epoch it is")
         return int(found["epoch"]) + 1
-    except Exception as error:  # torn files and foreign objects end in errors of zip, pickle and torch
+    except (Refused, OSError, ExperimentError) as error:
         warnings.warn(
             f"The checkpoint {checkpoint} cannot be read without executing code, so the trial begins anew ({error}). "
             "Tensors, numbers and texts in save_hyperparameters and on_save_checkpoint can.",

@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from nas.errors import ExperimentError, explain
 from nas.protocols.weight_files import BUFFERS, FILE, forget_weights
+from nas.reading import Refused, torch_tensors
 
 KeptWeights: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
 """A state dict on the CPU that shares nothing with its model, and the buffers that it leaves out."""
@@ -72,9 +73,9 @@ def save_state(path: Path, content: Mapping[str, Any]) -> bool:
     try:
         torch.save(dict(content), draft)
         if any(type(value) is not Tensor for value in content.values()):
-            torch.load(draft, weights_only=True)
+            torch_tensors(draft)
         os.replace(draft, path)
-    except (pickle.PickleError, TypeError, AttributeError):
+    except (pickle.PickleError, TypeError, AttributeError, Refused):
         return False
     finally:
         draft.unlink(missing_ok=True)
@@ -119,10 +120,10 @@ def read_state(file: Path) -> dict[str, Any]:
         ExperimentError: it is none, or cannot be read.
     """
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torn files end in errors of zip, pickle and torch
+        state = torch_tensors(file)
+    except (Refused, OSError) as error:
         raise ExperimentError(explain(f"the weights cannot be read ({error})", got=str(file))) from error
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ExperimentError(explain("the file holds no state dict", got=str(file)))
     return state
 
@@ -136,7 +137,11 @@ def _refuse_differences(model: nn.Module, state: dict[str, Any], others: dict[st
     found += [f"{name!r} is too much" for name in others.keys() - buffers.keys()]
     for name, value in {**state, **others}.items():
         mine = own.get(name, buffers.get(name))
-        if isinstance(mine, Tensor) and name not in lazy and not is_lazy(mine) and mine.shape != value.shape:
+        if not isinstance(mine, Tensor) or name in lazy or is_lazy(mine):
+            continue
+        if not isinstance(value, Tensor):
+            found.append(f"{name!r} is no tensor")
+        elif mine.shape != value.shape:
             found.append(f"{name!r} is {tuple(value.shape)} in place of {tuple(mine.shape)}")
     if found:
         raise ExperimentError(

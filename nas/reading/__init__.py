@@ -2,6 +2,6 @@
 
 from nas.reading.machine import Refused
 from nas.reading.pickle_files import pickled_data
-from nas.reading.torch_files import check_torch_file, torch_data, torch_tensors
+from nas.reading.torch_files import tensors_in, torch_data, torch_notes, torch_tensors
 
-__all__ = ["Refused", "check_torch_file", "pickled_data", "torch_data", "torch_tensors"]
+__all__ = ["Refused", "pickled_data", "tensors_in", "torch_data", "torch_notes", "torch_tensors"]

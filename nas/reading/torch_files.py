@@ -18,6 +18,7 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _END = 22
 """Bytes of the last part of a zip file."""
 _MOST_RECORDS = 1 << 20
+_PIECE = 1 << 22
 
 
 def torch_data(path: str | os.PathLike[str]) -> Any:
@@ -48,22 +49,31 @@ def torch_tensors(path: str | os.PathLike[str], *, follow: bool = False) -> Any:
         Refused: it is torn, forged, or holds anything else than tensors and plain data.
     """
     with open_file(path, follow=follow) as file:
-        _checked(file, name_for_torch)
-        file.seek(0)
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # what torch does not take ends in errors of zip, pickle and torch
-            raise Refused(f"torch does not read it: {type(error).__name__} {str(error)[:200]}".strip()) from error
+        return tensors_in(file)
 
 
-def check_torch_file(path: str | os.PathLike[str]) -> None:
-    """Refuses a file that somebody else is about to read by `torch.load(path, weights_only=True)`.
+def tensors_in(file: BinaryIO) -> Any:
+    """The same of a file that is open.
 
     Raises:
-        As `torch_tensors` does.
+        Refused: it is torn, forged, or holds anything else than tensors and plain data.
+    """
+    _checked(file, name_for_torch)
+    file.seek(0)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch does not take ends in errors of zip, pickle and torch
+        raise Refused(f"torch does not read it: {type(error).__name__} {str(error)[:200]}".strip()) from error
+
+
+def torch_notes(path: str | os.PathLike[str]) -> Any:
+    """The plain data of a file that somebody else is about to read by `torch.load(path, weights_only=True)`.
+
+    Raises:
+        As `torch_tensors` does; a note stands for each tensor.
     """
     with open_file(path) as file:
-        _checked(file, name_for_torch)
+        return _checked(file, name_for_torch)
 
 
 def _checked(file: BinaryIO, find: Find) -> Any:
@@ -98,7 +108,12 @@ def _of_zip(file: BinaryIO, size: int, find: Find) -> Any:
             return Stored(nbytes=nbytes, size=kind.size)
 
         with archive.open(records["data.pkl"]) as content:
-            return run_pickle(Machine(content.read, stored), find)
+            found = run_pickle(Machine(content.read, stored), find)
+        for entry in entries:  # torch itself does not look whether the numbers are those that were written
+            with archive.open(entry) as content:
+                while content.read(_PIECE):
+                    pass
+        return found
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:

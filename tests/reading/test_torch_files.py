@@ -18,7 +18,7 @@ from torch import nn
 
 from nas import NasValueError
 from nas.evaluators import read_nasbench201
-from nas.reading import Refused, check_torch_file, torch_data, torch_tensors
+from nas.reading import Refused, torch_data, torch_notes, torch_tensors
 from nas.testing import survives_mutants
 
 FORMATS = [True, False]
@@ -56,7 +56,7 @@ def test_a_malicious_torch_file_is_refused_and_runs_nothing(tmp_path: Path, as_z
     path = written(saved({"meta_archs": Malicious(tmp_path / "owned")}, as_zip=as_zip), tmp_path)
     with pytest.raises(NasValueError, match="must hold plain data"):
         read_nasbench201(path)
-    for read in (torch_data, torch_tensors, check_torch_file):
+    for read in (torch_data, torch_tensors, torch_notes):
         with pytest.raises(Refused, match="mkdir"):
             read(path)
     assert not (tmp_path / "owned").exists()
@@ -106,7 +106,7 @@ def test_whatever_torch_reads_is_read_as_before(tmp_path: Path, as_zip: bool) ->
         except (pickle.UnpicklingError, AttributeError):
             continue  # torch does not either
         found, seen = torch_tensors(path), seen + 1
-        check_torch_file(path)
+        torch_notes(path)
         assert repr(found) == repr(expected), name
         assert type(found["value"]) is type(expected["value"]), name
     assert seen > 30
@@ -197,7 +197,7 @@ def test_a_forged_tensor_is_refused(tmp_path: Path, code: bytes) -> None:
     if code.endswith(b"K\x02"):
         assert torch_tensors(path) == 1  # what follows the end is nobody's
         return
-    for read in (torch_tensors, torch_data, check_torch_file):
+    for read in (torch_tensors, torch_data, torch_notes):
         with pytest.raises(Refused):
             read(path)
 
@@ -224,6 +224,16 @@ def test_records_are_what_they_seem(tmp_path: Path) -> None:
     ):
         with pytest.raises(Refused):
             torch_tensors(written(forged, tmp_path))
+
+
+def test_a_flipped_bit_is_told(tmp_path: Path) -> None:
+    whole = saved(torch.ones(1000))
+    place = whole.index(b"\0\0\x80\x3f" * 9)
+    flipped = bytearray(whole)
+    flipped[place + 100] ^= 1
+    torch.load(io.BytesIO(bytes(flipped)), weights_only=True)  # torch does not see it
+    with pytest.raises(Refused, match="CRC"):
+        torch_tensors(written(bytes(flipped), tmp_path))
 
 
 def test_records_do_not_lie_over_each_other(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -15,13 +16,15 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from nas._compat.lightning_loops import all_states as lightning_states
 from nas._compat.lightning_loops import epoch_results, settle
 from nas._compat.torchmetrics_internals import put_back, seen_by
-from nas.errors import ExperimentError, NasTypeError, explain
+from nas.errors import ExperimentError, NasError, NasTypeError, explain
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.measures import metrics_of_module
 from nas.oneshot.training.random_streams import all_states, restore_states, seed_all
 from nas.oneshot.training.steering import Steering
 from nas.random_state import derive_seed
+from nas.reading import Refused, tensors_in, torch_tensors
 
+_RESTORE = "restore the folder from a copy, or remove it to train anew"
 VERSION = 2
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 
@@ -71,21 +74,85 @@ def _newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
         if not path.exists():
             continue
         try:
-            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if found.get("version") == VERSION:
+            found = torch_tensors(path)
+            if isinstance(found, dict) and found.get("version") == VERSION:
                 return path, found
             problems.append(f"{name}: of another version")
-        except Exception as error:  # a torn file fails with nearly anything
-            problems.append(f"{name}: {type(error).__name__} {''.join(str(error).splitlines()[:1])}".rstrip())
+        except (Refused, OSError, ExperimentError) as error:
+            problems.append(f"{name}: {error}")
     if problems:
         raise ExperimentError(
             explain(
                 f"no checkpoint of the supernet can be read ({'; '.join(problems)})",
                 got=str(directory),
-                mend="restore the folder from a copy, or remove it to train anew",
+                mend=_RESTORE,
             )
         )
     return None
+
+
+_PARTS: dict[str, type] = {
+    "nas": dict,
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+    "epoch": int,
+    "global_step": int,
+}
+_OURS: dict[str, type] = {
+    "done": int,
+    "position": int,
+    "stopped": bool,
+    "learner": dict,
+    "learner_optimizers": list,
+    "inside": bool,
+    "limits": list,
+    "random": list,
+    "sums": dict,
+    "metrics": list,
+}
+"""What a checkpoint consists of, and what of it is ours."""
+
+
+def check_parts(found: Mapping[str, Any], directory: Path) -> None:
+    """Refuses what is no checkpoint of a search.
+
+    Raises:
+        ExperimentError: parts of it are missing, or are something else.
+    """
+    ours = found.get("nas")
+    for part, wanted in ((found, _PARTS), (ours, _OURS)):
+        for name, kind in wanted.items():
+            if not isinstance(part, Mapping) or not isinstance(part.get(name), kind):
+                raise ExperimentError(
+                    explain(f"the checkpoint of a search has no {name!r}", got=str(directory), mend=_RESTORE)
+                )
+
+
+@contextmanager
+def restoring(directory: Path, is_restored: Callable[[], bool]) -> Iterator[None]:
+    """Says of what fails before a checkpoint has been taken over that it does not fit the search.
+
+    Args:
+        directory: of the checkpoint.
+        is_restored: whether it has been taken over by now.
+    """
+    try:
+        yield
+    except NasError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+        if is_restored():
+            raise
+        raise ExperimentError(
+            explain(
+                f"the search cannot go on from its checkpoint: {type(error).__name__} {error}",
+                got=str(directory),
+                mend=_RESTORE,
+            )
+        ) from error
 
 
 class TimeUp(Exception):  # noqa: N818 - it is no error
@@ -124,6 +191,8 @@ class Checkpoints(Callback):
         self._random: dict[str, Any] | None = None
         """The states before the batch of a step that begins with a checkpoint was loaded."""
         self._to_restore: dict[str, Any] | None = None
+        self.is_restored = False
+        """Whether all that a checkpoint holds has been taken over."""
         self._first = True
         self._written = 0
         """Training steps of the newest checkpoint."""
@@ -147,6 +216,7 @@ class Checkpoints(Callback):
         These take their state along to where their parameters are, which are on the device by now.
         """
         found, self._found = self._found, None
+        self.is_restored = found is None
         if found is None:
             seed_all(derive_seed(self._seed, trainer.global_rank))
             return
@@ -159,6 +229,7 @@ class Checkpoints(Callback):
             self._to_restore = random
             for metric, seen in zip(metrics_of_module(pl_module), found["metrics"], strict=False):
                 put_back(metric, seen)
+        self.is_restored = True
 
     # Writing.
 
@@ -266,7 +337,7 @@ def _can_be_read(value: Any) -> bool:
     file = io.BytesIO()
     try:
         torch.save(value, file)
-        torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+        tensors_in(file)
     except Exception:  # pickling and reading fail in many ways
         return False
     return True

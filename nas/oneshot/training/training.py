@@ -19,7 +19,14 @@ from nas.evaluators import TrainingEvaluator, interruptible, logged, silence, si
 from nas.example_inputs import Inputs
 from nas.oneshot.training.batches import Batches, Load
 from nas.oneshot.training.calls import network_calls
-from nas.oneshot.training.checkpoints import Checkpoints, TimeUp, checkpoint_path, read_checkpoint
+from nas.oneshot.training.checkpoints import (
+    Checkpoints,
+    TimeUp,
+    check_parts,
+    checkpoint_path,
+    read_checkpoint,
+    restoring,
+)
 from nas.oneshot.training.distributed import choose_strategy
 from nas.oneshot.training.judging import Judging
 from nas.oneshot.training.learner import Learner
@@ -68,6 +75,7 @@ class Training:
         self.finished, self.epoch, self.steps = False, 0, 0
         if found is None:
             return
+        check_parts(found, self.task.directory)
         state = found["nas"]
         self.epoch, self.steps = found["epoch"], state["done"]
         ended = not state["inside"] and state["limits"] == self._limits
@@ -75,9 +83,10 @@ class Training:
         if not (ended or enough or state["stopped"]):
             return  # Lightning restores the rest when it goes on
         self.finished = True
-        self.inner.on_load_checkpoint(found)
-        self.inner.load_state_dict(found["state_dict"], strict=self.inner.strict_loading)
-        self.learner.load_state_dict(state["learner"])
+        with restoring(self.task.directory, lambda: False):
+            self.inner.on_load_checkpoint(found)
+            self.inner.load_state_dict(found["state_dict"], strict=self.inner.strict_loading)
+            self.learner.load_state_dict(state["learner"])
 
     def measure(self, sample: Sample, batches: int | None = None) -> dict[str, float]:
         """The metrics of a sample as the supernet itself computes it, for those whose weights cannot be taken along."""
@@ -130,7 +139,11 @@ class Training:
                 seed=task.seed, train=lambda load: self._batches(trainer, checkpoints, load), family=family
             )
             path = checkpoint_path(task.directory)
-            with interruptible(follow), _ending(self.steering):
+            known = (
+                path is None or trainer.strategy.launcher is not None
+            )  # other processes do not tell how far they are
+            restored = restoring(task.directory, lambda: known or checkpoints.is_restored)
+            with interruptible(follow), restored, _ending(self.steering):
                 trainer.fit(self.inner, datamodule=data, ckpt_path=path, weights_only=True)
         self._load(read_checkpoint(task.directory))
 
