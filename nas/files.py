@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,13 +108,14 @@ def read_json(path: str | os.PathLike[str], *, most: int = _MOST, follow: bool =
     return parse_json(read_text(path, most=most, follow=follow), where=os.fspath(path))
 
 
-def parse_json(text: str | bytes, *, where: str, line: int | None = None) -> Any:
+def parse_json(text: str | bytes, *, where: str, line: int | None = None, strict: bool = False) -> Any:
     """What a text holds as JSON; whatever may be wrong with it is one kind of error.
 
     Args:
         text: of the JSON.
         where: the file that it comes from.
         line: of the file, where it is one of several.
+        strict: whether to refuse what JSON does not have (NaN), and a name that stands twice in an object.
 
     Raises:
         NasValueError: it is no JSON, nested too deeply, or has a number of thousands of digits.
@@ -123,7 +125,7 @@ def parse_json(text: str | bytes, *, where: str, line: int | None = None) -> Any
         {'width': 16}
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number) if strict else json.loads(text)
     except json.JSONDecodeError as error:
         place, reason = line or error.lineno, error.msg
     except RecursionError:
@@ -131,6 +133,18 @@ def parse_json(text: str | bytes, *, where: str, line: int | None = None) -> Any
     except ValueError as error:  # bytes that are no text; more digits than Python reads
         place, reason = line or 1, str(error)
     raise NasValueError(explain(f"no whole JSON in line {place}: {reason}", got=where, mend=_AGAIN)) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{twice[:100]!r} stands there more than once")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes, *, sync: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any, TypeAlias
 from nas.calls import explained
 from nas.checks import check_path
 from nas.domains.domain import Answer
-from nas.errors import NasTypeError, NasValueError, explain
+from nas.errors import NasError, NasTypeError, NasValueError, explain, shown
+from nas.files import MIB, parse_json, read_text
 
 Sample: TypeAlias = dict[str, Answer]
 """An architecture: label -> answer, for exactly the choices that are asked while it is built."""
 
 _TUPLE = "__tuple__"
+_DEEPEST = 50
+_MOST = 16 * MIB
+"""Bytes of a sample."""
 
 
 def _encode(value: object) -> object:
@@ -35,12 +40,16 @@ def _encode(value: object) -> object:
     )
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST:
+        raise NasValueError(explain(f"an answer is nested at most {_DEEPEST} times", got=value))
     if isinstance(value, dict):
-        if set(value) != {_TUPLE}:
+        if set(value) != {_TUPLE} or not isinstance(value[_TUPLE], list):
             raise NasValueError(explain("an answer must be a plain value, a list or a tuple", got=value))
-        return tuple(_decode(item) for item in value[_TUPLE])
-    return [_decode(item) for item in value] if isinstance(value, list) else value
+        return tuple(_decode(item, depth + 1) for item in value[_TUPLE])
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NasValueError(explain("an answer must be a finite number", got=value))
+    return [_decode(item, depth + 1) for item in value] if isinstance(value, list) else value
 
 
 def check_sample(sample: object) -> None:
@@ -90,13 +99,12 @@ def loads_sample(text: str) -> Sample:
         >>> loads_sample('{"width": 32}')
         {'width': 32}
     """
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        start = text[:60] + ("..." if len(text) > 60 else "")
-        raise NasValueError(
-            explain(f"a sample must be whole JSON text ({error})", got=start, mend="write it with nas.save_sample")
-        ) from error
+    if not isinstance(text, str):
+        raise NasTypeError(explain("a sample is read from a text", got=text, mend='{"width": 32}, as JSON'))
+    return _sample(parse_json(text, where=f"a sample that reads {shown(text[:60])}", strict=True))
+
+
+def _sample(found: object) -> Sample:
     if not isinstance(found, dict):
         raise NasValueError(
             explain(
@@ -140,13 +148,15 @@ def load_sample(path: str | os.PathLike[str]) -> Sample:
     Raises:
         NasValueError: there is no such file, or it is torn, no JSON, or no dict of answers.
     """
+    file = check_path("path", path, where="load_sample")
     try:
-        text = check_path("path", path, where="load_sample").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, most=_MOST, follow=True)
+    except (OSError, NasError) as error:
         rule, mend = f"a sample file must be readable text ({error})", "the path of a file that nas.save_sample wrote"
         raise NasValueError(explain(rule, got=str(path), mend=mend)) from error
+    found = parse_json(text, where=str(path), strict=True)
     try:
-        return loads_sample(text)
+        return _sample(found)
     except NasValueError as error:
         raise NasValueError(f"in {path}: {error}") from error
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -15,21 +16,32 @@ from typing import Any, final
 
 from nas.calls import explained
 from nas.checks import check_int
-from nas.errors import NasValueError, explain
+from nas.errors import NasError, NasValueError, explain, shown
 from nas.evaluators.plain_data import read_pickle, read_torch
 from nas.evaluators.record_files import read_message, read_records
 from nas.evaluators.tabular import Run
+
+_MOST_EPOCHS, _MOST_LENGTHS = 100_000, 1_000
+_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a file of another format ends in."""
 
 
 @final
 class Trainings(Mapping[str, tuple[Run, ...]]):
     """Architecture -> its trainings, which are decoded when they are asked for."""
 
-    def __init__(self, raw: Mapping[str, Any], decode: Callable[[Any], tuple[Run, ...]]) -> None:
-        self._raw, self._decode = raw, decode
+    def __init__(self, raw: Mapping[str, Any], decode: Callable[[Any], tuple[Run, ...]], path: str) -> None:
+        self._raw, self._decode, self._path = raw, decode, path
 
     def __getitem__(self, key: str) -> tuple[Run, ...]:
-        return self._decode(self._raw[key])
+        raw = self._raw[key]
+        try:
+            with _format_of(self._path, "this benchmark", f"the trainings of {shown(key)} are damaged"):
+                return self._decode(raw)
+        except NasError as error:
+            if self._path in str(error):
+                raise
+            raise NasValueError(f"in {self._path}, the trainings of {shown(key)}: {error}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._raw)
@@ -64,14 +76,16 @@ def read_nasbench101(path: str | os.PathLike[str], *, epochs: int = 108) -> Trai
     for record in read_records(path):
         try:
             graph_hash, record_epochs, _, _, metrics = json.loads(record)
+            if type(graph_hash) is not str or type(record_epochs) is not int or len(lengths) > _MOST_LENGTHS:
+                raise ValueError("another kind of record")
             lengths.add(record_epochs)
             if record_epochs == epochs:
                 found.setdefault(graph_hash, []).append(base64.b64decode(metrics, validate=True))
-        except (ValueError, TypeError, binascii.Error) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise _other_format(path, "NAS-Bench-101", f"a record reads {record[:60]!r}") from error
     if not found:
         raise NasValueError(explain(f"the file has trainings of {sorted(lengths)} epochs", got=epochs, where=str(path)))
-    return Trainings(found, _runs_101)
+    return Trainings(found, _runs_101, str(path))
 
 
 def _runs_101(records: Sequence[bytes]) -> tuple[Run, ...]:
@@ -83,7 +97,7 @@ def _run_101(metrics: bytes) -> Run:
     message = read_message(metrics)
     # An evaluation: epoch (1), seconds of training (2), accuracy on training (3), validation (4) and test data (5).
     evaluations = [read_message(data) for data in message.get(1, []) if isinstance(data, bytes)]
-    rows = [[float(row[field][0]) for field in range(1, 6)] for row in evaluations if set(row) >= set(range(1, 6))]
+    rows = [[_finite(row[field][0]) for field in range(1, 6)] for row in evaluations if set(row) >= set(range(1, 6))]
     if not rows or 2 not in message:
         raise NasValueError(explain("a training has evaluations and its number of parameters", got=metrics[:40]))
     *_, (_, seconds, train, validation, test) = rows
@@ -93,7 +107,7 @@ def _run_101(metrics: bytes) -> Run:
             "validation_accuracy": validation,
             "test_accuracy": test,
             "train_accuracy": train,
-            "parameters": float(message[2][0]),
+            "parameters": _finite(message[2][0]),
         },
         seconds=seconds,
         curve={step: row[3] for step, row in steps.items()},
@@ -148,16 +162,16 @@ def read_nats_bench(path: str | os.PathLike[str], *, dataset: str = "cifar10-val
     epochs = check_int("epochs", epochs, least=1, where="read_nats_bench")
     if not Path(path).is_dir():
         return _whole_file(path, read_pickle(path), f"{epochs:02d}", dataset)
-    archs = _part(read_pickle(Path(path) / "meta.pickle.pbz2"), "meta_archs", path)
+    archs = _names(_part(read_pickle(Path(path) / "meta.pickle.pbz2"), "meta_archs", path), path)
     files: dict[str, Path] = {}
     for file in sorted(Path(path).iterdir()):
-        index = re.fullmatch(r"(\d+)\.pickle\.pbz2", file.name)
+        index = re.fullmatch(r"(\d{1,9})\.pickle\.pbz2", file.name)
         if index and int(index[1]) < len(archs):
             files[archs[int(index[1])]] = file
     decode = partial(_read_one, name=f"{epochs:02d}", dataset=dataset)
     for first in list(files.values())[:1]:
         decode(first)
-    return Trainings(files, decode)
+    return Trainings(files, decode, str(path))
 
 
 def _read_one(path: Path, name: str, dataset: str) -> tuple[Run, ...]:
@@ -166,43 +180,57 @@ def _read_one(path: Path, name: str, dataset: str) -> tuple[Run, ...]:
 
 def _whole_file(path: str | os.PathLike[str], content: Any, name: str, dataset: str) -> Trainings:
     """What one file for all architectures holds of one length of training and one data set."""
-    archs, infos = _part(content, "meta_archs", path), _part(content, "arch2infos", path)
-    return Trainings({archs[i]: _results(info, name, dataset, path) for i, info in infos.items()}, _runs)
+    archs, infos = _names(_part(content, "meta_archs", path), path), _part(content, "arch2infos", path)
+    with _format_of(path, "NAS-Bench-201 or NATS-Bench", "its 'arch2infos' are damaged"):
+        raw = {archs[i]: _results(info, name, dataset, path) for i, info in infos.items()}
+    return Trainings(raw, _runs, str(path))
+
+
+def _names(archs: Any, path: str | os.PathLike[str]) -> list[str]:
+    if type(archs) is not list or not all(type(name) is str for name in archs):
+        raise _other_format(path, "NAS-Bench-201 or NATS-Bench", "its 'meta_archs' are no texts")
+    return archs
 
 
 def _results(info: Any, name: str, dataset: str, path: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
     """The results of one architecture, one for each seed."""
     if not isinstance(info, Mapping) or name not in info:
-        known = sorted(info) if isinstance(info, Mapping) else info
+        known = sorted(map(str, info)) if isinstance(info, Mapping) else shown(info)
         raise NasValueError(
             explain(f"the file has trainings of the lengths {known}", got=name, where=str(path), mend="change epochs=")
         )
     seeds, results = _part(info[name], "dataset_seed", path), _part(info[name], "all_results", path)
     if dataset not in seeds:
-        raise NasValueError(explain(f"the file has the data sets {sorted(seeds)}", got=dataset, where=str(path)))
+        raise NasValueError(
+            explain(f"the file has the data sets {sorted(map(str, seeds))}", got=dataset, where=str(path))
+        )
     return [_part(results, (dataset, seed), path) for seed in seeds[dataset]]
 
 
 def _runs(results: Sequence[Mapping[str, Any]]) -> tuple[Run, ...]:
+    if not results:
+        raise NasValueError(explain("an architecture has at least one training", got=results))
     try:
         return tuple(map(_run_201, results))
-    except (KeyError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         raise NasValueError(
-            explain(f"not a training of NAS-Bench-201 or NATS-Bench ({error!r})", got=results[0])
+            explain(f"not a training of NAS-Bench-201 or NATS-Bench ({shown(error)})", got=results[0])
         ) from error
 
 
 def _run_201(result: Mapping[str, Any]) -> Run:
     accuracies, epochs = result["eval_acc1es"], result["epochs"]
+    if type(epochs) is not int or not 0 < epochs <= _MOST_EPOCHS:
+        raise ValueError(f"{epochs} epochs")
     curve = _per_epoch(accuracies, "x-valid", epochs)
     test = _per_epoch(accuracies, "x-test", epochs) or _per_epoch(accuracies, "ori-test", epochs)
     metrics = {
         name: steps[max(steps)] for name, steps in (("validation_accuracy", curve), ("test_accuracy", test)) if steps
     }
-    metrics["train_accuracy"] = float(result["train_acc1es"][epochs - 1])
+    metrics["train_accuracy"] = _finite(result["train_acc1es"][epochs - 1])
     metrics["parameters"], metrics["flops"] = (round(result[name] * 1e6) for name in ("params", "flop"))
     if result.get("latency"):
-        metrics["latency"] = float(sum(result["latency"]) / len(result["latency"]))
+        metrics["latency"] = sum(map(_finite, result["latency"])) / len(result["latency"])
     times = result.get("train_times")
     if not times:
         raise NasValueError(
@@ -210,7 +238,7 @@ def _run_201(result: Mapping[str, Any]) -> Run:
         )
     validations = _per_epoch(result["eval_times"], "x-valid", epochs).values()
     once = sum(validations) / len(validations) if validations else 0.0
-    trained = list(accumulate(float(times[epoch]) for epoch in range(epochs)))
+    trained = list(accumulate(_finite(times[epoch]) for epoch in range(epochs)))
     return Run(
         metrics=metrics,
         seconds=trained[-1] + once,
@@ -220,13 +248,32 @@ def _run_201(result: Mapping[str, Any]) -> Run:
 
 
 def _per_epoch(values: Mapping[str, Any], name: str, epochs: int) -> dict[int, float]:
-    return {i: float(values[f"{name}@{i}"]) for i in range(epochs) if f"{name}@{i}" in values}
+    return {i: _finite(values[f"{name}@{i}"]) for i in range(epochs) if f"{name}@{i}" in values}
+
+
+def _finite(value: Any) -> float:
+    """A number, or an array of one."""
+    number = math.nan if isinstance(value, str | bytes) else float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"no finite number: {shown(value)}")
+    return number
 
 
 def _part(content: Any, key: object, path: str | os.PathLike[str]) -> Any:
     if not isinstance(content, Mapping) or key not in content:
         raise _other_format(path, "NAS-Bench-201 or NATS-Bench", f"no {key!r} in it")
     return content[key]
+
+
+@contextmanager
+def _format_of(path: str | os.PathLike[str], name: str, reason: str) -> Iterator[None]:
+    """Inside, whatever a damaged file ends in is said of it."""
+    try:
+        yield
+    except NasError:
+        raise
+    except _DAMAGE as error:
+        raise _other_format(path, name, f"{reason} ({shown(error)})") from error
 
 
 def _other_format(path: str | os.PathLike[str], name: str, reason: str) -> NasValueError:

@@ -13,10 +13,13 @@ import numpy
 import rich.progress
 from numpy.typing import NDArray
 
-from nas.errors import NasValueError, explain
+from nas.errors import ExperimentError, NasValueError, explain
+from nas.files import open_file
 
 _BATCH, _BATCH_BYTES = 4096, 1 << 26
-"""So many records are checked together, filled up to the longest of them."""
+"""So many records are checked together, and so many bytes, filled up to the longest of them."""
+_LONGEST = 1 << 17
+"""Bytes of a record; those of benchmarks have some hundreds."""
 _LONG = 100_000_000
 """A file of more bytes is read with a bar of progress."""
 _POLYNOMIAL = 0x82F63B78
@@ -31,11 +34,15 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
     Raises:
         NasValueError: no such file, a torn one, or a checksum that does not fit.
     """
-    if not Path(path).is_file():
-        raise NasValueError(explain("a TFRecord file must be there", got=str(path)))
-    hidden = Path(path).stat().st_size < _LONG
-    with rich.progress.open(path, "rb", description=f"reading {Path(path).name}", disable=hidden) as file:
-        while batch := _next_batch(file, path):
+    try:
+        file = open_file(path, follow=True)
+    except (OSError, ExperimentError) as error:
+        raise NasValueError(explain(f"a TFRecord file must be there ({error})", got=str(path))) from error
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    name = f"reading {Path(path).name}"
+    with file, rich.progress.wrap_file(file, total=size, description=name, disable=size < _LONG) as content:
+        while batch := _next_batch(content, path):
             lengths = masked_crcs([length for length, _, _, _ in batch])
             contents = masked_crcs([data for _, _, data, _ in batch])
             for (_, length_crc, data, data_crc), first, second in zip(batch, lengths, contents, strict=True):
@@ -46,14 +53,12 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
 def _next_batch(file: BinaryIO, path: str | os.PathLike[str]) -> list[tuple[bytes, int, bytes, int]]:
     batch: list[tuple[bytes, int, bytes, int]] = []
-    longest = 0
-    while len(batch) < _BATCH and len(batch) * longest < _BATCH_BYTES and (header := file.read(12)):
+    while len(batch) < _BATCH and (header := file.read(12)):
         if len(header) < 12:
             raise _damaged(path, "its last record is torn")
         length, length_crc = struct.unpack("<QI", header)
-        if length > _BATCH_BYTES:
+        if length > _LONGEST:
             raise _damaged(path, f"a record of {length} bytes")
-        longest = max(longest, length)
         rest = file.read(length + 4)
         if len(rest) < length + 4:
             raise _damaged(path, "its last record is torn")
@@ -68,6 +73,18 @@ def masked_crcs(contents: list[bytes]) -> list[int]:
         >>> [hex(crc) for crc in masked_crcs([b"123456789"])]
         ['0xc78ab0e5']
     """
+    found = [0] * len(contents)
+    left = sorted(range(len(contents)), key=lambda place: len(contents[place]))
+    while left:  # the longest first, with as many of the next ones as can be filled up to it
+        together = max(_BATCH_BYTES // max(len(contents[left[-1]]), 1), 1)
+        group = left[-together:]
+        del left[-together:]
+        for place, crc in zip(group, _crcs([contents[place] for place in group]), strict=True):
+            found[place] = crc
+    return found
+
+
+def _crcs(contents: list[bytes]) -> list[int]:
     lengths = numpy.array([len(data) for data in contents])
     width = int(lengths.max(initial=0))
     joined = b"".join(data.ljust(width, b"\0") for data in contents)

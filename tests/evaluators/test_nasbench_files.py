@@ -4,8 +4,10 @@ import base64
 import bz2
 import json
 import pickle
+import random
 import struct
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from nas.evaluators import SimulatedBudget, Tabular, read_nasbench101, read_nasb
 from nas.evaluators.record_files import masked_crcs
 from nas.model_zoo import nasbench101, nasbench201, nats_bench, space
 from nas.strategies import Random, RegularizedEvolution
+from nas.testing import survives_mutants
 
 # NAS-Bench-101: TFRecords of JSON, and in it a protobuf message that Google's own library writes here.
 
@@ -305,3 +308,75 @@ def test_other_contents_are_refused(tmp_path: Path) -> None:
     del without_times["arch2infos"][0]["12"]["all_results"][("cifar10-valid", 777)]["epochs"]
     with pytest.raises(NasValueError, match="KeyError.*epochs"):
         read_nats_bench(save(without_times, tmp_path / "epochs.pbz2"))[ARCHS[0]]
+
+
+def all_of_it(read: Any, path: Path) -> None:
+    """Reads a table whole."""
+    table = read(path)
+    for arch in table:
+        Tabular(table, key=lambda sample: sample["arch"]).run({"arch": arch}, seed=0)
+
+
+ODD = [None, -1, 0, 10**9, float("inf"), float("nan"), "text", [], {}, [[1]], {"a": 1}, (1, 2), b"bytes", True]
+
+
+def mutated_values(content: Any, rng: random.Random) -> Any:
+    """The same with one value somewhere that is something else."""
+    if isinstance(content, dict) and content and rng.random() < 0.9:
+        key = rng.choice(list(content))
+        kind = rng.random()
+        if kind < 0.1:
+            return {k: v for k, v in content.items() if k != key}
+        if kind < 0.15:
+            return {(rng.choice([None, -1, "text", (1, 2)]) if k == key else k): v for k, v in content.items()}
+        return {k: mutated_values(v, rng) if k == key else v for k, v in content.items()}
+    if isinstance(content, list) and content and rng.random() < 0.9:
+        place = rng.randrange(len(content))
+        return [*content[:place], mutated_values(content[place], rng), *content[place + 1 :]]
+    return rng.choice([*ODD, numpy.arange(3.0)])
+
+
+def check_values(count: int, folder: Path) -> None:
+    small = content_201({"12": 12})
+    small["meta_archs"], small["arch2infos"] = ARCHS[:1], {0: small["arch2infos"][0]}
+    rng = random.Random(0)
+    for _ in range(count):
+        path = save(mutated_values(small, rng), folder / "odd.pickle.pbz2")
+        said = "odd.pickle.pbz2"
+        try:
+            all_of_it(read_nats_bench, path)
+        except NasValueError as error:
+            said = str(error)
+        assert "odd.pickle.pbz2" in said
+
+
+def test_whatever_a_benchmark_has_in_the_place_of_a_value_is_refused_by_the_name_of_its_file(tmp_path: Path) -> None:
+    check_values(150, tmp_path)
+
+
+@pytest.mark.slow
+def test_ten_thousand_odd_values_in_a_benchmark(tmp_path: Path) -> None:
+    check_values(10_000, tmp_path)
+
+
+@pytest.mark.slow
+def test_damaged_benchmarks(files_201: dict[str, Any], file_101: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mutants"
+    folder.mkdir()
+    records = file_101.read_bytes()
+    survives_mutants(partial(all_of_it, read_nasbench101), [records], count=500, folder=folder)
+    for name in ("new", "whole"):
+        read, path = files_201[name]
+        survives_mutants(partial(all_of_it, read), [path.read_bytes()], count=500, folder=folder)
+
+
+def test_a_damaged_training_of_nasbench101_names_the_file(tmp_path: Path) -> None:
+    for metrics in (b"", b"\x0a\x02ab", b"\xff" * 12, b"\x10\x01"):
+        path = tmp_path / "some.tfrecord"
+        path.write_bytes(tf_record(json.dumps(["hash", 108, "", "", base64.b64encode(metrics).decode()]).encode()))
+        with pytest.raises(NasValueError, match=r"some\.tfrecord.*'hash'"):
+            read_nasbench101(path)["hash"]
+    for record in (b"[" * 5000, b'[["a"],108,"","",""]', b'["a",1.5,"","",""]', b"[1]", b"\xff", b"9" * 5000):
+        path.write_bytes(tf_record(record))
+        with pytest.raises(NasValueError, match="not a file of NAS-Bench-101"):
+            read_nasbench101(path)
