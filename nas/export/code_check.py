@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from nas.errors import ExperimentError, explain
+from nas.errors import ExperimentError, NasError, explain
 from nas.export.code_places import is_installed
+from nas.files import read_json
 
 _HERE = Path(__file__).resolve().parents[2]
 _PATIENCE = 600.0
@@ -224,8 +225,7 @@ def run_file(path: Path) -> Facts:
         except (OSError, subprocess.TimeoutExpired) as error:
             done, said = None, str(error)
         if done is not None and done.returncode == 0 and found.exists():
-            facts: Facts = json.loads(found.read_text(encoding="utf-8"))
-            return facts
+            return _facts_in(found, path)
     raise ExperimentError(
         explain(
             "the file that rebuilds the architecture was run in a fresh process from another folder, and failed there: "
@@ -233,6 +233,22 @@ def run_file(path: Path) -> Facts:
             mend="let the class, and what it uses, be importable from everywhere (pip install -e .), or be in one file",
         )
     )
+
+
+def _facts_in(found: Path, path: Path) -> Facts:
+    """What the process has written; the file that it ran may have written it too."""
+    try:
+        facts = read_json(found)
+    except NasError as error:
+        raise ExperimentError(explain(f"the check of the file wrote no facts ({error})", got=str(path))) from error
+    parts = ("tensors", "sums", "modules")
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(part), dict) for part in parts):
+        raise ExperimentError(explain("the check of the file wrote no facts", got=str(path)))
+    if not all(
+        isinstance(sums, list) and all(type(n) in (int, float) for n in sums) for sums in facts["sums"].values()
+    ):
+        raise ExperimentError(explain("the check of the file wrote no sums", got=str(path)))
+    return facts
 
 
 def main() -> None:

@@ -31,8 +31,11 @@ from nas.export.onnx_check import Ruler, computes, judge
 from nas.export.onnx_graph import Dynamic, write_graph
 from nas.export.onnx_report import OnnxReport
 from nas.export.references import Reference, References
+from nas.files import parse_json, read_bytes
 from nas.version import __version__
 
+_MOST = 2 << 30
+"""Bytes that an ONNX file has at the most."""
 _SAMPLE, _LABELS, _VERSION = "nas.sample", "nas.labels", "nas.version"
 
 
@@ -162,7 +165,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         each is None where the file does not say.
 
     Raises:
-        NasValueError: there is no such file, or it is no ONNX file.
+        NasValueError: there is no such file, it is no ONNX file, or what is noted in it is no sample.
         MissingDependency: onnx is not installed.
     """
     with _quiet():
@@ -170,18 +173,26 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     import onnx
 
     try:
-        found = onnx.load(os.fspath(path), load_external_data=False)
+        found = onnx.load_model_from_string(read_bytes(path, most=_MOST, follow=True))
         if not found.ir_version:
             raise ValueError("it names no ONNX version")
     except Exception as error:  # a torn file is an error of protobuf, which has no public place in onnx
         rule = f"the file must be a readable ONNX file ({one_line(error)})"
         raise NasValueError(explain(rule, got=str(path), where="read_metadata")) from error
     notes = {note.key: note.value for note in found.metadata_props}
-    return {
-        "sample": loads_sample(notes[_SAMPLE]) if _SAMPLE in notes else None,
-        "labels": json.loads(notes[_LABELS]) if _LABELS in notes else None,
-        "version": notes.get(_VERSION),
-    }
+    try:
+        sample = loads_sample(notes[_SAMPLE]) if _SAMPLE in notes else None
+        labels = parse_json(notes[_LABELS], where=str(path), strict=True) if _LABELS in notes else None
+        if labels is not None and not _are_texts(labels):
+            raise NasValueError(explain("labels must be a dict label -> text", got=labels))
+    except NasValueError as error:
+        rule = f"what is noted in the file must be a sample and its labels ({error})"
+        raise NasValueError(explain(rule, got=str(path), where="read_metadata")) from error
+    return {"sample": sample, "labels": labels, "version": notes.get(_VERSION)}
+
+
+def _are_texts(labels: object) -> bool:
+    return isinstance(labels, Mapping) and all(isinstance(text, str) for text in [*labels, *labels.values()])
 
 
 def _copied(model: nn.Module) -> nn.Module | None:
@@ -267,7 +278,7 @@ def _notes(model: nn.Module, sample: object, labels: object) -> dict[str, str]:
             raise NasTypeError(explain("sample must be a dict label -> answer", got=sample, where="to_onnx"))
         notes[_SAMPLE] = dumps_sample(sample)
     if labels is not None:
-        if not isinstance(labels, Mapping) or not all(isinstance(text, str) for text in [*labels, *labels.values()]):
+        if not isinstance(labels, Mapping) or not _are_texts(labels):
             raise NasTypeError(explain("labels must be a dict label -> text", got=labels, where="to_onnx"))
         notes[_LABELS] = json.dumps(dict(labels))
     notes[_VERSION] = __version__

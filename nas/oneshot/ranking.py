@@ -9,12 +9,28 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from nas.domains import Sample, dumps_sample, loads_sample, sample_key
+from nas.errors import ExperimentError, NasError, explain
+from nas.files import open_to_append, parse_json, read_json, read_text, write_whole
 
 _PACE, _SLOWER, _SLOWEST = 5.0, 1.5, 300.0
 """Seconds between two lines of progress: the first, by how much each is longer than the one before, and the last."""
+
+
+_ROW = ("steps", "sample", "value", "batches")
+"""Of a judgement."""
+
+
+def _damaged(path: Path, line: int, reason: str) -> ExperimentError:
+    return ExperimentError(
+        explain(
+            f"the file is damaged in line {line}: {reason}",
+            got=str(path),
+            mend="restore it from a copy, or remove it: then the ranking begins anew",
+        )
+    )
 
 
 @final
@@ -33,17 +49,27 @@ class Ranking:
     def __init__(self, path: Path, steps: int, wanted: int = 0) -> None:
         self._path, self._steps, self._wanted = path, steps, wanted
         self.samples: list[Sample] | None = None
-        if path.exists():
-            found = json.loads(path.read_text())
-            if found.get("steps") == steps and found.get("wanted", wanted) >= wanted:
-                self.samples = [loads_sample(text) for text in found["samples"]]
+        if os.path.lexists(path):
+            self.samples = self._read()
+
+    def _read(self) -> list[Sample] | None:
+        found = read_json(self._path)
+        if not isinstance(found, dict) or not all(type(found.get(name, 0)) is int for name in ("steps", "wanted")):
+            raise _damaged(self._path, 1, "no ranking")
+        if found.get("steps") != self._steps or found.get("wanted", self._wanted) < self._wanted:
+            return None
+        texts = found.get("samples")
+        if not isinstance(texts, list) or not texts:
+            raise _damaged(self._path, 1, "no list of samples")
+        try:
+            return [loads_sample(text) for text in texts]
+        except NasError as error:
+            raise _damaged(self._path, 1, str(error)) from error
 
     def write(self, samples: list[Sample]) -> None:
         """Writes the file, whole or not at all."""
-        fresh = self._path.with_suffix(".tmp")
         found = {"steps": self._steps, "wanted": self._wanted, "samples": [dumps_sample(each) for each in samples]}
-        fresh.write_text(json.dumps(found))
-        os.replace(fresh, self._path)
+        write_whole(self._path, json.dumps(found))
         self.samples = samples
 
 
@@ -116,17 +142,23 @@ class Judged:
         self._passes, self._most, self._progress, self._deadline = passes, most, progress, deadline
         self._is_first = True
         self._known: dict[tuple[str, int | None], float] = {}
-        whole = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            whole.append(line)
-            if row.get("steps") == steps:
-                self._known[row["sample"], row.get("batches")] = row["value"]
-        if path.exists():
-            path.write_text("".join(f"{line}\n" for line in whole))
+        text = read_text(path) if os.path.lexists(path) else ""
+        *lines, torn = text.split("\n")
+        for number, line in enumerate(lines, start=1):
+            self._take(parse_json(line, where=str(path), line=number), number)
+        if torn:  # by a kill, in the middle of the last line
+            write_whole(path, "".join(f"{line}\n" for line in lines))
+
+    def _take(self, row: Any, number: int) -> None:
+        """One line of the file."""
+        steps, sample, value, batches = (row.get(name) for name in _ROW) if isinstance(row, dict) else [None] * 4
+        is_number = (type(value) is float and not math.isnan(value)) or (type(value) is int and abs(value) < 1 << 53)
+        if type(steps) is not int or type(sample) is not str or not is_number:
+            raise _damaged(self._path, number, "no judgement")
+        if batches is not None and (type(batches) is not int or batches < 1):
+            raise _damaged(self._path, number, "no number of batches")
+        if steps == self._steps:
+            self._known[sample, batches] = float(value)
 
     @property
     def batches(self) -> int:
@@ -156,8 +188,9 @@ class Judged:
             value = self._judge(sample, key[1])
             self._known[key] = -math.inf if math.isnan(value) else value
             row = {"steps": self._steps, "sample": key[0], "value": self._known[key]}
-            with self._path.open("a") as file:
-                file.write(json.dumps(row if key[1] is None else row | {"batches": key[1]}) + "\n")
+            line = json.dumps(row if key[1] is None else row | {"batches": key[1]}) + "\n"
+            with os.fdopen(open_to_append(self._path), "w", encoding="utf-8") as file:
+                file.write(line)
         if self._progress is not None:
             share = 1.0 if batches is None else self.passes(batches) / self.passes()
             self._progress.judged(key[0], self._known[key], share, new=new)

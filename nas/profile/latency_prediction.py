@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import os
 import random
 import statistics
@@ -18,8 +19,9 @@ import torch
 from nas.calls import explained
 from nas.checks import check_int
 from nas.domains import Answer, Sample, sample_key
-from nas.errors import NasError, NasValueError, explain
+from nas.errors import ExperimentError, NasError, NasValueError, explain, shown
 from nas.example_inputs import Example, read_example
+from nas.files import MIB, read_json
 from nas.profile.cost_tables import Vector, explored
 from nas.profile.costs import Cost
 from nas.profile.dry_run import ModuleCall, ModuleRun, count_pass
@@ -27,6 +29,9 @@ from nas.profile.measured_latency import Backend, Latency, check_backend, check_
 from nas.profile.operations import call_again, operation_text
 from nas.profile.passes import Ground, run_first, sample_subject
 from nas.space import ModelSpace
+
+_MOST = 256 * MIB
+"""Bytes of a table."""
 
 
 @final
@@ -228,14 +233,13 @@ class LatencyTable:
             NasValueError: no such file, not such a table, or one of another backend or number of threads.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            entries = {key: Latency(**entry) for key, entry in content["entries"].items()}
+            content = read_json(path, most=_MOST, follow=True)
+            entries = {key: _entry(entry) for key, entry in content["entries"].items()}
             measured_as = {name: content[name] for name in ("backend", "threads", "torch")}
-            scale, constant = float(content["scale"]), float(content["constant"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise NasValueError(
-                explain(f"this is no latency table ({type(error).__name__}: {error})", got=str(path))
-            ) from error
+            scale, constant = (_seconds(content[name]) for name in ("scale", "constant"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ExperimentError) as error:
+            reason = str(error) if isinstance(error, NasError) else f"{type(error).__name__}: {error}"
+            raise NasValueError(explain(f"this is no latency table ({reason})", got=str(path))) from error
         own = {"backend": self.backend, "threads": self.threads, "torch": str(torch.__version__)}
         if measured_as != own:
             raise NasValueError(
@@ -244,6 +248,23 @@ class LatencyTable:
         self.entries.update(entries)
         self.scale, self.constant = scale, constant
         return self
+
+
+def _entry(entry: Any) -> Latency:
+    """A measurement, as `save` has written it."""
+    found = Latency(**entry)
+    low, middle, high = map(_seconds, (found.lower, found.median, found.upper))
+    if not low <= middle <= high or type(found.repeats) is not int or type(found.threads) is not int:
+        raise ValueError(f"no measurement: {shown(entry)}")
+    check_backend(found.backend)
+    return found
+
+
+def _seconds(value: Any) -> float:
+    """A finite number that is not negative."""
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ValueError(f"no time: {shown(value)}")
+    return float(value)
 
 
 class _AloneError(Exception):

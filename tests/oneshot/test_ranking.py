@@ -18,6 +18,7 @@ from nas.evaluators import Regression
 from nas.oneshot import ENAS, RandomOneShot
 from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.strategies import Random
+from nas.testing import survives_mutants
 from tests.oneshot.conftest import TapeRecorder
 
 
@@ -259,3 +260,88 @@ def test_judge_batches_is_a_number(tmp_path: Path) -> None:
     for make in (RandomOneShot, ENAS):
         with pytest.raises(NasError, match="judge_batches must be an int from 1 on; received 0"):
             make(judge_batches=0)
+
+
+DAMAGED_RANKINGS = [
+    b"",
+    b"[1]",
+    b'{"steps": 3',
+    b"[" * 5000,
+    b"\xff",
+    b'{"steps": 3}',
+    b'{"steps": 3, "samples": 5}',
+    b'{"steps": 3, "samples": []}',
+    b'{"steps": 3, "samples": ["{"]}',
+    b'{"steps": 3, "samples": [5]}',
+    b'{"steps": 3, "samples": [{"a": 1}]}',
+    b'{"steps": "3", "samples": []}',
+    b'{"steps": 3, "wanted": "a", "samples": ["{}"]}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED_RANKINGS)
+def test_a_damaged_ranking_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "ranking.json"
+    path.write_bytes(content)
+    with pytest.raises(NasError, match=r"line 1.*ranking\.json|ranking\.json.*line 1"):
+        Ranking(path, 3)
+    assert path.read_bytes() == content
+
+
+DAMAGED_JUDGEMENTS = [
+    b"nothing",
+    b"[" * 5000,
+    b"5",
+    b'{"steps": 2}',
+    b'{"steps": 2, "sample": 5, "value": 0.5}',
+    b'{"steps": 2, "sample": "{}", "value": "0.5"}',
+    b'{"steps": 2, "sample": "{}", "value": NaN}',
+    b'{"steps": 2, "sample": "{}", "value": ' + b"9" * 400 + b"}",
+    b'{"steps": 2, "sample": "{}", "value": 0.5, "batches": "a"}',
+    b'{"steps": 2, "sample": ["{}"], "value": 0.5}',
+    b"",
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED_JUDGEMENTS)
+def test_a_damaged_judgement_is_told_and_not_removed(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "judged.jsonl"
+    good = b'{"steps": 2, "sample": "{}", "value": -Infinity}\n'
+    path.write_bytes(good + line + b"\n" + good)
+    with pytest.raises(NasError, match=r"line 2.*judged\.jsonl"):
+        Judged(path, 2, lambda sample, batches: 1.0, passes=PASSES)
+    assert path.read_bytes() == good + line + b"\n" + good
+
+
+def test_judgements_are_neither_read_nor_written_through_a_link(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.txt"
+    theirs.write_text("one line without an end")
+    for name, read in (
+        ("judged.jsonl", lambda path: Judged(path, 2, lambda sample, batches: 1.0, passes=PASSES)),
+        ("ranking.json", lambda path: Ranking(path, 2)),
+    ):
+        (tmp_path / name).symlink_to(theirs)
+        with pytest.raises(NasError, match="link"):
+            read(tmp_path / name)
+    assert theirs.read_text() == "one line without an end"
+
+
+def read_judgements(path: Path) -> None:
+    Judged(path, 2, lambda sample, batches: 1.0, passes=PASSES)
+
+
+JUDGEMENTS = [
+    b'{"steps": 2, "sample": "{\\"a\\": 1}", "value": 0.5}\n{"steps": 2, "sample": "{}", "value": 1, "batches": 3}\n'
+]
+RANKINGS = [b'{"steps": 2, "wanted": 3, "samples": ["{\\"a\\": 1}", "{\\"a\\": [1, 2]}"]}']
+
+
+def test_damaged_rankings_and_judgements(tmp_path: Path) -> None:
+    survives_mutants(lambda path: Ranking(path, 2), RANKINGS, count=500, folder=tmp_path)
+    survives_mutants(read_judgements, JUDGEMENTS, count=500, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_damaged_rankings_and_judgements(tmp_path: Path) -> None:
+    survives_mutants(lambda path: Ranking(path, 2), RANKINGS, count=50_000, folder=tmp_path)
+    survives_mutants(read_judgements, JUDGEMENTS, count=50_000, folder=tmp_path)

@@ -29,6 +29,9 @@ class Genotype:
     """Two cells in the notation of DARTS: (operation, position of the state it reads), two entries for each node.
 
     States 0 and 1 are the outputs of the two cells before, node i is state 2 + i.
+
+    Raises:
+        NasTypeError: what is no such cell.
     """
 
     normal: Edges
@@ -37,6 +40,20 @@ class Genotype:
     reduce: Edges
     """Of the reduction cell."""
     reduce_concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("normal", "reduce"):
+            edges, concat = getattr(self, name), getattr(self, f"{name}_concat")
+            if not _is_row(edges) or not all(_is_row(e) and len(e) == 2 and type(e[0]) is str for e in edges):
+                raise NasTypeError(explain("a cell is a tuple of pairs (operation, state)", got=edges, where=name))
+            if not _is_row(concat) or not all(type(n) is int for n in [*concat, *(state for _, state in edges)]):
+                raise NasTypeError(explain("states are ints", got=(edges, concat), where=name))
+            object.__setattr__(self, name, tuple((op, state) for op, state in edges))  # as JSON has lists
+            object.__setattr__(self, f"{name}_concat", tuple(concat))
+
+
+def _is_row(found: object) -> bool:
+    return isinstance(found, tuple | list | range)
 
 
 @explained()
@@ -90,13 +107,16 @@ def sample_to_genotype(sample: Mapping[str, object], space: str) -> Genotype:
         space: as in `genotype_to_sample`.
 
     Raises:
-        NasValueError: a label of the cells is missing.
+        NasTypeError: the sample is no dict.
+        NasValueError: a label of the cells is missing, or has no answer of the space.
 
     Example:
         >>> sample_to_genotype(genotype_to_sample(NASNET_A, "nasnet"), "nasnet") == NASNET_A
         True
     """
     family = _family(space)
+    if not isinstance(sample, Mapping):
+        raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
     cells = []
     for reduction in (False, True):
         edges: list[tuple[str, int]] = []
@@ -104,9 +124,9 @@ def sample_to_genotype(sample: Mapping[str, object], space: str) -> Genotype:
             name = f"{family.label(reduction)}/node{node}"
             try:
                 if family.distinct:
-                    edges += [(str(sample[f"{name}/op{i}"]), i) for i in _ints(sample[f"{name}/inputs"])]
+                    edges += [(str(sample[f"{name}/op{i}"]), i) for i in _ints(sample[f"{name}/inputs"], name)]
                 else:
-                    inputs = _ints([sample[f"{name}/input{j}"] for j in range(2)])
+                    inputs = _ints([sample[f"{name}/input{j}"] for j in range(2)], name)
                     edges += [(str(sample[f"{name}/op{j}"]), state) for j, state in enumerate(inputs)]
             except KeyError as missing:
                 raise NasValueError(
@@ -117,14 +137,15 @@ def sample_to_genotype(sample: Mapping[str, object], space: str) -> Genotype:
     return Genotype(normal=normal, normal_concat=normal_concat, reduce=reduce, reduce_concat=reduce_concat)
 
 
-def _ints(states: object) -> tuple[int, ...]:
-    assert isinstance(states, (list, tuple)), "an answer of the space"
+def _ints(states: object, where: str) -> tuple[int, ...]:
+    if not isinstance(states, list | tuple) or not all(isinstance(state, int) for state in states):
+        raise NasValueError(explain("a node reads states, which are ints", got=states, where=where))
     return tuple(int(state) for state in states)
 
 
 def _family(space: str) -> CellFamily:
-    if space not in FAMILIES:
-        raise NasValueError(explain(f"genotypes are of a cell space; {close_names(space, FAMILIES)}", got=space))
+    if not isinstance(space, str) or space not in FAMILIES:
+        raise NasValueError(explain(f"genotypes are of a cell space; {close_names(str(space), FAMILIES)}", got=space))
     return FAMILIES[space]
 
 
