@@ -19,10 +19,6 @@ _PACE, _SLOWER, _SLOWEST = 5.0, 1.5, 300.0
 """Seconds between two lines of progress: the first, by how much each is longer than the one before, and the last."""
 
 
-_ROW = ("steps", "sample", "value", "batches")
-"""Of a judgement."""
-
-
 def _damaged(path: Path, line: int, reason: str) -> ExperimentError:
     return ExperimentError(
         explain(
@@ -151,7 +147,9 @@ class Judged:
 
     def _take(self, row: Any, number: int) -> None:
         """One line of the file."""
-        steps, sample, value, batches = (row.get(name) for name in _ROW) if isinstance(row, dict) else [None] * 4
+        row = row if isinstance(row, dict) else {}
+        steps, sample, batches = row.get("steps"), row.get("sample"), row.get("batches")
+        value: Any = row.get("value")
         is_number = (type(value) is float and not math.isnan(value)) or (type(value) is int and abs(value) < 1 << 53)
         if type(steps) is not int or type(sample) is not str or not is_number:
             raise _damaged(self._path, number, "no judgement")

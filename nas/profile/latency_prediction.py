@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import math
 import os
 import random
 import statistics
@@ -32,6 +31,8 @@ from nas.space import ModelSpace
 
 _MOST = 256 * MIB
 """Bytes of a table."""
+_LONGEST = 1e12
+"""Seconds; and a factor of them."""
 
 
 @final
@@ -261,8 +262,8 @@ def _entry(entry: Any) -> Latency:
 
 
 def _seconds(value: Any) -> float:
-    """A finite number that is not negative."""
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
+    """A number that is neither negative nor without end."""
+    if type(value) not in (int, float) or not 0 <= value < _LONGEST:
         raise ValueError(f"no time: {shown(value)}")
     return float(value)
 

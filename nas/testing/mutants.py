@@ -14,6 +14,8 @@ Read = Callable[[Path], object]
 
 _SLOWEST = 10.0
 """Seconds that one file may take, on a machine that is busy."""
+_TOGETHER = 2_000
+"""Files that one process reads."""
 _LONGEST = 14_000
 """Characters of an error."""
 _SNIPPETS = (
@@ -49,7 +51,7 @@ _SNIPPETS = (
 """What stands in damaged files: numbers at their ends, other values of JSON, steps of pickles."""
 
 
-def mutants(originals: Sequence[bytes], count: int, *, seed: int = 0) -> Iterator[bytes]:
+def mutants(originals: Sequence[bytes], count: int, *, seed: int | str = 0) -> Iterator[bytes]:
     """Damaged files: of each one to four places are exchanged, cut out, repeated or taken from another file.
 
     Args:
@@ -101,7 +103,7 @@ def survives_mutants(
     memory: int = 1 << 29,
     seed: int = 0,
 ) -> None:
-    """Reads damaged files in a process of its own: each is read, or refused by an error of ours, soon and with little.
+    """Reads damaged files in processes of their own: each is read, or refused by an error of ours, soon, in little memory.
 
     Args:
         read: a file.
@@ -121,13 +123,12 @@ def survives_mutants(
         >>> survives_mutants(load_sample, [b'{"width": 16}'], count=3, folder=Path(tempfile.mkdtemp()))
     """
     output = folder / "output.txt"
-    ended_well(
-        fork(_read_all, read, tuple(originals), count, seed, folder / name, memory, output=output),
-        output,
-    )
+    for part, begin in enumerate(range(0, count, _TOGETHER)):
+        given = (read, tuple(originals), min(_TOGETHER, count - begin), f"{seed}/{part}", folder / name, memory)
+        ended_well(fork(_read_all, *given, output=output), output)
 
 
-def _read_all(read: Read, originals: Sequence[bytes], count: int, seed: int, path: Path, memory: int) -> None:
+def _read_all(read: Read, originals: Sequence[bytes], count: int, seed: int | str, path: Path, memory: int) -> None:
     for content in originals:
         path.write_bytes(content)
         read(path)

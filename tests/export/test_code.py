@@ -28,6 +28,7 @@ from nas import (
 )
 from nas.evaluators import FunctionalEvaluator
 from nas.export.code import to_code
+from nas.export.code_check import run_file
 from nas.strategies import Random
 
 
@@ -309,3 +310,15 @@ def test_a_wrong_sample_is_refused_and_nothing_written(tmp_path: Path) -> None:
         with pytest.raises(NasError, match="width|rate"):
             to_code(ModelSpace(Chain, 1), wrong, tmp_path / "a.py")
     assert list(tmp_path.iterdir()) == []
+
+
+FACTS = ["[" * 5000, '{"tensors": {}, "sums": {"a": [null]}, "modules": {}}']
+
+
+@pytest.mark.parametrize("facts", FACTS)
+def test_what_a_file_writes_in_the_place_of_facts_is_refused(tmp_path: Path, facts: str) -> None:
+    """The file that is run may do anything in its process, and end it."""
+    path = tmp_path / "net.py"
+    path.write_text(f"import os, sys\nopen(sys.argv[2], 'w').write({facts!r})\nos._exit(0)\n")
+    with pytest.raises(ExperimentError, match=r"wrote no (facts|sums).*net\.py"):
+        run_file(path)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nas import ExperimentError, MissingDependency, NasTypeError, NasValueError
 from nas.export import OnnxReport, read_metadata, to_onnx
+from nas.testing import survives_mutants
 
 pytestmark = pytest.mark.long
 
@@ -288,6 +289,43 @@ def test_metadata_round_trip(tmp_path: Path) -> None:
     assert found["version"]
     keys = {note.key for note in onnx.load(report.path).metadata_props}
     assert keys == {"nas.sample", "nas.labels", "nas.version"}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("nas.sample", "{"),
+        ("nas.sample", "[1]"),
+        ("nas.sample", "[" * 100_000),
+        ("nas.sample", '{"a": NaN}'),
+        ("nas.sample", '{"a": 1, "a": 2}'),
+        ("nas.labels", "{"),
+        ("nas.labels", "[" * 100_000),
+        ("nas.labels", '{"a": 5}'),
+        ("nas.labels", "5"),
+    ],
+)
+def test_damaged_metadata_is_refused_by_the_name_of_its_file(tmp_path: Path, key: str, text: str) -> None:
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.helper.set_model_props(model, {key: text})
+    onnx.save(model, tmp_path / "net.onnx")
+    with pytest.raises(NasValueError, match=r"net\.onnx"):
+        read_metadata(tmp_path / "net.onnx")
+
+
+def small_files() -> list[bytes]:
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    onnx.helper.set_model_props(model, {"nas.sample": '{"width": 16}', "nas.labels": '{"width": "one of 16, 32"}'})
+    return [model.SerializeToString()]
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    survives_mutants(read_metadata, small_files(), count=300, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_damaged_files(tmp_path: Path) -> None:
+    survives_mutants(read_metadata, small_files(), count=100_000, folder=tmp_path)
 
 
 def test_file_with_its_weights_inside_and_no_metadata(tmp_path: Path) -> None:

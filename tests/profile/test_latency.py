@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from nas import (
     model_space,
 )
 from nas.profile import LatencyTable, PredictionError, latency, latency_table
-from nas.testing import can_stand_in, second_device
+from nas.testing import can_stand_in, second_device, survives_mutants
 
 
 def network() -> nn.Module:
@@ -179,6 +180,61 @@ def test_tables_are_saved_and_taken_over(space: ModelSpace, table: LatencyTable,
     path.write_text("{}")
     with pytest.raises(NasValueError, match="no latency table"):
         latency_table(space, SHAPE).load(path)
+
+
+ENTRY = {"median": 0.1, "lower": 0.1, "upper": 0.2, "repeats": 3, "threads": 1, "backend": "eager"}
+SAVED = {
+    "backend": "eager",
+    "threads": 1,
+    "torch": str(torch.__version__),
+    "scale": 1.0,
+    "constant": 0.0,
+    "entries": {"torch.nn.Linear(8, 8)": ENTRY},
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"scale": "1"},
+        {"scale": float("nan")},
+        {"constant": -1},
+        {"constant": 10**400},
+        {"entries": [ENTRY]},
+        {"entries": {"a": 5}},
+        {"entries": {"a": ENTRY | {"median": float("inf")}}},
+        {"entries": {"a": ENTRY | {"median": "0.1"}}},
+        {"entries": {"a": ENTRY | {"lower": 0.3}}},
+        {"entries": {"a": ENTRY | {"repeats": "3"}}},
+        {"entries": {"a": ENTRY | {"backend": []}}},
+        {"entries": {"a": ENTRY | {"more": 1}}},
+        {"entries": {"a": {"median": 0.1}}},
+    ],
+)
+def test_a_damaged_table_is_refused_by_the_name_of_its_file(
+    space: ModelSpace, tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(SAVED))
+    again = latency_table(space, SHAPE)
+    assert again.load(path).entries
+    path.write_text(json.dumps(SAVED | damage))
+    known = dict(again.entries)
+    with pytest.raises(NasValueError, match=r"no latency table.*net\.json"):
+        again.load(path)
+    assert again.entries == known
+    assert (again.scale, again.constant) == (1.0, 0.0)
+
+
+def test_damaged_tables(space: ModelSpace, tmp_path: Path) -> None:
+    table = latency_table(space, SHAPE)
+    survives_mutants(table.load, [json.dumps(SAVED).encode()], count=500, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_damaged_tables(space: ModelSpace, tmp_path: Path) -> None:
+    table = latency_table(space, SHAPE)
+    survives_mutants(table.load, [json.dumps(SAVED).encode()], count=100_000, folder=tmp_path)
 
 
 class Tokens(nn.Module):
