@@ -201,6 +201,10 @@ def fill_dict(target: Any, items: Sequence[Any]) -> None:
     target.update(zip(keys, items[1::2], strict=True))
 
 
+Step: TypeAlias = Callable[[Machine], None]
+"""What one code of a pickle does."""
+
+
 def weight_of(value: Any) -> int:
     """Bytes that an object takes, beside those of what it holds."""
     if isinstance(value, numpy.ndarray):

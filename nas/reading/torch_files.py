@@ -69,8 +69,12 @@ def tensors_in(file: BinaryIO) -> Any:
 def torch_notes(path: str | os.PathLike[str]) -> Any:
     """The plain data of a file that somebody else is about to read by `torch.load(path, weights_only=True)`.
 
+    A note stands for each tensor.
+
     Raises:
-        As `torch_tensors` does; a note stands for each tensor.
+        OSError: it is not there, say.
+        ExperimentError: it is a link, a pipe or a device.
+        Refused: it is torn, forged, or holds anything else than tensors and plain data.
     """
     with open_file(path) as file:
         return _checked(file, name_for_torch)

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from nas.late import late
 from nas.testing.comparison import differences, refused
+from nas.testing.damage import mutants, survives_mutants
 from nas.testing.domains import DomainContract
 from nas.testing.evaluators import EvaluatorContract
 from nas.testing.executors import ExecutorContract
-from nas.testing.mutants import mutants, survives_mutants
 from nas.testing.one_shot import OneShotContract
 from nas.testing.processes import PATIENCE, ended_well, fork, is_alive, wait_until
 from nas.testing.reachable import reachable_tensors

@@ -103,7 +103,7 @@ def survives_mutants(
     memory: int = 1 << 29,
     seed: int = 0,
 ) -> None:
-    """Reads damaged files in processes of their own: each is read, or refused by an error of ours, soon, in little memory.
+    """Reads damaged files in processes of their own: each is read or refused by an error of ours, soon and in bounds.
 
     Args:
         read: a file.
