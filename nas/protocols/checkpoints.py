@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -73,10 +75,16 @@ def load_checkpoint() -> dict[str, Any] | None:
     if job is None or job.directory is None:
         return None
     file = checkpoint_file(job.directory, job.identity)
-    with suppress(ExperimentError):  # It was not written by this program, or is torn: the trial begins anew.
-        if file.is_file():
-            state: dict[str, Any] = read_state(file)["state"]
+    if not os.path.lexists(file):
+        return None
+    try:
+        state = read_state(file).get("state")
+        if isinstance(state, dict):
             return state
+        problem = "it holds no state"
+    except ExperimentError as error:
+        problem = str(error)
+    warnings.warn(f"The checkpoint {file} cannot be read, so the trial begins anew: {problem}", stacklevel=2)
     return None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from nas import Experiment, LayerChoice, TrialState, ValueChoice
+from nas import Experiment, ExperimentError, LayerChoice, TrialState, ValueChoice
 from nas.evaluators import Classification
 from nas.oneshot import DARTS, RandomOneShot
 from nas.testing import differences, wait_until
@@ -201,3 +202,39 @@ def test_its_training_is_stopped_within_a_second_and_gone_on_with(tmp_path: Path
     done = search(tmp_path / "stopped", 1)
     done.run(progress="silent")
     assert len(done.trials) == 3
+
+
+DAMAGE: dict[str, Any] = {
+    "no part of ours": lambda found: found.pop("nas"),
+    "no weights": lambda found: found.update(state_dict=5),
+    "other weights": lambda found: found.update(state_dict={"a": torch.ones(1)}),
+    "no optimizers": lambda found: found.pop("optimizer_states"),
+    "other optimizers": lambda found: found.update(optimizer_states=[{}, 5]),
+    "no loops": lambda found: found.update(loops={"fit_loop": 5}),
+    "an epoch in words": lambda found: found.update(epoch="one"),
+    "no steps": lambda found: found["nas"].pop("done"),
+    "another learner": lambda found: found["nas"].update(learner={"a": 5}),
+    "no random states": lambda found: found["nas"].update(random=[]),
+    "other random states": lambda found: found["nas"].update(random=[5]),
+}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search whose time was up."""
+    folder = tmp_path_factory.mktemp("begun")
+    for _ in range(2):
+        search(folder, 1).run(timeout=1e-3, progress="silent")
+    return folder
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_told(begun: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "copied"
+    shutil.copytree(begun, folder)
+    last = folder / "search" / "supernet" / "last.ckpt"
+    found = torch.load(last, weights_only=True)
+    DAMAGE[damage](found)
+    torch.save(found, last)
+    with pytest.raises(ExperimentError, match="checkpoint.*supernet"):
+        search(folder, 1).run(progress="silent")

@@ -37,7 +37,18 @@ def test_what_could_only_be_read_by_executing_code_is_refused(tmp_path: Path) ->
     assert not [*tmp_path.rglob("checkpoint-*")]
 
 
-def test_a_checkpoint_that_is_torn_is_as_good_as_none(tmp_path: Path) -> None:
+DAMAGE = {
+    "torn": lambda file: file.write_bytes(file.read_bytes()[:50]),
+    "a flipped bit": lambda file: file.write_bytes(file.read_bytes().replace(b"\x80\x3f", b"\x81\x3f", 1)),
+    "no state": lambda file: torch.save({"other": 1}, file),
+    "no dict": lambda file: torch.save([1], file),
+    "another state": lambda file: torch.save({"state": 5}, file),
+    "a link": lambda file: file.rename(file.with_name("moved.pt")) and file.symlink_to(file.with_name("moved.pt")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_checkpoint_that_is_damaged_is_as_good_as_none_and_is_told(tmp_path: Path, damage: str) -> None:
     def judge(model: nn.Linear) -> float:
         save_checkpoint({"epoch": 1, "weight": torch.ones(3)})
         state = load_checkpoint()
@@ -45,8 +56,9 @@ def test_a_checkpoint_that_is_torn_is_as_good_as_none(tmp_path: Path) -> None:
         assert state["epoch"] == 1
         assert torch.equal(state["weight"], torch.ones(3))
         (file,) = tmp_path.rglob("checkpoint-*")
-        file.write_bytes(file.read_bytes()[:50])
-        return float(load_checkpoint() is None)
+        DAMAGE[damage](file)
+        with pytest.warns(UserWarning, match=r"checkpoint-.*cannot be read, so the trial begins anew"):
+            return float(load_checkpoint() is None)
 
     experiment = Experiment(
         lambda: nn.Linear(1, ValueChoice([1], label="width")),

@@ -143,7 +143,7 @@ def restoring(directory: Path, is_restored: Callable[[], bool]) -> Iterator[None
         yield
     except NasError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
         if is_restored():
             raise
         raise ExperimentError(
