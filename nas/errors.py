@@ -280,6 +280,8 @@ _SAME = (
 """What libraries call the same thing: where one of a row is asked for that is not known, another one may be meant."""
 
 _LISTED = 12
+_LONGEST_NAME = 200
+"""Characters of a name that are compared: to compare two texts takes the product of their lengths."""
 _LIKE = 0.3
 """From 0 to 1; names that are less alike have nothing to do with each other."""
 
@@ -291,6 +293,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
         >>> nearest("lr", ["learning_rate", "weight_decay"]), nearest("decay", ["learning_rate", "weight_decay"])
         (['learning_rate'], ['weight_decay'])
     """
+    name = name[:_LONGEST_NAME]
     known, plain = sorted(known), _plain(name)
     found = [other for row in _SAME if plain in map(_plain, row) for other in row if other in known]
     found += [other for other in known if _plain(other) == plain]
@@ -314,7 +317,7 @@ def close_names(name: str, known: Iterable[str]) -> str:
     if near := nearest(name, known):
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"
     if len(known) > _LISTED:  # the likeliest stand first, so that none of them is cut off
-        likeness = {other: difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio() for other in known}
+        likeness = {o: difflib.SequenceMatcher(None, name[:_LONGEST_NAME].lower(), o.lower()).ratio() for o in known}
         known.sort(key=lambda other: -likeness[other] if likeness[other] > _LIKE else 0)
         others = f", and {len(known) - _LISTED} more"
         return f"the known names are {', '.join(map(repr, known[:_LISTED]))}{others}"

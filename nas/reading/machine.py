@@ -182,12 +182,18 @@ def checked_key(key: Any) -> Any:
     Raises:
         Refused: it is no number, text or short tuple of these.
     """
-    kind = type(key)
-    if kind not in _FLAT and not isinstance(key, numpy.generic):
-        flat = kind is tuple and len(key) <= _LONGEST_KEY
-        if not flat or not all(type(part) in _FLAT or isinstance(part, numpy.generic) for part in key):
-            raise Refused(f"it has a key that is no number, text or short tuple of these, but a {kind.__name__}")
+    if not _is_flat(key) and (type(key) is not tuple or len(key) > _LONGEST_KEY or not all(map(_is_flat, key))):
+        name = type(key).__name__
+        raise Refused(f"it has a key that is no number, text or short tuple of these, but a {name}")
     return key
+
+
+def _is_flat(key: Any) -> bool:
+    """Of ints those of 64 bits: of longer ones a million can share one place in a dict."""
+    kind = type(key)
+    if kind is int:
+        return bool(key.bit_length() <= 64)
+    return kind in _FLAT or isinstance(key, numpy.generic)
 
 
 def fill_dict(target: Any, items: Sequence[Any]) -> None:

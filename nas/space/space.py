@@ -25,6 +25,8 @@ H = TypeVar("H", bound=Handler)
 ARCHITECTURE = "nas_architecture"
 """The attribute of a built model that says which architecture it is: a plain dict of its sample and its labels."""
 
+_MOST_TOLD = 50  # unknown labels of one message
+
 
 @explained(methods=True)
 @final
@@ -259,7 +261,8 @@ class ModelSpace:
         found |= self._settings_of(sample, rng)
         unknown = [label for label in sample if label not in found]
         if unknown:
-            raise NasValueError(" ".join(unknown_label(label, self.search_space.domains) for label in unknown))
+            told = (unknown_label(label, self.search_space.domains) for label in unknown[:_MOST_TOLD])
+            raise NasValueError(" ".join(told))
         return found
 
     def grow(self, sample: Mapping[str, Answer]) -> bool:

@@ -200,6 +200,20 @@ def _any_of(ways: list[str]) -> str:
     return " or ".join(dict.fromkeys(ways)) if ways and "always" not in ways else "always"
 
 
-def listed(wrong: list[str]) -> str:
-    """Everything that is wrong, as one message."""
-    return wrong[0] if len(wrong) == 1 else f"{len(wrong)} problems:\n" + "\n".join(f"  - {text}" for text in wrong)
+MOST_LISTED = 50
+"""Problems of one message."""
+
+
+def listed(wrong: list[str], more: int = 0) -> str:
+    """Everything that is wrong, as one message.
+
+    Args:
+        wrong: the problems; the first of them are told.
+        more: of which nobody has made a text.
+    """
+    number = len(wrong) + more
+    if number == 1:
+        return wrong[0]
+    left = number - MOST_LISTED
+    told = [*wrong[:MOST_LISTED], *([f"and {left:,} more"] if left > 0 else [])]
+    return f"{number} problems:\n" + "\n".join(f"  - {text}" for text in told)

@@ -14,7 +14,7 @@ from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import Rng, as_rng
 from nas.tree.choices import Choice, grid
 from nas.tree.constraints import Constraint, Where, as_constraint
-from nas.tree.domain_tree import DomainTree, listed
+from nas.tree.domain_tree import MOST_LISTED, DomainTree, listed
 
 
 @explained()
@@ -139,7 +139,7 @@ class SearchSpace(DomainTree):
                 wrong.append(
                     explain(
                         f"the answer is missing; it must be {choice.domain!r}",
-                        got=sorted(sample),
+                        got=sorted(sample, key=str),
                         where=f"label {choice.label!r}",
                         mend="space.complete(sample), which fills what is missing",
                     )
@@ -169,11 +169,12 @@ class SearchSpace(DomainTree):
         if not isinstance(sample, Mapping):
             raise NasTypeError(explain("a sample must be a dict label -> answer", got=sample))
         found, wrong, unknown = self.problems(sample)
-        wrong += [unknown_label(label, self.domains) for label in sorted(unknown)]
+        strange = sorted(unknown, key=str)
+        wrong += [unknown_label(label, self.domains) for label in strange[:MOST_LISTED]]
         if not wrong and not self.allows(found):
             wrong = [explain("the sample does not satisfy the constraint", got=self.constraint)]
         if wrong:
-            raise NasValueError(listed(wrong))
+            raise NasValueError(listed(wrong, len(strange[MOST_LISTED:])))
         return found
 
     def contains(self, sample: Mapping[str, Answer]) -> bool:

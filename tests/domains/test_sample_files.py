@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,16 @@ def test_odd_answers_are_refused_by_the_space(answer: str) -> None:
         assert not SPACE.contains(sample)
         with pytest.raises(NasError):
             SPACE.validate(sample)
+
+
+def test_a_hundred_thousand_unknown_labels_are_refused_soon() -> None:
+    sample = SPACE.default() | {f"label {number}": number for number in range(100_000)} | {"w" * 10**6: 1}
+    start = time.process_time()
+    for refuse in (SPACE.validate, SPACE.complete):
+        with pytest.raises(NasValueError, match="no choice of this space has this label") as caught:
+            refuse(sample)
+        assert len(str(caught.value)) < 40_000
+    assert time.process_time() - start < 10
 
 
 def read(path: Path) -> None:

@@ -199,6 +199,7 @@ BOMBS = {
     + b"\x94c__builtin__\nbytearray\n\x94"
     + b"h\x01h\x00\x85R" * 5000
     + b".",
+    "keys of one hash": pickle.dumps({(2**61 - 1) * i: 1 for i in range(1, 20)}, 2),
     "a deep key": b"\x80\x02)" + b"q\x00h\x00\x86" * 60 + b"q\x01}h\x01K\x01s.",
     "a deep set": b"\x80\x04(K\x01\x91" + b"q\x00(h\x00h\x00\x86\x91" * 60 + b".",
 }
