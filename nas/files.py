@@ -108,7 +108,9 @@ def read_json(path: str | os.PathLike[str], *, most: int = _MOST, follow: bool =
     return parse_json(read_text(path, most=most, follow=follow), where=os.fspath(path))
 
 
-def parse_json(text: str | bytes, *, where: str, line: int | None = None, strict: bool = False) -> Any:
+def parse_json(
+    text: str | bytes, *, where: str, line: int | None = None, strict: bool = False, rule: str = "no whole JSON"
+) -> Any:
     """What a text holds as JSON; whatever may be wrong with it is one kind of error.
 
     Args:
@@ -116,6 +118,7 @@ def parse_json(text: str | bytes, *, where: str, line: int | None = None, strict
         where: the file that it comes from.
         line: of the file, where it is one of several.
         strict: whether to refuse what JSON does not have (NaN), and a name that stands twice in an object.
+        rule: how the message begins.
 
     Raises:
         NasValueError: it is no JSON, nested too deeply, or has a number of thousands of digits.
@@ -132,7 +135,7 @@ def parse_json(text: str | bytes, *, where: str, line: int | None = None, strict
         place, reason = line or 1, "it is nested too deeply"
     except ValueError as error:  # bytes that are no text; more digits than Python reads
         place, reason = line or 1, str(error)
-    raise NasValueError(explain(f"no whole JSON in line {place}: {reason}", got=where, mend=_AGAIN)) from None
+    raise NasValueError(explain(f"{rule} in line {place}: {reason}", got=where, mend=_AGAIN)) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

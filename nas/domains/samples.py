@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from nas.calls import explained
 from nas.checks import check_path
 from nas.domains.domain import Answer
-from nas.errors import NasError, NasTypeError, NasValueError, explain, shown
+from nas.errors import NasError, NasTypeError, NasValueError, explain
 from nas.files import MIB, parse_json, read_text
 
 Sample: TypeAlias = dict[str, Answer]
@@ -101,10 +101,8 @@ def loads_sample(text: str) -> Sample:
     """
     if not isinstance(text, str):
         raise NasTypeError(explain("a sample is read from a text", got=text, mend='{"width": 32}, as JSON'))
-    return _sample(parse_json(text, where=f"a sample that reads {shown(text[:60])}", strict=True))
-
-
-def _sample(found: object) -> Sample:
+    start = text[:60] + ("..." if len(text) > 60 else "")
+    found = parse_json(text, where=start, strict=True, rule="a sample must be whole JSON text, and is none")
     if not isinstance(found, dict):
         raise NasValueError(
             explain(
@@ -154,9 +152,8 @@ def load_sample(path: str | os.PathLike[str]) -> Sample:
     except (OSError, NasError) as error:
         rule, mend = f"a sample file must be readable text ({error})", "the path of a file that nas.save_sample wrote"
         raise NasValueError(explain(rule, got=str(path), mend=mend)) from error
-    found = parse_json(text, where=str(path), strict=True)
     try:
-        return _sample(found)
+        return loads_sample(text)
     except NasValueError as error:
         raise NasValueError(f"in {path}: {error}") from error
 
