@@ -52,7 +52,7 @@ def explain(rule: str, *, got: object = ..., where: str = "", mend: str = "") ->
         >>> explain("low must not exceed high", got=(5, 3), where="ValueChoice 'width'", mend="swap them")
         "ValueChoice 'width': low must not exceed high; received (5, 3). To mend: swap them."
     """
-    rule, where, mend = (_cut(part, _LONGEST_PART) for part in (rule, where, mend))
+    rule, where, mend = _cut(rule, _LONGEST_RULE), _cut(where, _LONGEST_PART), _cut(mend, _LONGEST_PART)
     text = f"{where}: {rule}" if where else rule
     if got is not ...:
         text += f" Received {shown(got)}" if text.endswith("?") else f"; received {shown(got)}"
@@ -64,8 +64,8 @@ def explain(rule: str, *, got: object = ..., where: str = "", mend: str = "") ->
 
 _LONGEST = 240
 """Characters of one value in a message."""
-_LONGEST_PART = 4_000
-"""Characters of a rule, a place or a mend: they may quote what somebody else has said."""
+_LONGEST_RULE, _LONGEST_PART = 1 << 16, 4_000
+"""Characters of a rule, which may list a domain; of a place and of a mend. They may quote what somebody has said."""
 _FEW = 8
 """Entries of a container that are shown, and numbers of an array that are shown themselves."""
 _DEEPEST = 4

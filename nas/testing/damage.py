@@ -16,7 +16,7 @@ _SLOWEST = 10.0
 """Seconds that one file may take, on a machine that is busy."""
 _TOGETHER = 2_000
 """Files that one process reads."""
-_LONGEST = 14_000
+_LONGEST = 75_000
 """Characters of an error."""
 _SNIPPETS = (
     b"",
