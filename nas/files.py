@@ -209,14 +209,19 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
             os.close(number)
 
 
-def open_to_append(path: str | os.PathLike[str]) -> int:
-    """A descriptor that adds to the end of an ordinary file, which is made where it is not there.
+def open_to_append(path: str | os.PathLike[str], *, make: bool = True, read: bool = False) -> int:
+    """A descriptor that adds to the end of an ordinary file.
+
+    Args:
+        path: of the file.
+        make: whether it is made where it is not there.
+        read: whether it is to be read too.
 
     Raises:
-        OSError: there is no room, say.
+        OSError: there is no room, say, or it is not there and not to be made.
         ExperimentError: it is a link, a folder, a pipe or a device.
     """
-    return _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return _opened(path, (os.O_RDWR if read else os.O_WRONLY) | os.O_APPEND | (os.O_CREAT if make else 0))
 
 
 def folder_in(root: str | os.PathLike[str], *parts: str, make: bool = False) -> Path:

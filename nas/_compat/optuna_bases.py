@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from optuna.storages.journal._file import BaseJournalFileLock as JournalFileLock
 from optuna.storages.journal._storage import JournalOperation
 
-__all__ = ["JournalFileLock", "JournalOperation"]
+__all__ = ["JournalOperation"]

@@ -7,19 +7,14 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
-
-import filelock
+from typing import Any, final
 
 from nas.checks import absolute
 from nas.domains import Sample
 from nas.errors import ExperimentError, NasValueError, close_names, explain
 from nas.protocols import Trial, TrialState
-from nas.records import Ledger, open_storage, queueing, quiet_optuna
+from nas.records import Ledger, Store, quiet_optuna
 from nas.search import Results, describe_failures
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
 
 
 class UnknownName(NasValueError):  # noqa: N818 - names the situation
@@ -49,8 +44,8 @@ class Catalogue:
             # That of an experiment which was made, but neither run nor given a sample, is empty.
             journals = (path for path in self.directory.glob("*/journal.log") if path.stat().st_size)
             return sorted(path.parent.name for path in journals)
-        storage = open_storage(self.storage, self.directory)
-        studies = storage.get_all_studies()
+        storage = self._store("").look()
+        studies = [] if storage is None else storage.get_all_studies()
         return sorted(study.study_name for study in studies if "nas:experiment" in study.user_attrs)
 
     def _check_directory(self) -> None:
@@ -98,54 +93,51 @@ class Catalogue:
                 return trial
         raise UnknownName(explain(f"there are trials 0 to {len(results.trials) - 1}", got=number, where="TRIAL"))
 
+    def _store(self, name: str) -> Store:
+        return Store(self.storage, self.directory / name)
+
     def ledger(self, name: str) -> Ledger:
-        """The ledger of an experiment."""
+        """The ledger of an experiment, to be written."""
         self._check(name)
-        ledger = Ledger.find(open_storage(self.storage, self.directory / name), name)
+        store = self._store(name)
+        ledger = Ledger.find(store.write(), name, store.running)
         assert ledger is not None, "its name was found"
         return ledger
 
     def retry(self, name: str, numbers: Collection[int] | None) -> list[int]:
         """Puts FAILED trials of an experiment in its queue again, all or those of some numbers; which those are."""
         ledger = self.ledger(name)
-        with queueing(self.directory / name):
+        with self._store(name).queueing():
             return ledger.retry(numbers or None)
 
     def stop(self, name: str) -> None:
         """Asks the processes that run an experiment to stop."""
         ledger = self.ledger(name)
-        with queueing(self.directory / name):
+        with self._store(name).queueing():
             ledger.ask_to_stop()
 
     def kill(self, name: str, numbers: Collection[int]) -> None:
         """Asks the processes that run some trials of an experiment to end them."""
         ledger = self.ledger(name)
-        with queueing(self.directory / name):
+        with self._store(name).queueing():
             ledger.ask_to_kill(numbers)
 
     def change_limits(self, name: str, changes: Mapping[str, float | None]) -> None:
         """Notes other limits of an experiment: None for no such limit."""
         ledger = self.ledger(name)
-        with queueing(self.directory / name):
+        with self._store(name).queueing():
             ledger.change_limits(changes)
 
     def is_running(self, name: str) -> bool:
         """Whether a process runs the experiment."""
+        store = self._store(name)
         if self.storage is not None:
-            ledger = self.ledger(name)
-            running = [record.trial.number for record in ledger.read() if not record.trial.state.is_finished]
-            if ledger.sharing.is_shared:
+            found = store.look()
+            ledger = None if found is None else Ledger.find(found, name, store.running)
+            if ledger is not None and ledger.sharing.is_shared:
+                running = [record.trial.number for record in ledger.read() if not record.trial.state.is_finished]
                 return len(ledger.orphans(running)) < len(running)
-        path = self.directory / name / "running.lock"
-        if not path.exists():
-            return False
-        lock = filelock.FileLock(str(path))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return True
-        lock.release()
-        return False
+        return store.running.is_taken()
 
     def remove(self, name: str) -> None:
         """Deletes an experiment with all its trials.
@@ -157,7 +149,7 @@ class Catalogue:
         if self.is_running(name):
             raise ExperimentError(explain(f"a process runs the experiment {name!r}", mend=f"nas stop {name}"))
         if self.storage is not None:
-            storage: BaseStorage = open_storage(self.storage, self.directory / name)
+            storage = self._store(name).write()
             with quiet_optuna():
                 storage.delete_study(storage.get_study_id_from_name(name))
         shutil.rmtree(self.directory / name, ignore_errors=True)

@@ -30,7 +30,7 @@ def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], objec
         MissingDependency: the dashboard is not installed.
         NasValueError: no port is free from this one on, or this process may not take it.
     """
-    from nas.records import open_storage
+    from nas.records import Store
 
     path = catalogue.find(name).path
     try:
@@ -40,7 +40,7 @@ def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], objec
     free = free_port(port)
     say(f"http://{HOST}:{free}" + ("" if free == port else f" (port {port} is taken)"))
     say(f"http://{HOST}:{free}{CONTROL} changes, kills, enqueues and stops")
-    pages = ControlPage(catalogue, name, optuna_dashboard.wsgi(open_storage(catalogue.storage, path)))
+    pages = ControlPage(catalogue, name, optuna_dashboard.wsgi(Store(catalogue.storage, path).write()))
     with make_server(HOST, free, pages, handler_class=_Quiet) as server:
         server.serve_forever()
 

@@ -7,7 +7,7 @@ from nas.records.courses import Course, Courses
 from nas.records.ledger import Ledger
 from nas.records.notes import Notes
 from nas.records.optuna_parameters import suggest, to_optuna
-from nas.records.storage import open_storage, queueing, quiet_optuna
+from nas.records.storage import Store, quiet_optuna
 from nas.records.trial_folder import folder_of, write_outcome, write_sample
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ __all__ = [
     "Ledger",
     "Notes",
     "Session",
+    "Store",
     "describe_experiment",
     "folder_of",
-    "open_storage",
-    "queueing",
     "quiet_optuna",
     "suggest",
     "to_optuna",

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from nas._compat.optuna_internals import id_in_storage
+from nas.records.attributes import PASSED, PAUSE, refuse_damaged
 from nas.records.retry import patiently
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
-
-_PASSED, _PAUSE = "nas:passed", "nas:pause"
 
 
 @final
@@ -52,18 +51,19 @@ class Courses:
     Args:
         storage: of the ledger.
         study_id: of it.
+        place: where it is, for messages.
     """
 
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
-        self._storage, self._study_id = storage, study_id
+    def __init__(self, storage: BaseStorage, study_id: int, place: str = "") -> None:
+        self._storage, self._study_id, self._place = storage, study_id, place
 
     def read(self) -> dict[int, Course]:
         """By the number of the trial."""
-        return {frozen.number: _course(frozen) for frozen in self._frozen()}
+        return {frozen.number: self._course(frozen) for frozen in self._frozen()}
 
     def of(self, number: int) -> Course:
         """That of one trial."""
-        return _course(self._one(number))
+        return self._course(self._one(number))
 
     def pause(self, number: int, rung: int, known: Mapping[str, Any]) -> None:
         """Writes down that a trial waits at a rung.
@@ -73,17 +73,17 @@ class Courses:
             rung: 0 for its first.
             known: of it, as JSON.
         """
-        self._write(number, _PAUSE, {**known, "rung": rung})
+        self._write(number, PAUSE, {**known, "rung": rung})
 
     def wake(self, number: int) -> None:
         """Writes down that a trial does not wait any more, though it has been let pass no rung."""
         pause = self.of(number).pause
         assert pause is not None
-        self._write(number, _PAUSE, {**pause, "rung": None})
+        self._write(number, PAUSE, {**pause, "rung": None})
 
     def let_pass(self, number: int, passed: int) -> None:
         """Writes down how many rungs a trial has been let pass."""
-        self._write(number, _PASSED, passed)
+        self._write(number, PASSED, passed)
 
     def _write(self, number: int, key: str, value: Any) -> None:
         trial_id = id_in_storage(self._one(number))
@@ -95,11 +95,11 @@ class Courses:
     def _frozen(self) -> list[FrozenTrial]:
         return patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False))
 
-
-def _course(frozen: FrozenTrial) -> Course:
-    return Course(
-        reports=frozen.intermediate_values,
-        passed=frozen.user_attrs.get(_PASSED, 0),
-        pause=frozen.user_attrs.get(_PAUSE),
-        is_running=not frozen.state.is_finished(),
-    )
+    def _course(self, frozen: FrozenTrial) -> Course:
+        refuse_damaged(frozen.user_attrs, (PASSED, PAUSE), f"{self._place}, trial {frozen.number}")
+        return Course(
+            reports=frozen.intermediate_values,
+            passed=frozen.user_attrs.get(PASSED, 0),
+            pause=frozen.user_attrs.get(PAUSE),
+            is_running=not frozen.state.is_finished(),
+        )

@@ -11,11 +11,13 @@ from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
 from nas.domains import Answer, dumps_sample, sample_key
 from nas.errors import ExperimentError, NasValueError, explain
 from nas.protocols import Trial, TrialState
+from nas.records.attributes import ASKED, CHANGES, HEADER, KILLS, QUEUE, RESULT, RUN, STOPS, refuse_damaged
 from nas.records.courses import Courses
-from nas.records.notes import CHANGES, KILLS, QUEUE, RUN, STOPS, Notes, Queued
+from nas.records.disk import Running, of_disk, told
+from nas.records.notes import Notes, Queued
 from nas.records.optuna_parameters import to_optuna
-from nas.records.record import ASKED, RESULT, Record
-from nas.records.retry import is_broken_connection, patiently
+from nas.records.record import Record
+from nas.records.retry import is_broken_connection, patiently, read_once, read_patiently
 from nas.records.sharing import Sharing, share
 from nas.records.storage import quiet_optuna
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from nas.space import SearchSpace
-
-_HEADER = "nas:experiment"
 
 
 @final
@@ -38,27 +38,43 @@ class Ledger:
     rest, whenever the process is killed.
     """
 
-    def __init__(self, storage: BaseStorage, study_id: int, header: Mapping[str, Any], sharing: Sharing) -> None:
+    def __init__(
+        self, storage: BaseStorage, study_id: int, header: Mapping[str, Any], sharing: Sharing, place: str
+    ) -> None:
         self._storage, self._study_id, self.header, self.sharing = storage, study_id, dict(header), sharing
         self._ids: dict[int, int] = {}
-        self.courses = Courses(storage, study_id)
+        self._place = place
+        self.courses = Courses(storage, study_id, place)
 
     @classmethod
     def create(
-        cls, storage: BaseStorage, *, name: str, directions: Mapping[str, str], header: Mapping[str, Any]
+        cls,
+        storage: BaseStorage,
+        *,
+        name: str,
+        directions: Mapping[str, str],
+        header: Mapping[str, Any],
+        running: Running | None = None,
     ) -> Ledger:
         """Begins a new study; where another process that shares it was first, that one's.
+
+        Args:
+            storage: to write to.
+            name: of the experiment.
+            directions: metric -> direction.
+            header: what the experiment is.
+            running: the lock of who runs it, where that is one process alone.
 
         Raises:
             ExperimentError: another process was first, and does not share it.
         """
-        sharing = share(storage, name)
+        sharing = share(storage, name, running)
 
         def create() -> Ledger:
-            found = cls.find(storage, name) if sharing.is_shared else None
-            return found or cls._create(storage, sharing, name=name, directions=directions, header=header)
+            found = cls.find(storage, name, running) if sharing.is_shared else None
+            return found or cls._create(storage, sharing, _place(running), name, directions, header)
 
-        return patiently(lambda: sharing.in_turn(create))
+        return patiently(lambda: sharing.in_turn(create), _place(running))
 
     @staticmethod
     def is_shared(storage: BaseStorage, name: str) -> bool:
@@ -70,7 +86,7 @@ class Ledger:
         cls,
         storage: BaseStorage,
         sharing: Sharing,
-        *,
+        place: str,
         name: str,
         directions: Mapping[str, str],
         header: Mapping[str, Any],
@@ -81,7 +97,7 @@ class Ledger:
         try:
             # A process that was killed while it began leaves a study without a header and without trials: go on there.
             study_id = storage.get_study_id_from_name(name)
-            if _HEADER in storage.get_study_user_attrs(study_id):
+            if HEADER in storage.get_study_user_attrs(study_id):
                 raise ExperimentError(
                     explain(
                         f"an experiment named {name!r} has been begun by somebody else meanwhile",
@@ -92,24 +108,36 @@ class Ledger:
             with quiet_optuna():
                 study_id = storage.create_new_study(ways, name)
         storage.set_study_system_attr(study_id, METRIC_NAMES, list(directions))
-        storage.set_study_user_attr(study_id, _HEADER, dict(header))
-        return cls(storage, study_id, header, sharing)
+        storage.set_study_user_attr(study_id, HEADER, dict(header))
+        return cls(storage, study_id, header, sharing, place)
 
     @classmethod
-    def find(cls, storage: BaseStorage, name: str) -> Ledger | None:
-        """The study of this name, where there is one."""
+    def find(cls, storage: BaseStorage, name: str, running: Running | None = None) -> Ledger | None:
+        """The study of this name, where there is one.
+
+        Args:
+            storage: where it may be.
+            name: of the experiment.
+            running: the lock of who runs it, where that is one process alone.
+
+        Raises:
+            ExperimentError: it is damaged, or not of an experiment.
+        """
+        place = _place(running)
         try:
-            study_id = storage.get_study_id_from_name(name)
+            study_id = patiently(lambda: storage.get_study_id_from_name(name), place)
         except KeyError:
             return None
-        header = storage.get_study_user_attrs(study_id).get(_HEADER)
-        if header is None and not storage.get_all_trials(study_id, deepcopy=False):
+        attributes = read_patiently(lambda: storage.get_study_user_attrs(study_id), place)
+        refuse_damaged(attributes, (HEADER,), place)
+        header = attributes.get(HEADER)
+        if header is None and not read_patiently(lambda: storage.get_all_trials(study_id, deepcopy=False), place):
             return None
         if header is None:
             raise ExperimentError(
                 explain(f"the study {name!r} in this storage was not made by an experiment", mend="take another name")
             )
-        return cls(storage, study_id, header, share(storage, name))
+        return cls(storage, study_id, header, share(storage, name, running), place)
 
     def notes(self) -> Notes:
         """What is written beside the trials, as it is now."""
@@ -117,7 +145,7 @@ class Ledger:
 
     def glance(self) -> Notes:
         """The same, or an error at once where the database is away."""
-        return Notes(self._storage.get_study_user_attrs(self._study_id))
+        return Notes(read_once(lambda: self._storage.get_study_user_attrs(self._study_id), self._place), self._place)
 
     def enqueue(self, queued: Queued) -> bool:
         """Puts a sample at the end of the queue, unless it has been there, or in a trial, before.
@@ -180,7 +208,8 @@ class Ledger:
 
     def forget(self) -> None:
         """Deletes all that it holds."""
-        self._storage.delete_study(self._study_id)
+        with told(self._place):
+            self._storage.delete_study(self._study_id)
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Writes what was asked of the latest run: its limits and when it began."""
@@ -188,7 +217,7 @@ class Ledger:
 
     def write_header(self, header: Mapping[str, Any]) -> None:
         """Writes what the experiment is from now on."""
-        self._note(_HEADER, dict(header))
+        self._note(HEADER, dict(header))
         self.header = dict(header)
 
     def ask_to_stop(self) -> None:
@@ -290,6 +319,8 @@ class Ledger:
             return int(self._storage.create_new_trial(self._study_id, template_trial=template))
         except Exception as error:
             if not is_broken_connection(error):
+                if (found := of_disk(error, self._place)) is not None:
+                    raise found from error
                 raise
         # Whether it was written before the connection broke, its mark tells.
         for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
@@ -349,7 +380,8 @@ class Ledger:
         if self.sharing.is_shared:
             patiently(write)
         else:
-            write()
+            with told(self._place):
+                write()
         self.sharing.release(trial_id)
 
     def claim(self, number: int) -> None:
@@ -367,8 +399,12 @@ class Ledger:
     def read(self, known: Collection[int] = ()) -> list[Record]:
         """All trials, by number, but those that are known."""
         found = []
-        for frozen in patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False)):
+        for frozen in read_patiently(lambda: self._storage.get_all_trials(self._study_id, deepcopy=False), self._place):
             self._ids[frozen.number] = id_in_storage(frozen)
             if frozen.number not in known and ASKED in frozen.user_attrs:
-                found.append(Record(frozen))
+                found.append(Record(frozen, len(self.header["objective"]), self._place))
         return found
+
+
+def _place(running: Running | None) -> str:
+    return "the storage" if running is None else running.place

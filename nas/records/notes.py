@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from nas.domains import Sample, dumps_sample, loads_sample
-
-QUEUE, STOPS, RUN, CHANGES, KILLS = "nas:queue", "nas:stops", "nas:run", "nas:changes", "nas:kills"
-"""Their keys among the attributes of the study."""
+from nas.records.attributes import CHANGES, KILLS, QUEUE, RUN, STOPS, refuse_damaged
 
 
 @final
@@ -43,9 +41,14 @@ class Notes:
 
     Args:
         attributes: of the study.
+        place: where the ledger is, for messages.
+
+    Raises:
+        ExperimentError: one of them is damaged.
     """
 
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, attributes: Mapping[str, Any], place: str = "") -> None:
+        refuse_damaged(attributes, (QUEUE, STOPS, RUN, CHANGES, KILLS), place)
         self.queue: list[Queued] = [Queued.of_json(value) for value in attributes.get(QUEUE, [])]
         """Samples that were put in the queue, those that have been taken out of it included."""
         self.stops: int = attributes.get(STOPS, 0)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from nas.domains import loads_sample
+from nas.errors import ExperimentError, explain
 from nas.protocols import Trial, TrialState
+from nas.records.attributes import ASKED, RESULT, refuse_damaged
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-ASKED, RESULT = "nas:asked", "nas:result"
-"""The keys, among the attributes of a trial of the study, of what is known when it begins, and when it has ended."""
-
 
 @final
 class Record:
-    """A trial in the ledger, and its place in the order of events."""
+    """A trial in the ledger, and its place in the order of events.
 
-    def __init__(self, frozen: FrozenTrial) -> None:
+    Args:
+        frozen: as Optuna has it.
+        objectives: how many values it has when it is COMPLETE.
+        place: where the ledger is, for messages.
+
+    Raises:
+        ExperimentError: what is written of it is damaged.
+    """
+
+    def __init__(self, frozen: FrozenTrial, objectives: int, place: str) -> None:
+        place = f"{place}, trial {frozen.number}"
+        refuse_damaged(frozen.user_attrs, (ASKED, RESULT), place)
+        _refuse_incomplete(frozen, objectives, place)
         asked: dict[str, Any] = frozen.user_attrs[ASKED]
         result: dict[str, Any] = frozen.user_attrs.get(RESULT, {}) if frozen.state.is_finished() else {}
         self.told: int = asked["told"]
@@ -40,10 +52,28 @@ class Record:
             values=tuple(frozen.values) if result and frozen.values is not None else None,
             metrics=result.get("metrics", {}),
             repeats=tuple(result.get("repeats", ())),
-            intermediate={step: frozen.intermediate_values[step] for step in result.get("steps", ())},
+            intermediate=_curve(result.get("steps", ()), frozen.intermediate_values, place),
             duration=result.get("duration"),
             error=result.get("error"),
             seed=asked["seed"],
             same_as=result.get("same_as"),
             supernet_steps=asked.get("supernet_steps"),
         )
+
+
+def _refuse_incomplete(frozen: FrozenTrial, objectives: int, place: str) -> None:
+    state, values = frozen.state.name, frozen.values
+    if state in ("COMPLETE", "PRUNED") and RESULT not in frozen.user_attrs:
+        raise _damaged("it has ended, and its result is missing", place)
+    if (values is None and state == "COMPLETE") or (values is not None and len(values) != objectives):
+        raise _damaged(f"it has the values {values}, for {objectives} objectives", place)
+
+
+def _curve(steps: Iterable[int], reports: Mapping[int, float], place: str) -> dict[int, float]:
+    if lost := [step for step in steps if step not in reports]:
+        raise _damaged(f"there is no report of step {lost[0]}", place)
+    return {step: reports[step] for step in steps}
+
+
+def _damaged(reason: str, place: str) -> ExperimentError:
+    return ExperimentError(explain(f"the ledger is damaged: {reason}", got=place, mend="restore it from a copy"))

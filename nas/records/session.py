@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from nas.domains import Sample
-from nas.errors import ExperimentError, explain
+from nas.errors import ExperimentError, explain, shown
 from nas.opened import opened_how
 from nas.protocols import Objectives, Strategy, TrialState
+from nas.records.disk import told
 from nas.records.history import History
 from nas.records.identity import amend, refuse_differences
 from nas.records.ledger import Ledger
 from nas.records.notes import Notes, Queued
-from nas.records.storage import exclusively, queueing
+from nas.records.storage import Store
 from nas.space import ModelSpace
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Session:
     """What an experiment has written down, and goes on with.
 
     Args:
-        storage: of the ledger.
+        store: where the ledger is kept; it is written to as soon as something is done with the experiment.
         path: the experiment's folder; its name is the experiment's.
         header: what the experiment is.
         space, strategy, objectives, seed: of the search.
@@ -38,12 +39,13 @@ class Session:
         accept_changes: whether to go on though the code or the space is another one than it was.
 
     Raises:
-        ExperimentError: there is an experiment already; or another one is to be gone on with.
+        ExperimentError: there is an experiment already; or another one is to be gone on with; or there are trials
+            without a ledger, or a ledger of another name.
     """
 
     def __init__(
         self,
-        storage: BaseStorage,
+        store: Store,
         path: Path,
         header: Mapping[str, Any],
         *,
@@ -54,17 +56,22 @@ class Session:
         resume: bool | Literal["auto"],
         accept_changes: bool,
     ) -> None:
-        self._storage, self._path, self.header = storage, path, dict(header)
+        self._store, self._path, self.header = store, path, dict(header)
         self._space, self._strategy, self._objectives, self._seed = space, strategy, objectives, seed
         self._accept_changes, self._resume = accept_changes, bool(resume)
         self._origin = opened_how()
         self._is_amended = False
-        """Whether accepted changes have to be written, which waits until something is done with the experiment."""
+        """Whether the header has to be written, which waits until something is done with the experiment."""
+        self._is_open = False
+        """Whether the ledger is one that may be written to."""
         self._opening, self._running = threading.Lock(), threading.Lock()
         self.history: History | None = None
         self.earlier: Path | None = None
         """Where that is which an experiment of this name held before it was begun anew."""
-        self.ledger = Ledger.find(storage, path.name)
+        storage = store.look()
+        self.ledger = None if storage is None else Ledger.find(storage, path.name, store.running)
+        if self.ledger is None:
+            self._refuse_remains(storage)
         if self.ledger is not None and resume is not True:
             self._begin_anew(self.ledger, only_failed=resume == "auto")
         if self.ledger is not None:
@@ -78,6 +85,30 @@ class Session:
                 )
             self._compare(self.ledger)
             self.history = self._relive(self.ledger)
+
+    def _refuse_remains(self, storage: BaseStorage | None) -> None:
+        """No ledger of this name: where there are trials all the same, nothing is begun over them."""
+        studies = [] if storage is None else [study.study_name for study in storage.get_all_studies()]
+        others = [name for name in studies if name != self._path.name]
+        if self._store.has_journal and others:
+            raise ExperimentError(
+                explain(
+                    f"the journal in the folder of the experiment {self._path.name!r} is one of {shown(others[0])}",
+                    got=str(self._path),
+                    mend="give the folder the name that it had, or take another name for the new experiment",
+                )
+            )
+        remains = [folder for folder in (self._path / "trials").glob("[0-9]*") if folder.name.isdecimal()]
+        if remains:
+            raise ExperimentError(
+                explain(
+                    f"there are folders of {len(remains)} trials, and no ledger that tells of them, so nothing is "
+                    "begun over them",
+                    got=str(self._path),
+                    mend="restore journal.log from a copy, or give storage= as it was; or move the folder away, or "
+                    "take another name",
+                )
+            )
 
     def _begin_anew(self, ledger: Ledger, *, only_failed: bool) -> None:
         """Puts aside what is there, where nothing is lost by it.
@@ -96,7 +127,8 @@ class Session:
             or (self._path / "supernet").exists()
         ):
             return
-        with exclusively(self._path):
+        with self._store.running.taken(), told(self._path):
+            ledger = self.opened()
             if records:
                 self.earlier = self._path / "earlier" / str(len(list(self._path.glob("earlier/*"))))
                 self.earlier.mkdir(parents=True)
@@ -106,14 +138,13 @@ class Session:
                     trials.rename(self.earlier / "trials")
             ledger.forget()
         self.ledger = None
+        self._is_open = False
 
     def _compare(self, ledger: Ledger) -> None:
         changes = refuse_differences(ledger.header, self.header, self._path.name, accept=self._accept_changes)
         self.header = amend(ledger.header, self.header, changes)
         said = ledger.header.get("assumed") != self.header.get("assumed")
-        self._is_amended = bool(changes)
-        if not changes and (said or "parameters" not in ledger.header):
-            ledger.write_header(self.header)
+        self._is_amended = bool(changes) or said or "parameters" not in ledger.header
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -136,10 +167,10 @@ class Session:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if Ledger.is_shared(self._storage, self._path.name):
+        if Ledger.is_shared(self._store.write(), self._path.name):
             yield
         else:
-            with exclusively(self._path):
+            with self._store.running.taken():
                 yield
 
     def note_run(self, max_trials: int | None, **limits: Any) -> Notes:
@@ -170,27 +201,27 @@ class Session:
 
     def enqueue(self, sample: Sample, *, again: bool = False) -> bool:
         """Puts a sample in the queue; a process that runs the experiment takes it from there."""
-        with queueing(self._path):
+        with self._store.queueing():
             return self.opened().enqueue(Queued(sample, again))
 
     def retry(self, numbers: Collection[int] | None = None) -> list[int]:
         """Puts the samples of FAILED trials in the queue again: see `Ledger.retry`."""
-        with queueing(self._path):
+        with self._store.queueing():
             return self.opened().retry(numbers)
 
     def stop(self) -> None:
         """Asks whoever runs the experiment to stop: see `Ledger.ask_to_stop`."""
-        with queueing(self._path):
+        with self._store.queueing():
             self.opened().ask_to_stop()
 
     def kill(self, numbers: Collection[int]) -> None:
         """Asks whoever runs some trials to end them: see `Ledger.ask_to_kill`."""
-        with queueing(self._path):
+        with self._store.queueing():
             self.opened().ask_to_kill(numbers)
 
     def change_limits(self, changes: Mapping[str, float | None]) -> None:
         """Notes other limits: see `Ledger.change_limits`."""
-        with queueing(self._path):
+        with self._store.queueing():
             self.opened().change_limits(changes)
 
     def begun(self, max_trials: int | None = None) -> History:
@@ -204,9 +235,25 @@ class Session:
         The history is the run's; the run finds what is written when it looks.
         """
         with self._opening:
+            storage, running = self._store.write(), self._store.running
+            if self.ledger is not None and not self._is_open:
+                self.ledger = Ledger.find(storage, self._path.name, running)
+                if self.ledger is None:
+                    raise ExperimentError(
+                        explain(
+                            f"the experiment {self._path.name!r} was deleted since it was opened",
+                            got=running.place,
+                            mend="restore it from a copy, or open it anew",
+                        )
+                    )
+            self._is_open = True
             if self.ledger is None:
                 self.ledger = Ledger.create(
-                    self._storage, name=self._path.name, directions=self._objectives.describe(), header=self.header
+                    storage,
+                    name=self._path.name,
+                    directions=self._objectives.describe(),
+                    header=self.header,
+                    running=running,
                 )
                 if self._resume:
                     self._compare(self.ledger)  # Another process that shares it may have begun it meanwhile.

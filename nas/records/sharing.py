@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from nas._compat.optuna_internals import backend_of, stale_trials, trials_with_heartbeat
+from nas.records.disk import Running
 from nas.records.retry import patiently
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ class Sharing(ABC):
         """Whether there may be other processes."""
 
     @abstractmethod
+    def make_sure(self) -> None:
+        """That this process may write.
+
+        Raises:
+            ExperimentError: the lock by which it was the only one is gone.
+        """
+
+    @abstractmethod
     def turn(self) -> Any:
         """A context in which no other process writes; what would be written after its loss raises TurnLost."""
 
@@ -71,9 +80,14 @@ class Sharing(ABC):
 
 @final
 class Alone(Sharing):
-    """One process at a time: what it finds running belongs to one that was killed."""
+    """One process at a time: what it finds running belongs to one that was killed.
 
-    def __init__(self) -> None:
+    Args:
+        running: the lock of the process that runs the experiment, where there is one.
+    """
+
+    def __init__(self, running: Running | None = None) -> None:
+        self._running = running
         self._own: set[int] = set()
 
     @property
@@ -81,9 +95,15 @@ class Alone(Sharing):
         """No."""
         return False
 
+    def make_sure(self) -> None:
+        """By the lock, where this process holds it."""
+        if self._running is not None:
+            self._running.make_sure()
+
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Always."""
+        """Always, as long as the lock is there."""
+        self.make_sure()
         yield
 
     def claim(self, trial_id: int) -> None:
@@ -131,6 +151,9 @@ class Joint(Sharing):
     def is_shared(self) -> bool:
         """Yes."""
         return True
+
+    def make_sure(self) -> None:
+        """Each transaction does."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -249,8 +272,13 @@ def _number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
-def share(storage: BaseStorage, name: str) -> Sharing:
+def share(storage: BaseStorage, name: str, running: Running | None = None) -> Sharing:
     """How the experiment of this name is shared in this storage.
+
+    Args:
+        storage: of the ledger.
+        name: of the experiment.
+        running: the lock of the process that runs it, where that is one alone.
 
     Raises:
         ExperimentError: a wrapper around what several processes may share, and it cannot be looked into.
@@ -259,7 +287,7 @@ def share(storage: BaseStorage, name: str) -> Sharing:
 
     backend = backend_of(storage)
     if not isinstance(backend, RDBStorage) or backend.engine.dialect.name != "postgresql":
-        return Alone()
+        return Alone(running)
     if backend.get_heartbeat_interval() is None:
-        return Alone()
+        return Alone(running)
     return Joint(backend, name, lambda: backend.get_study_id_from_name(name))

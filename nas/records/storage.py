@@ -1,8 +1,7 @@
-"""Opening the Optuna storage of an experiment: a journal in its folder, mended where a kill has torn it, or a URL."""
+"""The Optuna storage of an experiment, opened to look into it or to write: a journal in its folder, or a URL."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import warnings
@@ -11,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, final
 
-from nas.checks import absolute
+from nas._compat.optuna_internals import backend_of
 from nas.durations import check_seconds
-from nas.errors import ExperimentError, MissingDependency, NasTypeError, explain
+from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, explain
+from nas.records.attributes import wrong_attribute
+from nas.records.disk import Running, brief, database_file, has_tables, in_place, queue_of, to_look, told
+from nas.records.retry import patiently
 from nas.whole_process import SharedSetting
 
 if TYPE_CHECKING:
@@ -31,63 +33,148 @@ _CUTS = 5
 """So many times in a row a connection may be cut while the storage is opened."""
 
 
-def open_storage(storage: object, folder: Path) -> BaseStorage:
-    """The Optuna storage of an experiment: a journal in its folder, a URL, or a storage object.
+@final
+class Store:
+    """Where the ledger of an experiment is kept: looked into, or opened to be written.
+
+    Looking makes, mends and changes nothing, and needs no right to write.
+
+    Args:
+        storage: None for a journal in the folder, the URL of an Optuna storage, or one itself.
+        folder: of the experiment; its name is the experiment's.
 
     Raises:
-        NasTypeError: something else.
+        NasTypeError: the storage is something else.
     """
+
+    def __init__(self, storage: object, folder: Path) -> None:
+        import optuna
+
+        if not (storage is None or isinstance(storage, str | optuna.storages.BaseStorage)):
+            raise NasTypeError(
+                explain(
+                    "storage is a URL or an Optuna storage; None keeps a journal in the folder",
+                    got=storage,
+                    mend='storage="sqlite:///folder/file.db"',
+                )
+            )
+        self._storage, self._folder = storage, folder
+        self._database = _database_of(storage)
+        self.running = Running(folder, self._database)
+        """The lock of who runs the experiment."""
+        self._opened: dict[bool, BaseStorage] = {}
+
+    def queueing(self) -> AbstractContextManager[None]:
+        """Keeps others from the queue of the experiment, and from what is asked of it; waits."""
+        return queue_of(self._folder, self._database)
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether it is a journal, of this experiment alone."""
+        return self._storage is None
+
+    def look(self) -> BaseStorage | None:
+        """The storage, to be read; None where there is nothing yet.
+
+        Raises:
+            ExperimentError: what is there is damaged, or something else.
+        """
+        return self._open(to_write=False)
+
+    def write(self) -> BaseStorage:
+        """The storage, to be read and written; it is made where it is not there, and so is the folder.
+
+        Raises:
+            ExperimentError: what is there is damaged, or something else; or it cannot be made.
+        """
+        with told(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        storage = self._open(to_write=True)
+        assert storage is not None
+        return storage
+
+    def _open(self, *, to_write: bool) -> BaseStorage | None:
+        import optuna
+
+        # A journal is opened anew whenever it is read or written: it is the same for both.
+        key = to_write or self._database is None
+        if key in self._opened:
+            return self._opened[key]
+        if self._storage is None:
+            found: BaseStorage | None = _replayed(self._folder / "journal.log", self.running)
+        elif isinstance(self._storage, str):
+            found = _of_url(self._storage, to_write=to_write)
+        else:
+            assert isinstance(self._storage, optuna.storages.BaseStorage)
+            is_database = isinstance(self._storage, optuna.storages.RDBStorage)
+            found = optuna.storages.get_storage(self._storage) if is_database else self._storage
+        if found is not None:
+            self._opened[key] = found
+        return found
+
+
+def _database_of(storage: object) -> Path | None:
+    if isinstance(storage, str):
+        return database_file(storage)
+    if storage is None:
+        return None
+    from optuna.storages import RDBStorage
+
+    backend = backend_of(cast("BaseStorage", storage))
+    return database_file(str(backend.engine.url)) if isinstance(backend, RDBStorage) else None
+
+
+def _replayed(path: Path, running: Running) -> BaseStorage:
     import optuna
 
-    if storage is None:
-        path = folder / "journal.log"
-        folder.mkdir(parents=True, exist_ok=True)
-        from nas.records.journal import JournalFile, JournalLock
+    from nas.records.disk import JournalFile
 
-        lock = JournalLock(f"{path}.lock")
-        lock.acquire()
-        try:
-            mend_journal(path)
-        finally:
-            lock.release()
-        return optuna.storages.JournalStorage(JournalFile(str(path), lock))
-    if isinstance(storage, str):
-        try:
-            with quiet_optuna():
-                if _is_server(storage):
-                    return optuna.storages.get_storage(_patiently_on_server(storage))
-                return optuna.storages.get_storage(_in_place(storage))
-        except MissingDependency:
-            raise
-        except Exception as error:
-            # SQLAlchemy, its drivers and Optuna raise what they like. The URL may hold a password: do not repeat it.
-            raise ExperimentError(
-                explain(
-                    f"the storage cannot be opened ({type(error).__name__}: {error})",
-                    got=f"a URL of {len(storage)} characters",
-                    mend="check storage=, the URL of an Optuna storage such as sqlite:///folder/file.db",
-                )
-            ) from error
-    if isinstance(storage, optuna.storages.RDBStorage):
-        return optuna.storages.get_storage(storage)
-    if isinstance(storage, optuna.storages.BaseStorage):
-        return storage
-    raise NasTypeError(
-        explain(
-            "storage is a URL or an Optuna storage; None keeps a journal in the folder",
-            got=storage,
-            mend='storage="sqlite:///folder/file.db"',
-        )
-    )
+    journal = JournalFile(path, running, attribute=wrong_attribute)
+    try:
+        return optuna.storages.JournalStorage(journal)
+    except NasError:
+        raise
+    except Exception as error:  # Optuna raises what it likes on what it does not expect.
+        raise ExperimentError(
+            explain(
+                f"the journal is damaged: Optuna cannot take this line ({type(error).__name__}: {brief(str(error))})",
+                got=str(journal),
+                mend=f"restore the file from a copy; or keep its first {journal.lines - 1} lines alone, and what they "
+                "hold is gone on with",
+            )
+        ) from error
 
 
-def _in_place(url: str) -> str:
-    """The URL of a database file with its whole path, for connections are opened one by one, wherever one is then."""
-    prefix, separator, path = url.partition(":///")
-    if not separator or not prefix.startswith("sqlite") or not path or path.startswith((":memory:", "file:")):
-        return url
-    path, mark, options = path.partition("?")
-    return f"{prefix}:///{absolute(path)}{mark}{options}"
+def _of_url(url: str, *, to_write: bool) -> BaseStorage | None:
+    import optuna
+
+    file = database_file(url)
+    try:
+        with quiet_optuna():
+            if file is not None:
+                there = has_tables(file)
+                if to_write:
+                    return optuna.storages.get_storage(in_place(url))
+                if not there:
+                    return None
+                # It would make tables, and write into them which version of Optuna has.
+                return optuna.storages.get_storage(optuna.storages.RDBStorage(to_look(url), skip_table_creation=True))
+            if _is_server(url):
+                if not to_write and not _has_tables(url):
+                    return None
+                return optuna.storages.get_storage(_patiently_on_server(url))
+            return optuna.storages.get_storage(url)
+    except NasError:
+        raise
+    except Exception as error:
+        # SQLAlchemy, its drivers and Optuna raise what they like. The URL may hold a password: do not repeat it.
+        raise ExperimentError(
+            explain(
+                f"the storage cannot be opened ({type(error).__name__}: {error})",
+                got=f"a URL of {len(url)} characters" if file is None else str(file),
+                mend="check storage=, the URL of an Optuna storage such as sqlite:///folder/file.db",
+            )
+        ) from error
 
 
 def _is_server(url: str) -> bool:
@@ -114,14 +201,36 @@ def _was_cut(error: BaseException | None) -> bool:
     return False
 
 
+def _by_driver(url: str) -> str:
+    """Which driver SQLAlchemy takes for a bare URL depends on its version."""
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _has_tables(url: str) -> bool:
+    """Whether a database of a server has the tables of Optuna."""
+    import sqlalchemy
+
+    try:
+        engine = sqlalchemy.create_engine(_by_driver(url))
+    except ImportError as error:
+        raise _without_driver() from error
+    try:
+        return bool(patiently(lambda: sqlalchemy.inspect(engine).has_table("studies")))
+    finally:
+        engine.dispose()
+
+
+def _without_driver() -> MissingDependency:
+    return MissingDependency("psycopg", purpose="a PostgreSQL storage", extra="postgres")
+
+
 def _on_server(url: str) -> RDBStorage:
     """A PostgreSQL database for several processes: with heartbeats, and connections that are tried before use."""
     import optuna
 
     written = os.environ.get(HEARTBEAT, "20")
     seconds = max(1, round(check_seconds(HEARTBEAT, written, above=0, bare=True, where="the environment")))
-    # Which driver SQLAlchemy takes for a bare URL depends on its version.
-    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    url = _by_driver(url)
     try:
         with warnings.catch_warnings(), _first_on(url):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -129,7 +238,7 @@ def _on_server(url: str) -> RDBStorage:
                 url, heartbeat_interval=seconds, grace_period=3 * seconds, engine_kwargs={"pool_pre_ping": True}
             )
     except ImportError as error:
-        raise MissingDependency("psycopg", purpose="a PostgreSQL storage", extra="postgres") from error
+        raise _without_driver() from error
     weakref.finalize(storage, storage.engine.dispose)
     return storage
 
@@ -146,76 +255,6 @@ def _first_on(url: str) -> Iterator[None]:
             yield
     finally:
         engine.dispose()
-
-
-@contextmanager
-def exclusively(folder: Path, *, patient: bool = False, name: str = "running.lock") -> Iterator[None]:
-    """One process at a time runs an experiment that is kept in a folder.
-
-    Args:
-        folder: of the experiment.
-        patient: whether to wait for the other one.
-        name: of the lock.
-
-    Raises:
-        ExperimentError: another one runs it.
-    """
-    import filelock
-
-    lock = filelock.FileLock(str(folder / name))
-    try:
-        lock.acquire(timeout=-1 if patient else 0)
-    except filelock.Timeout as error:
-        raise ExperimentError(
-            explain(f"another process runs the experiment {folder.name!r}", got=str(folder), mend="wait for it")
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def queueing(folder: Path) -> AbstractContextManager[None]:
-    """Keeps others from the queue of an experiment that is kept in a folder, and from what is asked of it; waits."""
-    return exclusively(folder, patient=True, name="queue.lock")
-
-
-def mend_journal(path: Path) -> int:
-    """Cuts off what a killed process or a full disk left of a last line; nothing that was finished is in it.
-
-    Returns:
-        How many bytes it cut.
-    """
-    if not path.exists():
-        return 0
-    with path.open("rb+") as file:
-        whole = 0
-        for line in file:
-            if not line.endswith(b"\n") or not _is_json(line):
-                break
-            whole += len(line)
-        torn = file.seek(0, os.SEEK_END) - whole
-        file.seek(whole)
-        if torn and b"\n" in file.read().rstrip(b"\n\0"):
-            raise ExperimentError(
-                explain(
-                    "a line in the middle of the journal is damaged, so more than the last record is at stake",
-                    got=f"{path}, byte {whole}",
-                    mend="restore the file from a copy, or delete the damaged lines by hand",
-                )
-            )
-        if torn:
-            file.truncate(whole)
-            file.flush()
-            os.fsync(file.fileno())
-    return torn
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 @contextmanager

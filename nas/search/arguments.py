@@ -27,7 +27,7 @@ from nas.protocols import (
     Task,
     usual_direction,
 )
-from nas.records import open_storage
+from nas.records import Store
 from nas.space import ModelSpace, Mutator, Program, SearchSpace, as_mutators, search_space
 
 if TYPE_CHECKING:
@@ -204,16 +204,18 @@ def may_be_gone_on_with(resume: object, accept_changes: object, storage: object,
     return bool(resume) and (storage is not None or (folder / "journal.log").exists())
 
 
-def open_folder(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:
-    """The storage of an experiment, its folder made where needed."""
+def open_folder(storage: str | BaseStorage | None, folder: Path) -> Store:
+    """Where the ledger of an experiment is; its folder is made where it is not there, and the storage too."""
+    store = Store(storage, folder)
     try:
-        opened = open_storage(storage, folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return opened
     except OSError as error:
         raise ExperimentError(
             explain(f"the experiment's folder cannot be written ({error})", got=str(folder), mend="give directory=")
         ) from error
+    if store.look() is None:
+        store.write()
+    return store
 
 
 def as_model_space(

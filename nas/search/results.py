@@ -14,9 +14,9 @@ from nas.brief import rich_html
 from nas.calls import explained
 from nas.checks import absolute, check_int, check_path, check_word
 from nas.domains import Sample, sample_key, save_sample
-from nas.errors import ExperimentError, MissingDependency, explain
+from nas.errors import ExperimentError, MissingDependency, explain, shown
 from nas.protocols import Objectives, Trial, TrialState, comparable
-from nas.records import Ledger, folder_of, open_storage
+from nas.records import Ledger, Store, folder_of
 from nas.search.progress import Standing, count_text, trials_table
 from nas.search.weights import WEIGHTS, checkpoint_of
 
@@ -87,13 +87,11 @@ class Results:
             ExperimentError: there is none.
         """
         path = absolute(path)
-        if storage is None and not (path / "journal.log").exists():
-            raise ExperimentError(
-                explain("there is no experiment in this folder", got=str(path), mend="give directory/name")
-            )
-        ledger = Ledger.find(open_storage(storage, path), path.name)
+        store = Store(storage, path)
+        found = store.look()
+        ledger = None if found is None else Ledger.find(found, path.name, store.running)
         if ledger is None:
-            raise ExperimentError(explain(f"the storage holds no experiment named {path.name!r}", got=str(path)))
+            raise _nothing(path, store, [s.study_name for s in found.get_all_studies()] if found else [])
         records, notes = ledger.read(), ledger.notes()
         header = ledger.header
         objective = header["objective"] if header["named"] else next(iter(header["objective"].values()))
@@ -330,6 +328,21 @@ class Results:
         with seeded(seed):
             fill_lazy_layers(model, example_input)
         return to_onnx(model, example_input, path).path
+
+
+def _nothing(path: Path, store: Store, studies: list[str]) -> ExperimentError:
+    """There is no ledger of this name; what else is there."""
+    if not store.has_journal:
+        return ExperimentError(explain(f"the storage holds no experiment named {path.name!r}", got=str(path)))
+    if studies:
+        return ExperimentError(
+            explain(
+                f"the journal in the folder {path.name!r} is one of the experiment {shown(studies[0])}",
+                got=str(path),
+                mend="give the folder the name that it had",
+            )
+        )
+    return ExperimentError(explain("there is no experiment in this folder", got=str(path), mend="give directory/name"))
 
 
 def _as_space(space: object) -> ModelSpace:

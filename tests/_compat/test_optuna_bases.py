@@ -2,29 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
-
-from nas._compat.optuna_bases import JournalFileLock, JournalOperation
-
-
-def test_the_lock_of_a_journal_is_taken_and_given_back(tmp_path: Path) -> None:
-    assert JournalFileLock.__abstractmethods__ == {"acquire", "release"}
-    assert issubclass(JournalFileOpenLock, JournalFileLock)
-    assert issubclass(JournalFileSymlinkLock, JournalFileLock)
-    calls = []
-
-    class Lock(JournalFileLock):
-        def acquire(self) -> bool:
-            calls.append("acquire")
-            return True
-
-        def release(self) -> None:
-            calls.append("release")
-
-    JournalFileBackend(str(tmp_path / "journal"), lock_obj=Lock()).append_logs([{}])
-    assert calls == ["acquire", "release"]
+from nas._compat.optuna_bases import JournalOperation
 
 
 def test_the_records_of_a_journal_have_the_numbers_that_files_hold() -> None:

@@ -32,7 +32,7 @@ from nas.evaluators import Classification, FunctionalEvaluator, LightningEvaluat
 from nas.oneshot import DARTS, ENAS, CostPenalty, CurvatureStop, RandomOneShot, Speed
 from nas.records.ledger import Ledger
 from nas.records.parameters import changed_parameters, parameters
-from nas.records.storage import open_storage
+from nas.records.storage import Store
 from nas.strategies import TPE, Chain, GridSearch, OptunaStrategy, Random, RegularizedEvolution
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -539,12 +539,13 @@ def test_other_numbers_in_the_data_are_said(resumed: Callable[..., Experiment]) 
 
 def test_experiments_of_before_arguments_were_remembered_go_on(tmp_path: Path) -> None:
     Experiment(Net, SCORE, Random(), name="old", directory=tmp_path).run(1, progress="silent")
-    ledger = Ledger.find(open_storage(None, tmp_path / "old"), "old")
+    ledger = Ledger.find(Store(None, tmp_path / "old").write(), "old")
     assert ledger is not None
     header = {key: value for key, value in ledger.header.items() if key != "parameters"}
     ledger.write_header(header | {"code": {"setting Random.distinct": "True", "score": ledger.header["code"]["score"]}})
     resumed = Experiment(Net, SCORE, Random(), name="old", directory=tmp_path, resume=True)
     assert len(resumed.trials) == 1
+    resumed.run(2, progress="silent")
     with pytest.raises(ExperimentError, match="Random.distinct: True -> False"):
         Experiment(Net, SCORE, Random(distinct=False), name="old", directory=tmp_path, resume=True)
 

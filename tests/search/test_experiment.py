@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import math
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -438,16 +439,18 @@ def test_the_ledger_is_an_optuna_study(make: Callable[..., Experiment], tmp_path
     assert len(quiet(again, 6).trials) == 6
 
 
-@pytest.mark.parametrize("tear", [b'{"op_code":6,"trial', b'{"op_code":6}garbage\n', b"\0\0\0\0", b"\0\0\n"])
+@pytest.mark.parametrize("tear", [b'{"op_code":6,"trial', b"\0\0\0\0"])
 def test_a_torn_last_line_is_survived(make: Callable[..., Experiment], tear: bytes) -> None:
     experiment = quiet(make(), 3)
     journal = experiment.path / "journal.log"
     whole = journal.read_bytes()
     journal.write_bytes(whole + tear)
     resumed = make(resume=True)
-    assert journal.read_bytes() == whole
+    assert journal.read_bytes() == whole + tear, "whoever looks mends nothing"
     assert resumed.trials == experiment.trials
     assert len(quiet(resumed, 5).trials) == 5
+    assert journal.read_bytes().startswith(whole)
+    assert tear not in journal.read_bytes()
 
 
 def test_damage_in_the_middle_is_not_glossed_over(make: Callable[..., Experiment]) -> None:
@@ -496,6 +499,7 @@ def test_two_processes_do_not_run_one_experiment(make: Callable[..., Experiment]
 def test_a_kill_while_the_ledger_is_begun_is_survived(make: Callable[..., Experiment], records: int) -> None:
     journal = quiet(make(), 2).path / "journal.log"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:records]))
+    shutil.rmtree(journal.parent / "trials")
     assert [t.sample for t in quiet(make(resume=True), 4).trials] == [t.sample for t in quiet(make(name="w"), 4).trials]
 
 

@@ -217,8 +217,11 @@ def test_the_checkpoint_of_another_experiment_in_the_same_folder_is_not_taken(
         make(tmp_path, early_stopping=None, seed=1).run(1, progress="silent")
     monkeypatch.delenv("NAS_TEST_STOP_AT")
     (tmp_path / "search" / "journal.log").unlink()
-    assert [*(tmp_path / "search" / "trials" / "0").glob("checkpoint-*")]
-    make(tmp_path, early_stopping=None, seed=2).run(1, progress="silent")
+    trials = (tmp_path / "search" / "trials").rename(tmp_path / "trials")
+    assert [*(trials / "0").glob("checkpoint-*")]
+    experiment = make(tmp_path, early_stopping=None, seed=2)  # It would not be made over the trials of another one.
+    trials.rename(tmp_path / "search" / "trials")
+    experiment.run(1, progress="silent")
     assert [("0", epoch) for epoch in range(9)] == STEPS
 
 
