@@ -135,7 +135,11 @@ class Ledger:
             return None
         if header is None:
             raise ExperimentError(
-                explain(f"the study {name!r} in this storage was not made by an experiment", mend="take another name")
+                explain(
+                    f"the study {name!r} in this storage was not made by an experiment",
+                    got=place,
+                    mend="take another name",
+                )
             )
         return cls(storage, study_id, header, share(storage, name, running), place)
 

@@ -87,8 +87,9 @@ class Store:
         Raises:
             ExperimentError: what is there is damaged, or something else; or it cannot be made.
         """
-        with told(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        if True not in self._opened:  # Else it has been deleted since.
+            with told(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
         storage = self._open(to_write=True)
         assert storage is not None
         return storage

@@ -208,7 +208,8 @@ def open_folder(storage: str | BaseStorage | None, folder: Path) -> Store:
     """Where the ledger of an experiment is; its folder is made where it is not there, and the storage too."""
     store = Store(storage, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExperimentError(
             explain(f"the experiment's folder cannot be written ({error})", got=str(folder), mend="give directory=")

@@ -73,7 +73,7 @@ class JournalFile(BaseJournalBackend):
         self, path: Path, running: Running, attribute: Callable[[str, Any], str] = lambda key, value: ""
     ) -> None:
         self._path, self._running, self._attribute = path, running, attribute
-        self._lock = path.with_name(f"{path.name}.lock")
+        self._lock = path.with_name("journal.lock")  # Optuna waits half a minute for one of the name journal.log.lock
         self._is_there = False
         """Whether there has been something in it."""
         self._restart()
