@@ -215,6 +215,7 @@ class SearchLoop:
 
     def _finish(self, number: int, outcome: Outcome) -> Trial:
         """Writes an outcome down: the folder first, so that what the ledger calls finished has all its files."""
+        self.ledger.sharing.make_sure()
         doubt = self.objectives.doubt(outcome.metrics) if outcome.state is TrialState.COMPLETE else ""
         if doubt:
             outcome = replace(outcome, state=TrialState.FAILED, values=None, error=f"ExperimentError: {doubt}\n")

@@ -143,7 +143,7 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
         return place
 
     yield mount
-    subprocess.run(["umount", place], capture_output=True, check=False)
+    subprocess.run(["umount", "-l", place], capture_output=True, check=False)
 
 
 def test_a_folder_that_cannot_be_written_is_looked_at(
