@@ -73,6 +73,12 @@ def _input(value: object) -> bool:
     )
 
 
+def _parameters(value: object) -> bool:
+    return (
+        isinstance(value, dict) and value.keys() <= {"space", "strategy", "evaluator"} and mapped(mapped(text))(value)
+    )
+
+
 def _metric(value: object) -> bool:
     return isinstance(value, bool) or number(value)
 
@@ -90,7 +96,7 @@ _RULES: dict[str, dict[str, Rule]] = {
         "seed": whole,
         "repeats": count,
         "code": optional(nullable(mapped(text))),
-        "parameters": optional(nullable(mapped(mapped(text)))),
+        "parameters": optional(nullable(_parameters)),
         "ranked": optional(flag),
         "changes": optional(listed(listed(text))),
         "renamed": optional(mapped(text)),

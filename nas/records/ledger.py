@@ -195,16 +195,8 @@ class Ledger:
         queue = self.notes().queue
         trials = {record.trial.number: record for record in self.read()}
         failed = {number: r for number, r in trials.items() if r.trial.state is TrialState.FAILED}
-        for number in numbers or ():
-            if number not in failed:
-                state = f"is {trials[number].trial.state}" if number in trials else "is not there"
-                raise NasValueError(
-                    explain(
-                        f"trials that are FAILED can be tried again, but trial {number} {state}",
-                        got=number,
-                        mend=f"one of {', '.join(map(str, failed))}" if failed else "there is none that is FAILED",
-                    )
-                )
+        states = {number: record.trial.state for number, record in trials.items()}
+        _refuse_others(numbers or (), states, failed, "FAILED can be tried again")
         done = {queued.instead_of for queued in queue}
         new = [number for number in (failed if numbers is None else sorted(set(numbers))) if number not in done]
         self._write_queue([*queue, *(Queued(failed[n].proposed, again=True, instead_of=n) for n in new)])
@@ -239,16 +231,7 @@ class Ledger:
     def _ask_to_kill(self, numbers: list[int]) -> None:
         trials = {record.trial.number: record.trial for record in self.read()}
         running = [number for number, trial in trials.items() if not trial.state.is_finished]
-        for number in numbers:
-            if number not in running:
-                state = f"is {trials[number].state}" if number in trials else "is not there"
-                raise NasValueError(
-                    explain(
-                        f"trials that are RUNNING can be killed, but trial {number} {state}",
-                        got=number,
-                        mend=f"one of {', '.join(map(str, running))}" if running else "there is none that is RUNNING",
-                    )
-                )
+        _refuse_others(numbers, {n: trial.state for n, trial in trials.items()}, running, "RUNNING can be killed")
         self._note(KILLS, sorted({*self.notes().kills, *numbers}))
 
     def change_limits(self, changes: Mapping[str, float | None]) -> None:
@@ -412,3 +395,19 @@ class Ledger:
 
 def _place(running: Running | None) -> str:
     return "the storage" if running is None else running.place
+
+
+def _refuse_others(
+    numbers: Iterable[int], states: Mapping[int, TrialState], allowed: Collection[int], rule: str
+) -> None:
+    for number in numbers:
+        if number not in allowed:
+            state = f"is {states[number]}" if number in states else "is not there"
+            none = f"there is none that is {rule.partition(' ')[0]}"
+            raise NasValueError(
+                explain(
+                    f"trials that are {rule}, but trial {number} {state}",
+                    got=number,
+                    mend=f"one of {', '.join(map(str, allowed))}" if allowed else none,
+                )
+            )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 from nas.domains import Sample
-from nas.errors import ExperimentError, explain, shown
+from nas.errors import ExperimentError, NasValueError, explain, shown
 from nas.opened import opened_how
 from nas.protocols import Objectives, Strategy, TrialState
 from nas.records.disk import told
@@ -263,13 +263,22 @@ class Session:
             return self.ledger
 
     def _relive(self, ledger: Ledger, max_trials: int | None = None) -> History:
-        return History(
-            ledger,
-            space=self._space.search_space,
-            strategy=self._strategy,
-            objectives=self._objectives,
-            seed=self._seed,
-            max_trials=max_trials,
-            path=self._path,
-            grow=lambda sample: self._space.search_space if self._space.grow(sample) else None,
-        )
+        try:
+            return History(
+                ledger,
+                space=self._space.search_space,
+                strategy=self._strategy,
+                objectives=self._objectives,
+                seed=self._seed,
+                max_trials=max_trials,
+                path=self._path,
+                grow=lambda sample: self._space.search_space if self._space.grow(sample) else None,
+            )
+        except NasValueError as error:
+            raise ExperimentError(
+                explain(
+                    f"what the ledger holds is not of this experiment: {error}",
+                    got=self._store.running.place,
+                    mend="restore it from a copy",
+                )
+            ) from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import time
 import warnings
 import weakref
@@ -16,7 +18,17 @@ from nas._compat.optuna_internals import backend_of
 from nas.durations import check_seconds
 from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, explain
 from nas.records.attributes import wrong_attribute
-from nas.records.disk import Running, brief, database_file, has_tables, in_place, queue_of, to_look, told
+from nas.records.disk import (
+    Running,
+    brief,
+    copy_if_torn,
+    database_file,
+    has_tables,
+    in_place,
+    queue_of,
+    to_look,
+    told,
+)
 from nas.records.retry import patiently
 from nas.whole_process import SharedSetting
 
@@ -146,6 +158,23 @@ def _replayed(path: Path, running: Running) -> BaseStorage:
         ) from error
 
 
+def _of_file(url: str, file: Path, *, to_write: bool) -> BaseStorage | None:
+    import optuna
+
+    copy = copy_if_torn(file)
+    if copy is not None:
+        atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
+    there = has_tables(copy or file)  # One of something else is left alone.
+    if to_write:
+        return optuna.storages.get_storage(in_place(url))
+    if not there:
+        return None
+    # Else it would make tables, and write into them which version of Optuna has.
+    storage = optuna.storages.RDBStorage(to_look(url, copy or file), skip_table_creation=True)
+    weakref.finalize(storage, storage.engine.dispose)
+    return optuna.storages.get_storage(storage)
+
+
 def _of_url(url: str, *, to_write: bool) -> BaseStorage | None:
     import optuna
 
@@ -153,13 +182,7 @@ def _of_url(url: str, *, to_write: bool) -> BaseStorage | None:
     try:
         with quiet_optuna():
             if file is not None:
-                there = has_tables(file)
-                if to_write:
-                    return optuna.storages.get_storage(in_place(url))
-                if not there:
-                    return None
-                # It would make tables, and write into them which version of Optuna has.
-                return optuna.storages.get_storage(optuna.storages.RDBStorage(to_look(url), skip_table_creation=True))
+                return _of_file(url, file, to_write=to_write)
             if _is_server(url):
                 if not to_write and not _has_tables(url):
                     return None

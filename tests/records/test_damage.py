@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -228,6 +230,91 @@ def test_mutants_of_a_journal_are_read_or_told(whole: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_many_mutants_of_a_journal_are_read_or_told(whole: Path, tmp_path: Path) -> None:
     assert sum(in_a_process(whole, tmp_path, seed=2, count=100_000).values()) == 100_000
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with an experiment."""
+    folder = tmp_path_factory.mktemp("database")
+    search(folder, 12, storage=f"sqlite:///{folder}/all.db")
+    return folder / "all.db"
+
+
+def read_database(file: Path) -> Any:
+    results = Experiment.load(file.parent / "search", storage=f"sqlite:///{file}")
+    return [results.trials, results.header, repr(results), results.top(3), results.run]
+
+
+@pytest.mark.parametrize(
+    "content", [b"mine, and no database at all" * 50, b"SQLite format 3\0", b"\0" * 5000, b"SQLite format 3\0" * 600]
+)
+def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    (file := tmp_path / "all.db").write_bytes(content)
+    for action in (lambda: read_database(file), lambda: search(tmp_path, 3, storage=f"sqlite:///{file}")):
+        with pytest.raises(ExperimentError, match=str(file)):
+            action()
+    assert file.read_bytes() == content
+
+
+def test_a_database_of_something_else_is_told_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "all.db"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE studies (name TEXT)")
+        connection.commit()
+    content = file.read_bytes()
+    for action in (lambda: read_database(file), lambda: search(tmp_path, 3, storage=f"sqlite:///{file}")):
+        with pytest.raises(ExperimentError, match=f"a database of something else.*{file}"):
+            action()
+    assert file.read_bytes() == content
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(ExperimentError, match="the storage holds no experiment"):
+        read_database(tmp_path / "empty.db")
+    assert not (tmp_path / "empty.db").stat().st_size
+    with pytest.raises(ExperimentError, match="the storage holds no experiment"):
+        read_database(tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_damaged_pages_of_a_database_are_read_or_told(database: Path, tmp_path: Path) -> None:
+    rng, content, told = random.Random(3), database.read_bytes(), 0
+    file = tmp_path / "all.db"
+    for number in range(24):
+        damaged = bytearray(content)
+        if number % 3 == 0:
+            del damaged[rng.randrange(len(damaged)) :]
+        for _ in range(rng.choice([1, 5, 500])):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            read_database(file)
+        except NasError as error:
+            told += 1
+            text = str(error)
+        else:
+            text = str(file)
+        assert str(tmp_path) in text
+    assert told > 5
+
+
+def test_what_was_edited_in_a_database_is_told(database: Path, tmp_path: Path) -> None:
+    rng, told = random.Random(4), 0
+    for number in range(24):
+        shutil.copy(database, file := tmp_path / "all.db")
+        table = rng.choice(["study_user_attributes", "trial_user_attributes", "trial_user_attributes"])
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            rows = connection.execute(f"SELECT rowid, value_json FROM {table} WHERE key LIKE 'nas:%'").fetchall()
+            row, text = rng.choice(rows)
+            lines = [text.encode() + b"\n"]
+            rng.choice([change_field, change_bytes])(rng, lines)
+            value = b"".join(lines).decode("utf-8", errors="replace")
+            connection.execute(f"UPDATE {table} SET value_json = ? WHERE rowid = ?", (value, row))
+            connection.commit()
+        try:
+            read_database(file)
+        except NasError as error:
+            told += 1
+            assert str(file) in str(error), number  # noqa: PT017
+    assert told > 8
 
 
 def main() -> None:

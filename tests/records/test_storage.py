@@ -1,9 +1,14 @@
 """The ledger: what a killed process leaves behind, and samples as Optuna's parameters."""
 
+import contextlib
 import errno
 import os
 import random
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -79,3 +84,38 @@ def test_a_full_disk_is_told_and_leaves_nothing_torn(tmp_path: Path, monkeypatch
     resumed = experiment(tmp_path, 9)
     assert resumed.trials[:3] == first.trials
     assert [t.sample for t in resumed.trials] == [t.sample for t in experiment(tmp_path, 9, "whole").trials]
+
+
+KILLED = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("PRAGMA cache_size = 2")
+connection.execute("BEGIN")
+connection.execute("UPDATE trial_user_attributes SET value_json = value_json || 'x'")
+connection.execute("UPDATE studies SET study_name = 'another'")
+os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_database_whose_writer_was_killed_is_looked_into_and_left_to_who_runs_it(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / "all.db"
+    options: dict[str, Any] = {"name": "ledger", "directory": tmp_path, "storage": f"sqlite:///{file}"}
+    evaluator = FunctionalEvaluator(lambda model, rate: model.out_features * rate, rate=Real(0, 1))
+    Experiment(space, evaluator, Random(), **options).run(30, progress="silent")
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        if mode == "wal":  # What has been committed is there.
+            connection.execute("UPDATE studies SET study_name = 'ledger'")
+    whole = Experiment.load(tmp_path / "ledger", storage=options["storage"]).trials
+    if mode == "delete":
+        subprocess.run([sys.executable, "-c", KILLED, file], check=False)
+        assert Path(f"{file}-journal").stat().st_size
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert Experiment.load(tmp_path / "ledger", storage=options["storage"]).trials == whole
+    again = Experiment(space, evaluator, Random(), **options, resume=True)
+    assert again.trials == whole
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    again.run(33, progress="silent")
+    assert again.trials[:30] == whole
+    assert not Path(f"{file}-journal").exists()

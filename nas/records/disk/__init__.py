@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from nas.late import late
-from nas.records.disk.database import database_file, has_tables, in_place, to_look
+from nas.records.disk.database import copy_if_torn, database_file, has_tables, in_place, to_look
 from nas.records.disk.faults import of_disk, told
 from nas.records.disk.lines import refuse_depth
 from nas.records.disk.locks import Running, queue_of
@@ -37,6 +37,7 @@ __all__ = [
     "anything",
     "brief",
     "broken",
+    "copy_if_torn",
     "count",
     "database_file",
     "flag",
