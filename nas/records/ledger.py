@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, final
 
 from nas._compat.optuna_internals import METRIC_NAMES, id_in_storage
 from nas.domains import Answer, dumps_sample, sample_key
-from nas.errors import ExperimentError, NasValueError, explain
+from nas.errors import ExperimentError, explain
 from nas.protocols import Trial, TrialState
 from nas.records.attributes import ASKED, CHANGES, HEADER, KILLS, QUEUE, RESULT, RUN, STOPS, refuse_damaged
 from nas.records.courses import Courses
 from nas.records.disk import Running, of_disk, told
 from nas.records.notes import Notes, Queued
 from nas.records.optuna_parameters import to_optuna
-from nas.records.record import Record
+from nas.records.record import Record, refuse_others
 from nas.records.retry import is_broken_connection, patiently, read_once, read_patiently
 from nas.records.sharing import Sharing, share
 from nas.records.storage import quiet_optuna
@@ -196,7 +196,7 @@ class Ledger:
         trials = {record.trial.number: record for record in self.read()}
         failed = {number: r for number, r in trials.items() if r.trial.state is TrialState.FAILED}
         states = {number: record.trial.state for number, record in trials.items()}
-        _refuse_others(numbers or (), states, failed, "FAILED can be tried again")
+        refuse_others(numbers or (), states, failed, "FAILED can be tried again")
         done = {queued.instead_of for queued in queue}
         new = [number for number in (failed if numbers is None else sorted(set(numbers))) if number not in done]
         self._write_queue([*queue, *(Queued(failed[n].proposed, again=True, instead_of=n) for n in new)])
@@ -231,7 +231,7 @@ class Ledger:
     def _ask_to_kill(self, numbers: list[int]) -> None:
         trials = {record.trial.number: record.trial for record in self.read()}
         running = [number for number, trial in trials.items() if not trial.state.is_finished]
-        _refuse_others(numbers, {n: trial.state for n, trial in trials.items()}, running, "RUNNING can be killed")
+        refuse_others(numbers, {n: trial.state for n, trial in trials.items()}, running, "RUNNING can be killed")
         self._note(KILLS, sorted({*self.notes().kills, *numbers}))
 
     def change_limits(self, changes: Mapping[str, float | None]) -> None:
@@ -395,19 +395,3 @@ class Ledger:
 
 def _place(running: Running | None) -> str:
     return "the storage" if running is None else running.place
-
-
-def _refuse_others(
-    numbers: Iterable[int], states: Mapping[int, TrialState], allowed: Collection[int], rule: str
-) -> None:
-    for number in numbers:
-        if number not in allowed:
-            state = f"is {states[number]}" if number in states else "is not there"
-            none = f"there is none that is {rule.partition(' ')[0]}"
-            raise NasValueError(
-                explain(
-                    f"trials that are {rule}, but trial {number} {state}",
-                    got=number,
-                    mend=f"one of {', '.join(map(str, allowed))}" if allowed else none,
-                )
-            )

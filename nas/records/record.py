@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from nas.domains import loads_sample
-from nas.errors import ExperimentError, explain
+from nas.errors import ExperimentError, NasValueError, explain
 from nas.protocols import Trial, TrialState
 from nas.records.attributes import ASKED, RESULT, refuse_damaged
 
@@ -77,3 +77,30 @@ def _curve(steps: Iterable[int], reports: Mapping[int, float], place: str) -> di
 
 def _damaged(reason: str, place: str) -> ExperimentError:
     return ExperimentError(explain(f"the ledger is damaged: {reason}", got=place, mend="restore it from a copy"))
+
+
+def refuse_others(
+    numbers: Iterable[int], states: Mapping[int, TrialState], allowed: Collection[int], rule: str
+) -> None:
+    """Something can be done with trials of a certain state alone.
+
+    Args:
+        numbers: of the trials that it is to be done with.
+        states: of all trials, by number.
+        allowed: the numbers of those that it can be done with.
+        rule: the state, and what can be done, in words.
+
+    Raises:
+        NasValueError: one of another state, or that is not there.
+    """
+    for number in numbers:
+        if number not in allowed:
+            state = f"is {states[number]}" if number in states else "is not there"
+            none = f"there is none that is {rule.partition(' ')[0]}"
+            raise NasValueError(
+                explain(
+                    f"trials that are {rule}, but trial {number} {state}",
+                    got=number,
+                    mend=f"one of {', '.join(map(str, allowed))}" if allowed else none,
+                )
+            )

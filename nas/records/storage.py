@@ -29,7 +29,6 @@ from nas.records.disk import (
     to_look,
     told,
 )
-from nas.records.retry import patiently
 from nas.whole_process import SharedSetting
 
 if TYPE_CHECKING:
@@ -72,7 +71,8 @@ class Store:
             )
         self._storage, self._folder = storage, folder
         self._database = _database_of(storage)
-        self.running = Running(folder, self._database)
+        is_elsewhere = storage is not None and self._database is None
+        self.running = Running(folder, self._database, place="the storage" if is_elsewhere else "")
         """The lock of who runs the experiment."""
         self._opened: dict[bool, BaseStorage] = {}
 
@@ -184,9 +184,8 @@ def _of_url(url: str, *, to_write: bool) -> BaseStorage | None:
             if file is not None:
                 return _of_file(url, file, to_write=to_write)
             if _is_server(url):
-                if not to_write and not _has_tables(url):
-                    return None
-                return optuna.storages.get_storage(_patiently_on_server(url))
+                found = _patiently_on_server(url, to_write=to_write)
+                return None if found is None else optuna.storages.get_storage(found)
             return optuna.storages.get_storage(url)
     except NasError:
         raise
@@ -205,11 +204,11 @@ def _is_server(url: str) -> bool:
     return url.startswith(("postgresql:", "postgresql+"))
 
 
-def _patiently_on_server(url: str) -> RDBStorage:
+def _patiently_on_server(url: str, *, to_write: bool) -> RDBStorage | None:
     """Again where a connection that stood was cut: then the server is there, and no address is wrong."""
     for _ in range(_CUTS):
         try:
-            return _on_server(url)
+            return _on_server(url) if to_write or _has_tables(url) else None
         except Exception as error:
             if not _was_cut(error):
                 raise
@@ -239,7 +238,7 @@ def _has_tables(url: str) -> bool:
     except ImportError as error:
         raise _without_driver() from error
     try:
-        return bool(patiently(lambda: sqlalchemy.inspect(engine).has_table("studies")))
+        return bool(sqlalchemy.inspect(engine).has_table("studies"))
     finally:
         engine.dispose()
 

@@ -130,11 +130,12 @@ class Running:
     Args:
         folder: of the experiment; its name is the experiment's.
         database: the file of the database, where there is one.
+        place: of the ledger, where that is neither a database file nor the journal in the folder.
     """
 
-    def __init__(self, folder: Path, database: Path | None = None) -> None:
+    def __init__(self, folder: Path, database: Path | None = None, *, place: str = "") -> None:
         self._folder = folder
-        self.place = str(folder / "journal.log" if database is None else database)
+        self.place = place or str(folder / "journal.log" if database is None else database)
         """Where the ledger is."""
         self._paths = [folder / "running.lock"]
         if database is not None:
