@@ -88,9 +88,9 @@ class Session:
 
     def _refuse_remains(self, storage: BaseStorage | None) -> None:
         """No ledger of this name: where there are trials all the same, nothing is begun over them."""
-        studies = [] if storage is None else [study.study_name for study in storage.get_all_studies()]
-        others = [name for name in studies if name != self._path.name]
-        if self._store.has_journal and others:
+        studies = storage.get_all_studies() if storage is not None and self._store.has_journal else []
+        others = [study.study_name for study in studies if study.study_name != self._path.name]
+        if others:
             raise ExperimentError(
                 explain(
                     f"the journal in the folder of the experiment {self._path.name!r} is one of {shown(others[0])}",
@@ -98,12 +98,15 @@ class Session:
                     mend="give the folder the name that it had, or take another name for the new experiment",
                 )
             )
-        remains = [folder for folder in (self._path / "trials").glob("[0-9]*") if folder.name.isdecimal()]
+        trials = [folder for folder in (self._path / "trials").glob("[0-9]*") if folder.name.isdecimal()]
+        remains = ([f"folders of {len(trials)} trials"] if trials else []) + (
+            ["a supernet"] if any((self._path / "supernet").glob("*")) else []
+        )
         if remains:
             raise ExperimentError(
                 explain(
-                    f"there are folders of {len(remains)} trials, and no ledger that tells of them, so nothing is "
-                    "begun over them",
+                    f"there are {' and '.join(remains)}, and no ledger that tells of them, so nothing is begun over "
+                    "them",
                     got=str(self._path),
                     mend="restore journal.log from a copy, or give storage= as it was; or move the folder away, or "
                     "take another name",

@@ -125,6 +125,15 @@ def test_a_folder_of_another_name_is_not_begun_anew(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "f").rglob("*") if path.is_file()} == before
 
 
+def test_a_supernet_without_a_ledger_is_not_begun_over(tmp_path: Path) -> None:
+    (tmp_path / "e" / "supernet").mkdir(parents=True)
+    make(tmp_path)
+    (tmp_path / "e" / "supernet" / "weights.ckpt").write_bytes(b"weeks of training")
+    for again in (True, False, "auto"):
+        with pytest.raises(ExperimentError, match="a supernet, and no ledger"):
+            make(tmp_path, resume=again)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 256 KiB."""

@@ -203,3 +203,14 @@ def test_an_end_is_cut_off_by_nobody_else_while_the_experiment_runs(tmp_path: Pa
         assert path.read_bytes() == LINE + LINE[:9]
         JournalFile(path, running).append_logs([LOG])
     assert len(lines(path)) == 2
+
+
+@pytest.mark.parametrize("content", [b'{"op_code":', b"", LINE])
+def test_a_line_without_bounds_is_told_before_it_is_read_whole(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "journal.log"
+    path.write_bytes(content)
+    os.truncate(path, 1 << 36)  # 64 GiB, of which the disk holds nothing
+    for action in (lambda: read(tmp_path), lambda: journal_in(tmp_path).append_logs([LOG])):
+        with pytest.raises(ExperimentError, match=rf"longer than.*line {1 + content.count(LINE)}"):
+            action()
+    assert path.stat().st_size == 1 << 36
