@@ -243,9 +243,10 @@ class Stamps(Callback):
         if batch_idx == self._skipped:
             self._begin = now(self._device)
 
-    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Ends with the last one."""
-        self._end, self._steps = now(self._device), trainer.num_training_batches - self._skipped
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Ends with the last one, before a validation follows."""
+        if batch_idx == trainer.num_training_batches - 1:
+            self._end, self._steps = now(self._device), trainer.num_training_batches - self._skipped
 
     def on_fit_end(self, trainer: Any, module: Any) -> None:
         """What follows is judging."""
