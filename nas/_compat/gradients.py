@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
-__all__ = ["differentiates_once", "holders_of", "place_of"]
+__all__ = [
+    "are_followed",
+    "differentiates_once",
+    "edge_of",
+    "gradient_of",
+    "holders_of",
+    "place_of",
+    "set_gradient",
+    "sole_end",
+]
 
 _ERROR = "torch::autograd::Error"
+_MOST_NODES = 1000
 
 
 def differentiates_once(ends: Iterable[Tensor]) -> bool:
@@ -28,6 +42,64 @@ def differentiates_once(ends: Iterable[Tensor]) -> bool:
             return True
         pending += [following for following, _ in node.next_functions]
     return False
+
+
+def sole_end(result: Tensor, ends: Callable[[Any], bool]) -> Any | None:
+    """The node of the graph of gradients that all ways from a tensor lead to; None where some end elsewhere.
+
+    Args:
+        result: what was computed.
+        ends: whether a node is one to stop at.
+    """
+    found: Any | None = None
+    pending: list[Any] = [result.grad_fn]
+    seen: set[Any] = set()
+    while pending:
+        node = pending.pop()
+        if node is None or len(seen) == _MOST_NODES:
+            return None
+        if node in seen:
+            continue
+        seen.add(node)
+        if ends(node):
+            found = node
+            continue
+        following = [next_node for next_node, _ in node.next_functions if next_node is not None]
+        if not following:
+            return None
+        pending += following
+    return found
+
+
+def edge_of(node: Any, number: int) -> Any:
+    """Stands, where a gradient is asked for, for a result of a node of the graph: the node need not hold it."""
+    return GradientEdge(node, number)
+
+
+def are_followed(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether somebody may be told when torch has added up a gradient: by a hook, or by the node that adds it up.
+
+    A hook of such a node is called as long as something holds the node, as graphs of gradients do; so this is to be
+    asked when none is there. Before torch 2.12 it sees those who hold the node itself, as one has to who registers such
+    a hook for good.
+    """
+    nobody = _holders_of_node(nn.Parameter(torch.empty(0)))
+    return any(
+        bool(parameter._post_accumulate_grad_hooks)
+        or (parameter.requires_grad and _holders_of_node(parameter) > nobody)
+        for parameter in parameters
+    )
+
+
+def _holders_of_node(parameter: Tensor) -> int:
+    with torch.enable_grad():
+        return sys.getrefcount(parameter.view_as(parameter).grad_fn.next_functions[0][0])  # type: ignore[union-attr]  # it wants a gradient
+
+
+gradient_of: Callable[[Tensor], Tensor | None] = attrgetter("grad")
+"""Of a tensor; as a function, for thousands of them."""
+set_gradient: Callable[[Tensor, Tensor | None], None] = attrgetter("__set__")(vars(torch._C.TensorBase)["grad"])
+"""Sets it."""
 
 
 def place_of(tensor: Tensor) -> int:

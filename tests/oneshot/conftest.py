@@ -67,11 +67,16 @@ class Tape(TorchDispatchMode):
                     leaf.data.fill_(math.nan)
 
     def let_go(self) -> None:
-        """Reads and writes what was there before by its address alone, as a CUDA graph does: it does not own it."""
+        """Reads and writes what was there before by its address alone, as a CUDA graph does: it does not own it.
+
+        Nor does it keep the graph of gradients.
+        """
 
         def known(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor) or not leaf.numel() or leaf.untyped_storage().data_ptr() in self._made:
+            if not isinstance(leaf, Tensor):
                 return leaf
+            if not leaf.numel() or leaf.untyped_storage().data_ptr() in self._made:
+                return leaf.detach()
             return _by_address(leaf)
 
         self.calls = [(func, *tree_map(known, (args, kwargs, out))) for func, args, kwargs, out in self.calls]

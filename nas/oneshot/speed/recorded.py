@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 import warnings
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import MethodType
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from nas._compat.torch_internals import TreeSpec, copy_each, tree_flatten, tree_unflatten
+from nas._compat.torch_internals import TreeSpec, tree_flatten, tree_unflatten
 from nas.errors import NasValueError, explain
 from nas.oneshot.relaxed import Mixing
 from nas.oneshot.speed.recorders import Gradients, Recorder
+from nas.oneshot.speed.replays import Latest, Pass
 from nas.oneshot.speed.watching import Listeners, Places, State, Watch, hides_tensors, look_of, numbers_of_host
 from nas.random_state import host_states, set_host_states
 
@@ -30,7 +28,7 @@ _WARM_UP = 3
 """Passes that run as they are before one is recorded: kernels are compiled and chosen, caches filled."""
 _MOST = 8
 """Different passes that are recorded, as many as torch compiles of one function."""
-_WANTS, _TRAINS = attrgetter("requires_grad"), attrgetter("training")
+_WANTS = attrgetter("requires_grad")
 _DIFFERENT = 64
 """Different passes that are counted: where there are more, hardly one comes again."""
 
@@ -66,12 +64,12 @@ class RecordedForward:
         self.model, self.mixing, self._forward, self.make_recorder = model, mixing, forward, recorder
         self._tell, self._listeners = tell, Listeners(model)
         self._seen: Counter[Key] = Counter()
-        self._passes: dict[Key, _Pass] = {}
+        self._passes: dict[Key, Pass] = {}
         self._told = self._paused = self._hidden = False
-        self.latest: Callable[[], _Ticket | None] = _nobody
-        """The ticket of what was replayed last, if somebody still holds what it yielded."""
+        self._latest = Latest()
         self.parameters: list[nn.Parameter] = []
-        self._modules: list[nn.Module] = []
+        self._modes: list[Any] = []
+        self._trains: Callable[[Any], bool] = bool
         self._recorder: Recorder | None = None
         self._places: Places | None = None
         self._moves = 0
@@ -80,8 +78,12 @@ class RecordedForward:
         """Records anew from now on."""
         self._passes.clear()
         self._recorder = self.make_recorder()
-        self._modules, self.parameters = list(self.model.modules()), list(self.model.parameters())
-        self._places = Places(self._modules)
+        modules, self.parameters = list(self.model.modules()), list(self.model.parameters())
+        # Asked for the mode, modules look in their classes first.
+        keep = all("training" in vars(module) for module in modules)
+        self._modes = list(map(vars, modules)) if keep else modules
+        self._trains = itemgetter("training") if keep else attrgetter("training")
+        self._places = Places(modules)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -109,9 +111,7 @@ class RecordedForward:
         if not self._hidden and (why := self._listeners.reason()) is not None:
             self._refuse(why)
         leaves, spec = tree_flatten((args, kwargs))
-        latest = self.latest()
-        waits = latest is not None and not latest.done
-        key = None if waits or self._paused else self._key(leaves, spec)
+        key = None if self._latest.waits or self._paused else self._key(leaves, spec)
         if key is not None and self._places is not None and not self._places.hold():
             self._moved()
         if key is None or self._hidden:
@@ -130,7 +130,22 @@ class RecordedForward:
         recorded = self._passes[key]
         if recorded.gradients.are_kept():
             return self._forward(*args, **kwargs)
-        return recorded.run(self, leaves)
+        if recorded.parameters and self._latest() is None:
+            self._listeners.look_at_gradients()
+        return recorded.run(leaves, self.mixing.weights, self._latest)
+
+    def differentiate(self, loss: Tensor) -> bool:
+        """Does what `loss.backward()` does, if the loss depends on the last replayed pass alone, and nobody is told.
+
+        Args:
+            loss: of one number.
+
+        Returns:
+            Whether it did; else nothing was done.
+        """
+        if torch.is_anomaly_enabled() or self._listeners.follow_gradients():
+            return False
+        return self._latest.differentiate(loss)
 
     def _moved(self) -> None:
         """Parameters or buffers were replaced: what was recorded reads and writes the old ones."""
@@ -196,7 +211,7 @@ class RecordedForward:
             self._refuse(why)
         return output
 
-    def _recorded(self, leaves: Sequence[Any], spec: TreeSpec) -> _Pass | None:
+    def _recorded(self, leaves: Sequence[Any], spec: TreeSpec) -> Pass | None:
         """A pass, recorded; None where that fails: then all is as if it had not been tried."""
         state, numbers = State(self.model, aside=self), host_states()
         try:
@@ -241,12 +256,13 @@ class RecordedForward:
             tuple(look_of(leaf) for leaf in leaves),
             tuple(self.mixing.active.items()),
             tuple((label, weight.shape, weight.requires_grad) for label, weight in weights.items()),
-            tuple(map(_WANTS, self.parameters)),
-            tuple(map(_TRAINS, self._modules)),
+            # Of thousands, so by functions that are no Python.
+            bytes(map(_WANTS, self.parameters)),
+            tuple(map(self._trains, self._modes)),
             torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
         )
 
-    def _record(self, leaves: Sequence[Any], spec: TreeSpec) -> _Pass:
+    def _record(self, leaves: Sequence[Any], spec: TreeSpec) -> Pass:
         """Records a pass on copies of what it reads, at which later ones find it."""
         recorder = self._recorder
         assert recorder is not None
@@ -254,7 +270,9 @@ class RecordedForward:
         args, kwargs = tree_unflatten(inputs, spec)
         kept = dict(self.mixing.weights)
         weights = {label: w.detach().clone().requires_grad_(w.requires_grad) for label, w in kept.items()}
-        wanted = [tensor for tensor in [*weights.values(), *self.parameters] if tensor.requires_grad]
+        labels = [label for label, weight in weights.items() if weight.requires_grad]
+        parameters = [parameter for parameter in self.parameters if parameter.requires_grad]
+        wanted = [*(weights[label] for label in labels), *parameters]
         self.mixing.weights.update(weights)
         cache = torch.is_autocast_cache_enabled()
         # What was cast before belongs to another pass; the nodes of its gradients hang on another stream.
@@ -263,7 +281,9 @@ class RecordedForward:
         try:
             output, forward = recorder.record(lambda: self._forward(*args, **kwargs))
             outputs, out_spec = tree_flatten(output)
-            ends = [end for end in outputs if isinstance(end, Tensor) and end.requires_grad]
+            tensors = [end for end in outputs if isinstance(end, Tensor)]
+            differentiable = [i for i, end in enumerate(tensors) if end.requires_grad]
+            ends = [tensors[i] for i in differentiable]
             given = [torch.zeros_like(end) for end in ends]
             gradients = Gradients(wanted)
             _, backward = recorder.record(
@@ -273,11 +293,13 @@ class RecordedForward:
         finally:
             torch.set_autocast_cache_enabled(cache)
             self.mixing.weights.update(kept)
-        return _Pass(
+        return Pass(
             inputs=inputs,
             weights=weights,
+            labels=labels,
+            parameters=parameters,
             outputs=[end.detach() if isinstance(end, Tensor) else end for end in outputs],
-            differentiable=[isinstance(end, Tensor) and end.requires_grad for end in outputs],
+            differentiable=differentiable,
             spec=out_spec,
             given=given,
             gradients=gradients,
@@ -305,81 +327,3 @@ def record_whole(
     found.forget()
     model.__dict__["forward"] = found
     return found
-
-
-@final
-@dataclass(eq=False)
-class _Ticket:
-    """Of a forward pass; it is gone when nobody holds what it yielded."""
-
-    done: bool = False
-    """Whether its backward pass is over."""
-
-
-def _nobody() -> None:
-    """Nothing was replayed."""
-
-
-@final
-@dataclass(kw_only=True, eq=False)
-class _Pass:
-    """What was recorded: where it reads, where it writes, and what to run."""
-
-    inputs: list[Any]
-    weights: dict[str, Tensor]
-    outputs: list[Any]
-    differentiable: list[bool]
-    spec: TreeSpec
-    given: list[Tensor]
-    """The gradients of the differentiable outputs."""
-    gradients: Gradients
-    """Of the weights of mixtures that want one, and of the parameters."""
-    forward: Callable[[], None]
-    backward: Callable[[], None]
-
-    def run(self, owner: RecordedForward, leaves: Sequence[Any]) -> Any:
-        """Another pass, on other inputs."""
-        weights = owner.mixing.weights
-        with torch.no_grad():
-            for place, leaf in zip(self.inputs, leaves, strict=True):
-                if isinstance(place, Tensor):
-                    place.copy_(leaf, non_blocking=True)
-            copy_each(list(self.weights.values()), [weights[label] for label in self.weights])
-        wanted = [tensor for tensor in [*weights.values(), *owner.parameters] if tensor.requires_grad]
-        tensors = iter(_Replay.apply(self, owner, *wanted))
-        return tree_unflatten([next(tensors) if isinstance(o, Tensor) else o for o in self.outputs], self.spec)
-
-
-class _Replay(torch.autograd.Function):
-    """The replayed passes as one node of the graph of gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, recorded: _Pass, owner: RecordedForward, *wanted: Tensor) -> tuple[Tensor, ...]:
-        recorded.forward()
-        ctx.recorded, ctx.owner, ctx.ticket = recorded, owner, _Ticket()
-        owner.latest = weakref.ref(ctx.ticket)
-        # The next pass writes where this one has written.
-        pairs = zip(recorded.outputs, recorded.differentiable, strict=True)
-        found = [(output.clone(), wants) for output, wants in pairs if isinstance(output, Tensor)]
-        ctx.mark_non_differentiable(*(output for output, wants in found if not wants))
-        ctx.wants = [wants for _, wants in found]
-        return tuple(output for output, _ in found)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        recorded, ticket = ctx.recorded, ctx.ticket
-        if ctx.owner.latest() is not ticket:
-            raise NasValueError(
-                explain(
-                    "what a pass needs for its gradients is gone once another has been replayed",
-                    where="Speed(cuda_graphs=True)",
-                    mend="one backward pass after each forward pass, or cuda_graphs=False",
-                )
-            )
-        given = [gradient for gradient, wants in zip(gradients, ctx.wants, strict=True) if wants]
-        copy_each(recorded.given, given)
-        recorded.gradients.leave()
-        recorded.backward()
-        ticket.done = True
-        return None, None, *recorded.gradients.handed_out()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from operator import add
-from typing import TypeVar, final
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from operator import add, is_not
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
-from nas._compat.gradients import holders_of, place_of
+from nas._compat.gradients import gradient_of, holders_of, place_of, set_gradient
 from nas._compat.torch_internals import copy_each
 from nas.errors import NasValueError, explain
 
@@ -70,6 +72,11 @@ def records_on(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def for_each(function: Callable[..., object], *arguments: Iterable[Any]) -> None:
+    """Calls a function with the first of all arguments, then with the second, and so on: thousands, without Python."""
+    deque(map(function, *arguments), maxlen=0)
+
+
 @final
 class Gradients:
     """The gradients that a recorded backward pass writes, to the same memory each time.
@@ -106,8 +113,10 @@ class Gradients:
     def settle(self) -> None:
         """Says that it is recorded, and nothing handed out yet."""
         used = [(t, place) for t, place in zip(self._wanted, self._places, strict=True) if place is not None]
-        self._parameters = [tensor if tensor.is_leaf else None for tensor, _ in used]
-        self._addresses = [place.data_ptr() for _, place in used]
+        self._parameters = [tensor for tensor, _ in used if tensor.is_leaf]
+        self._of_parameters = [tensor.is_leaf for tensor, _ in used]
+        self._used = [place for _, place in used]
+        self._addresses = [place.data_ptr() for tensor, place in used if tensor.is_leaf]
         self._memory = [place_of(place) for _, place in used]
         self._alone = list(map(holders_of, self._memory))
 
@@ -115,21 +124,33 @@ class Gradients:
         """What the pass yields."""
         return [None if place is None else place.detach() for place in self._places]
 
+    def are_none(self) -> bool:
+        """Whether no parameter has a gradient, and all that is wanted is of parameters."""
+        return all(self._of_parameters) and not any(map(is_not, map(gradient_of, self._parameters), repeat(None)))
+
+    def hand_out(self) -> None:
+        """Gives parameters that have none their gradients."""
+        for_each(set_gradient, self._parameters, map(Tensor.detach, self._used))
+
     def are_kept(self) -> bool:
         """Whether somebody holds what was handed out, other than as the gradient of its parameter."""
         held = list(map(holders_of, self._memory))
-        return held != self._alone and held != list(map(add, self._alone, self._theirs()))
+        if held == self._alone:
+            return False
+        here = iter(self._theirs())
+        theirs = [is_parameter and next(here) for is_parameter in self._of_parameters]
+        return held != list(map(add, self._alone, theirs))
 
     def leave(self) -> None:
         """Parameters whose gradients lie here, as further batches are to be added to them, get memory of their own."""
         if list(map(holders_of, self._memory)) != self._alone:
             for parameter, is_here in zip(self._parameters, self._theirs(), strict=True):
-                if is_here and parameter is not None and parameter.grad is not None:
+                if is_here and parameter.grad is not None:
                     parameter.grad = parameter.grad.clone()
 
     def _theirs(self) -> list[bool]:
         """Whose gradient is here."""
-        gradients = [None if parameter is None else parameter.grad for parameter in self._parameters]
+        gradients = map(gradient_of, self._parameters)
         return [
             gradient is not None and gradient.data_ptr() == address
             for gradient, address in zip(gradients, self._addresses, strict=True)

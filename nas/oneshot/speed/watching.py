@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
+from operator import is_
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, final
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nas._compat.gradients import are_followed
 from nas._compat.torch_internals import (
     BatchNorm,
     TorchDispatchMode,
@@ -32,6 +35,10 @@ def is_plain(module: nn.Module) -> bool:
     return isinstance(module, BatchNorm) and type(module).forward is BatchNorm.forward and "forward" not in vars(module)
 
 
+_LOOKS = 5
+"""Passes before which it is looked for who follows gradients, until nobody is found."""
+
+
 @final
 class Listeners:
     """Whether somebody listens to what a model does inside, which a replay would not tell.
@@ -42,8 +49,9 @@ class Listeners:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._made = -1
+        self._made = self._made_then = -1
         self._found: str | None = None
+        self._followed, self._looks = False, 0
 
     def reason(self) -> str | None:
         """Says who is listened to. As long as nobody has made hooks anywhere, nothing is looked through again."""
@@ -55,9 +63,25 @@ class Listeners:
             self._found = f"somebody listens to the gradient of {heard[0]!r}" if heard else of_parts
         return self._found
 
+    def look_at_gradients(self) -> None:
+        """Notes whether somebody may be told when torch hands out gradients; while no graph of them is there."""
+        if self._made_then != (made := RemovableHandle.next_id):
+            self._made_then, self._followed, self._looks = made, True, 0
+        # It may have been the graph of a loss that somebody kept for a while.
+        if self._followed and self._looks < _LOOKS:
+            self._looks += 1
+            self._followed = are_followed(self._model.parameters())
+
+    def follow_gradients(self) -> bool:
+        """Whether somebody may be told of the gradients of the pass that was begun then."""
+        return self._followed or self._made_then != RemovableHandle.next_id
+
     def come(self) -> bool:
         """Whether hooks were made since `reason` was asked."""
         return self._made != RemovableHandle.next_id
+
+
+_VALUES: Callable[[dict[str, Any]], Iterable[Any]] = dict.values
 
 
 @final
@@ -70,16 +94,19 @@ class Places:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._held = [held for module in modules for held in (own_parameters(module), own_buffers(module)) if held]
-        self._tensors = self._now()
-        self._before = list(map(id, self._tensors)), list(map(Tensor.data_ptr, self._tensors))
+        self._slots = self._now()
+        self._tensors = [tensor for tensor in self._slots if tensor is not None]
+        self._addresses = list(map(Tensor.data_ptr, self._tensors))
 
     def hold(self) -> bool:
         """Whether they are the same, and lie where they did; their numbers may have changed."""
         now = self._now()
-        return (list(map(id, now)), list(map(Tensor.data_ptr, now))) == self._before
+        # Of thousands, before each pass; so by functions that are no Python.
+        same = len(now) == len(self._slots) and all(map(is_, now, self._slots))
+        return same and list(map(Tensor.data_ptr, self._tensors)) == self._addresses
 
-    def _now(self) -> list[Tensor]:
-        return [tensor for held in self._held for tensor in held.values() if tensor is not None]
+    def _now(self) -> list[Tensor | None]:
+        return list(chain.from_iterable(map(_VALUES, self._held)))
 
 
 @final

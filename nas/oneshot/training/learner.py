@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from nas.domains import Sample
 from nas.example_inputs import Inputs
+from nas.oneshot.speed import Recorder
 from nas.oneshot.training.measures import IndexedBatch
 
 
@@ -92,6 +93,14 @@ class Search(Protocol):
     def backward_into(self, loss: Tensor, inputs: list[nn.Parameter]) -> None:
         """Adds the gradients of a loss to those of the inputs, in the search's precision."""
 
+    def record_updates(self, recorder: Callable[[], Recorder], tell: Callable[[str], object]) -> None:
+        """Records what clips the gradients of the weights and updates these, from now on or anew.
+
+        Args:
+            recorder: makes the recorder of the device.
+            tell: is told, in words, what runs as it is, and why.
+        """
+
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss as mixed precision wants it before its gradients are taken by hand."""
 
@@ -141,6 +150,14 @@ class Learner(nn.Module, ABC):
     def other_losses(self, search: Search, train: Any) -> Iterator[Tensor]:
         """What else the weights learn from in the same step, after the gradients of the first loss were taken."""
         return iter(())
+
+    def differentiate(self, loss: Tensor) -> bool:
+        """Does what `loss.backward()` does, by a quicker way where there is one.
+
+        Returns:
+            Whether it did; else nothing was done.
+        """
+        return False
 
     def finish(self, search: Search) -> None:
         """After a training step."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import repeat
 from typing import Any, final
 
 import torch
@@ -24,7 +25,7 @@ from nas.oneshot.relaxed import (
     largest_eigenvalue,
     recomputing_as_before,
 )
-from nas.oneshot.speed import RecordedForward, Report, compile_whole, optimise, record_updates, uncompiled
+from nas.oneshot.speed import RecordedForward, Report, compile_whole, for_each, optimise, uncompiled
 from nas.oneshot.training.architecture_steps import ArchitectureSteps, on_device
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.learner import Judge, Learner, Search
@@ -135,6 +136,10 @@ class RelaxedLearner(Learner):
         self._mixer.after_architecture_step(self.architecture)
         return loss.detach()
 
+    def differentiate(self, loss: Tensor) -> bool:
+        """Past the graph of gradients, where the pass was replayed."""
+        return self._recorded is not None and self._recorded.differentiate(loss)
+
     def _recomputing(self, search: Search) -> AbstractContextManager[None]:
         """What a user's checkpoints compute again, around the model too, is what was computed here."""
         return recomputing_as_before(search.inner, self.architecture.mixing)
@@ -176,7 +181,7 @@ class RelaxedLearner(Learner):
         elif self._recorded is not None:
             self._recorded.forget()  # what a model does in Python may go by the epoch
         if self._recorded is not None:
-            record_updates(search.weight_optimizers, self._recorded.make_recorder, self.report.whole.append)
+            search.record_updates(self._recorded.make_recorder, self.report.whole.append)
 
     def end_epoch(self, search: Search) -> None:
         """Looks at the curvature, where that may end the search."""
@@ -273,13 +278,11 @@ def frozen(parameters: Iterable[nn.Parameter], *, really: bool = True) -> Iterat
         False
     """
     changed = [p for p in parameters if p.requires_grad] if really else []
-    for parameter in changed:
-        parameter.requires_grad_(False)
+    for_each(Tensor.requires_grad_, changed, repeat(False))
     try:
         yield
     finally:
-        for parameter in changed:
-            parameter.requires_grad_(True)
+        for_each(Tensor.requires_grad_, changed, repeat(True))
 
 
 class _TrainingStep(nn.Module):

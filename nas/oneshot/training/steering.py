@@ -13,9 +13,12 @@ from torch.amp import GradScaler
 from torch.optim import LBFGS, Optimizer
 from torchmetrics import Metric
 
+from nas._compat.lightning_families import family_of
 from nas._compat.lightning_loops import epoch_results, on_device
 from nas.errors import NasTypeError, NasValueError, explain
+from nas.oneshot.speed import RecordedClipping, Recorder, record_updates
 from nas.oneshot.training.batches import generators_of, is_collection, of_validation, same_structure
+from nas.oneshot.training.clips import Clips
 from nas.oneshot.training.distributed import average_gradients, broadcast_buffers
 from nas.oneshot.training.learner import Learner
 from nas.oneshot.training.measures import (
@@ -69,6 +72,8 @@ class Steering(Callback):
         self._seed = seed
         self._batch: Any = None
         self._validation: Iterator[IndexedBatch] | None = None
+        self._clips: Clips | None = None
+        self._clippings: list[RecordedClipping] = []
 
     # What the learner calls.
 
@@ -177,6 +182,15 @@ class Steering(Callback):
         scaler = self._scaler
         return loss if scaler is None else scaler.scale(loss)
 
+    def record_updates(self, recorder: Callable[[], Recorder], tell: Callable[[str], object]) -> None:
+        """Records what clips the gradients of the weights and updates these, from now on or anew."""
+        record_updates(self.weight_optimizers, recorder, tell)
+        for clipping in self._clippings:
+            clipping.forget()
+        if not self._clippings and self._clips is not None:
+            apart = self._clips.apart(self.inner)
+            self._clippings = self._clips.replace(lambda clip: RecordedClipping(clip, recorder, tell, apart=apart))
+
     def stop(self) -> None:
         """Ends the search after this epoch."""
         self._fit.should_stop = True
@@ -210,6 +224,7 @@ class Steering(Callback):
         self.metrics_inside = metrics_of_module(pl_module)
         if self._scaler is not None:
             make_patient(self._scaler)
+        self._clips, self._clippings = Clips(trainer), []
         self._take_gradients(pl_module)
 
     def _refuse(self, trainer: Trainer) -> None:
@@ -238,11 +253,14 @@ class Steering(Callback):
     def _take_gradients(self, pl_module: LightningModule) -> None:
         """Lets the losses of further paths follow that of the training step; the module's own `backward` takes them."""
         given: Callable[..., None] = pl_module.backward
+        is_usual = not family_of(pl_module).is_overridden("backward", pl_module)
 
         def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             parts = self.learner.parts
             if loss.requires_grad:  # a path of skip connections alone has no weights
-                given(loss if parts == 1 else loss / parts, *args, **kwargs)
+                part = loss if parts == 1 else loss / parts
+                if args or kwargs or not (is_usual and self.learner.differentiate(part)):
+                    given(part, *args, **kwargs)
             for other in self.learner.other_losses(self, self._batch):
                 if other.requires_grad:
                     given(self.scaled(other / (parts * self._fit.accumulate_grad_batches)), *args, **kwargs)
@@ -308,6 +326,9 @@ class Steering(Callback):
     def release(self) -> None:
         """After the fit, whatever ended it: the module is as the evaluator made it."""
         self.inner.__dict__.pop("backward", None)
+        if self._clips is not None:
+            self._clips.put_back()
+        self._clips, self._clippings = None, []
         self.trainer, self._validation, self.show = None, None, None
 
 

@@ -129,13 +129,14 @@ def test_compiled_mixtures_find_the_same(name: str, tmp_path: Path, compiled: li
 def test_recorded_steps_find_the_same_to_the_bit(name: str, tmp_path: Path, recorders: list[Any]) -> None:
     plain = search(name, Speed(cuda_graphs=False), tmp_path, batch_size=4)
     assert search(name, Speed(cuda_graphs=True), tmp_path, batch_size=4) == plain
+    if name in ("gdas", "proxyless"):
+        return  # what is drawn seldom comes again
     assert len(recorders) == 2 * 2
     recorders, updates = recorders[::2], recorders[1::2]
-    assert all(update.replays for update in updates) or name in ("gdas", "proxyless")
-    # An epoch of 8 steps. The second order's own phase is differentiated twice, and what is drawn seldom comes again.
-    phases = {"second order": 1, "gdas": None, "proxyless": None}.get(name, 2)
-    if phases is not None:
-        assert [recorder.replays for recorder in recorders] == [(8 - 3) * phases * 2, 8 * phases * 2]
+    assert all(update.replays for update in updates)
+    # An epoch of 8 steps. The second order's own phase is differentiated twice.
+    phases = 1 if name == "second order" else 2
+    assert [recorder.replays for recorder in recorders] == [(8 - 3) * phases * 2, 8 * phases * 2]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, StepLR
 
-from nas.oneshot.speed import record_updates
+from nas.oneshot.speed import RecordedClipping, record_updates
 from tests.oneshot.conftest import TapeRecorder
 
 Disturb = Callable[[Optimizer, int], object]
@@ -199,3 +199,75 @@ def test_a_new_epoch_records_anew() -> None:
     assert optimizer.step is step
     optimizer.step()
     assert recordings.tape.replays == 3
+
+
+def clipped(
+    make: Callable[[list[nn.Parameter]], Optimizer], *, apart: str | None, recorded: bool, steps: int = 9
+) -> Any:
+    """What steps leave behind that begin with a clipping, as in Lightning's closure; told lines; and the tape."""
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(3)) for _ in range(4)]
+    optimizer, tape = make(parameters), TapeRecorder()
+    told: list[str] = []
+
+    def clip(optimizer: Optimizer, clip_val: float) -> None:
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip_val)
+
+    clipping: Any = clip
+    if recorded:
+        record_updates([optimizer], lambda: tape, told.append)
+        clipping = RecordedClipping(clip, lambda: tape, told.append, apart=apart)
+    places = [torch.zeros(3) for _ in parameters]
+    for step in range(steps):
+
+        def closure(step: int = step) -> float:
+            for parameter, place in zip(parameters[: 3 + (step > 6)], places, strict=False):
+                parameter.grad = place.copy_(parameter.detach() * (step + 1))
+            clipping(optimizer, 0.5 if step != 5 else 0.25)
+            return float(step)
+
+        assert optimizer.step(closure) == step
+    return [p.detach() for p in parameters], told, tape
+
+
+@pytest.mark.parametrize(
+    ("apart", "options", "replays", "says"),
+    [
+        # Three to warm up; another norm, and another parameter, come too seldom to be recorded.
+        (None, {}, 3, "gradients are clipped and weights updated as one CUDA graph"),
+        ("somebody looks", {}, 3 + 4, "gradients are clipped and weights updated as two CUDA graphs: somebody looks"),
+    ],
+)
+def test_clipping_is_recorded_with_the_step_or_apart(
+    apart: str | None, options: dict[str, Any], replays: int, says: str
+) -> None:
+    plain, *_ = clipped(lambda ps: SGD(ps, lr=0.1, **options), apart=apart, recorded=False)
+    found, told, tape = clipped(lambda ps: SGD(ps, lr=0.1, **options), apart=apart, recorded=True)
+    assert all(map(torch.equal, found, plain))
+    assert tape.replays == replays
+    assert told == [says]
+
+
+def test_clipping_is_recorded_where_the_step_is_not() -> None:
+    plain, *_ = clipped(lambda ps: Adam(ps, lr=0.1), apart=None, recorded=False, steps=14)
+    found, told, tape = clipped(lambda ps: Adam(ps, lr=0.1), apart=None, recorded=True, steps=14)
+    assert all(map(torch.equal, found, plain))
+    assert tape.replays
+    assert [line.partition(":")[0] for line in told] == ["steps of Adam are not recorded as CUDA graphs"]
+
+
+def test_a_closure_that_fails_clips_nothing_later() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer, tape = SGD([parameter], lr=0.1), TapeRecorder()
+    record_updates([optimizer], lambda: tape, lambda line: None)
+    done: list[float] = []
+    clipping = RecordedClipping(lambda optimizer, clip_val: done.append(clip_val), lambda: tape, lambda line: None)
+
+    def fails() -> None:
+        clipping(optimizer, 0.5)
+        raise ValueError("a closure")
+
+    with pytest.raises(ValueError, match="a closure"):
+        optimizer.step(fails)  # type: ignore[arg-type]
+    optimizer.step(lambda: 1.0)
+    assert done == []
