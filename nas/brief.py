@@ -13,6 +13,7 @@ import numpy
 
 from nas.checks import is_tensor
 from nas.errors import shown_container
+from nas.plain_text import printable
 
 _FEW = 4
 """So many entries of a list are shown."""
@@ -70,7 +71,8 @@ def rich_html(renderable: Any, *, width: int = 140) -> str:
     console = Console(record=True, width=width, file=io.StringIO(), force_jupyter=False, legacy_windows=False)
     console.print(renderable)
     style = "overflow-x:auto;line-height:normal;font-family:Menlo,'DejaVu Sans Mono',consolas,'Courier New',monospace"
-    return console.export_html(inline_styles=True, code_format=f'<pre style="white-space:pre;{style}">{{code}}</pre>')
+    code_format = f'<pre style="white-space:pre;{style}">{{code}}</pre>'
+    return printable(console.export_html(inline_styles=True, code_format=code_format), lines=True)
 
 
 def _entries(value: Mapping[Any, Any] | Collection[Any], longest: int, depth: int) -> str:
@@ -98,5 +100,5 @@ def _kind(value: object, text: str) -> str:
 
 
 def _cut(text: str, longest: int) -> str:
-    text = " ".join(text.split("\n"))
+    text = printable(" ".join(text.split("\n")))
     return text if len(text) <= longest else text[: longest - 4] + "..."

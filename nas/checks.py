@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy
 
 from nas.errors import NasTypeError, NasValueError, explain, nearest, shown
+from nas.plain_text import flaw_of_label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -300,6 +301,17 @@ def check_word(
     if not isinstance(value, str):
         raise NasTypeError(explain(rule, got=value, where=where, mend=mend))
     raise NasValueError(explain(rule, got=value, where=where, mend=mend))
+
+
+def check_label(label: str, *, what: str = "a label", where: str = "") -> None:
+    """Refuses a label, or the name of a metric, that cannot be shown as it is, or has no room in a database.
+
+    Raises:
+        NasValueError: the rule that it breaks.
+    """
+    if flaw := flaw_of_label(label):
+        mend = "leave it out, and it is named by where it goes" if not label else "take another one"
+        raise NasValueError(explain(f"{what} {flaw}", got=label, where=where, mend=mend))
 
 
 def read_number(value: object) -> float | None:

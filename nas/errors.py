@@ -12,9 +12,15 @@ from itertools import islice
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, final
 
+from nas.plain_text import printable, without_passwords
+
 
 class NasError(Exception):
     """Base of every error this package raises on purpose."""
+
+    def __str__(self) -> str:
+        """Safe to be shown on a terminal: the names in it may be anybody's."""
+        return without_passwords(printable(super().__str__(), lines=True))
 
 
 class NasValueError(NasError, ValueError):
@@ -59,7 +65,7 @@ def explain(rule: str, *, got: object = ..., where: str = "", mend: str = "") ->
     text += "" if text.endswith("?") else "."
     if mend:
         text += f" To mend: {mend}{'' if mend.endswith('.') else '.'}"
-    return text
+    return without_passwords(printable(text, lines=True))
 
 
 _LONGEST = 240

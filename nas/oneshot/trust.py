@@ -19,6 +19,7 @@ from nas.domains import Answer, Sample, as_key, sample_key
 from nas.oneshot.alarms import Compared, Evidence, in_short
 from nas.oneshot.paths import AllPaths, OnePath, answers_from, construct_without_weights
 from nas.oneshot.relaxed import OnceDifferentiable
+from nas.plain_text import printable
 from nas.protocols import Direction, Evaluator, Job, Trial, as_metrics, evaluating
 from nas.random_state import derive_seed, seeded
 from nas.space import Choice, ModelSpace, is_skip
@@ -87,7 +88,7 @@ class TrustReport:
         console = Console(width=100, color_system=None)
         with console.capture() as captured:
             console.print(self)
-        return captured.get().rstrip()
+        return printable(captured.get().rstrip(), lines=True)
 
     def __repr__(self) -> str:
         """In one line."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from nas.brief import rich_html
 from nas.example_inputs import Example
+from nas.plain_text import printable
 from nas.profile.dry_run import ModuleRun, Shape, count_pass
 from nas.profile.memory import PeakMemory, meter_of, training_peak
 from nas.profile.passes import ForwardPass, Subject, run_first
@@ -116,7 +117,7 @@ def as_text(table: Table) -> str:
     console = Console(width=140, color_system=None)
     with console.capture() as capture:
         console.print(table)
-    return capture.get()
+    return printable(capture.get(), lines=True)
 
 
 def profile_subject(subject: Subject, example_input: Example) -> ModelProfile:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from nas.checks import check_label
 from nas.errors import NasTypeError, NasValueError, explain
 
 
@@ -41,7 +42,7 @@ def as_metrics(result: object) -> dict[str, float]:
     """What an evaluator returned, as name -> number; a lone number is called "value".
 
     Raises:
-        NasTypeError, NasValueError: as `as_number`; or an empty dict.
+        NasTypeError, NasValueError: as `as_number`; or an empty dict, or a name that cannot be shown.
     """
     if not isinstance(result, Mapping):
         return {"value": as_number(result, "evaluator")}
@@ -49,4 +50,6 @@ def as_metrics(result: object) -> dict[str, float]:
         raise NasTypeError(
             explain("the metrics must be a dict name -> number with at least one entry", got=result, where="evaluator")
         )
+    for name in result:
+        check_label(name, what="the name of a metric", where="evaluator")
     return {name: as_number(value, f"evaluator, metric {name!r}") for name, value in result.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, final, get_args
 
 from nas.calls import explained
-from nas.checks import check_bool, check_word
+from nas.checks import check_bool, check_label, check_word
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.protocols.pareto import fronts, hypervolume
 from nas.protocols.trial import Trial, TrialState
@@ -77,7 +77,7 @@ class Objectives:
         assumed: whether nobody has said so: then a metric whose name tells otherwise is not searched for.
 
     Raises:
-        NasValueError: an unknown direction, or an empty dict.
+        NasValueError: an unknown direction, an empty dict, or a name that cannot be shown.
 
     Example:
         >>> Objectives({"accuracy": "maximize", "latency": "minimize"}).values({"latency": 2.0, "accuracy": 0.9})
@@ -100,6 +100,8 @@ class Objectives:
             {None: objective} if isinstance(objective, str) else dict(objective.items())
         )
         for name, direction in named.items():
+            if name is not None:
+                check_label(name, what="the name of a metric", where="objective")
             check_word("the direction", direction, get_args(Direction), where=f"objective {name or ''}".strip())
         self.objective, self.assumed = objective, check_bool("assumed", assumed, where="Objectives")
         self.names: tuple[str | None, ...] = tuple(named)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas.errors import ExperimentError, explain
+from nas.plain_text import printable
 from nas.protocols import Evaluator, Objectives, Strategy
 from nas.records.fingerprint import VERSION, changed_code, fingerprint, is_users_class
 from nas.records.parameters import DATA, changed_parameters, of_data, parameters, space_parameters
@@ -108,7 +109,8 @@ def _changed_making(ledger: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         digests = not lines and (code or {}).get(VERSION) == now["code"].get(VERSION)
         for line in changed_parameters(then, now["parameters"][part], digests=digests):
             if of_data(line):
-                warnings.warn(f"the search is gone on with on other data: {line.removesuffix(DATA)}", stacklevel=2)
+                shown = printable(line.removesuffix(DATA))
+                warnings.warn(f"the search is gone on with on other data: {shown}", stacklevel=2)
             else:
                 lines.append(line)
     return lines

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from nas.checks import absolute, check_bool, check_int, check_path
 from nas.domains import Domain
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.execution import Executor, InlineExecutor, ProcessExecutor, RayExecutor
+from nas.plain_text import flaw_of_name, same_folder_key
 from nas.protocols import (
     Direction,
     EarlyStopping,
@@ -50,14 +53,10 @@ def check_parts(evaluator: object, strategy: object, name: object, seed: object,
     check_evaluator(evaluator, strategy)
     if not isinstance(strategy, Strategy):
         raise NasTypeError(explain("the strategy must be a nas.Strategy", got=strategy, mend=_as_strategy(strategy)))
-    if not isinstance(name, str) or not name or Path(name).name != name or name == "..":
-        raise NasValueError(
-            explain(
-                "the name of an experiment is the name of its folder",
-                got=name,
-                mend='name="first", and directory=... for where that folder is kept',
-            )
-        )
+    if not isinstance(name, str) or (flaw := flaw_of_name(name)):
+        rule = "the name of an experiment is the name of its folder"
+        mend = 'name="first", and directory=... for where that folder is kept'
+        raise NasValueError(explain(f"{rule}: it {flaw}" if isinstance(name, str) else rule, got=name, mend=mend))
     return check_int("seed", seed, where="Experiment"), check_int("repeats", repeats, least=1, where="Experiment")
 
 
@@ -89,8 +88,20 @@ def folder_of_experiment(directory: object, name: str) -> Path:
 
     Raises:
         NasTypeError: the directory is no path.
+        NasValueError: the name of another one differs from it by case or Unicode form alone, so that the two would be
+            one folder on some file systems.
     """
-    return absolute(check_path("directory", directory, where="Experiment")) / name
+    folder = absolute(check_path("directory", directory, where="Experiment")) / name
+    try:
+        there = os.listdir(folder.parent)
+    except (OSError, ValueError):  # There is no such folder yet, say.
+        return folder
+    twins = [] if name in there else [other for other in there if same_folder_key(other) == same_folder_key(name)]
+    for other in twins:
+        if unicodedata.normalize("NFC", other) != name or not folder.exists():  # Apple's writes in a form of its own.
+            rule = f"beside an experiment {other!r}, no other name may differ from it by case or Unicode form alone"
+            raise NasValueError(explain(rule, got=name, where="Experiment", mend=f"take {other!r}, or another name"))
+    return folder
 
 
 def ask_parts(

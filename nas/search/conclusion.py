@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas.plain_text import printable
 from nas.protocols import Trial, causes
 from nas.search.progress import Progress, count_text
 from nas.search.results import Results
@@ -32,7 +33,7 @@ def failures_text(failures: Sequence[Mapping[str, Any]], path: Path) -> list[str
     if failures:
         lines.append(f"what a trial has printed, and its traceback: {_command('log', path, failures[0]['trials'][0])}")
         lines.append(f"when the cause is mended, try them again: {_command('retry', path)} (or experiment.retry())")
-    return lines
+    return [*map(printable, lines)]
 
 
 def describe_failures(trials: Iterable[Trial]) -> list[dict[str, Any]]:
@@ -74,6 +75,6 @@ def conclude(shown: Progress, results: Results, ending: str, seconds: float) -> 
         ending: why it ended.
         seconds: that it took.
     """
-    text = f"{count_text(results.trials)} in {seconds:.1f} s ({ending}). Everything is in {results.path}"
+    text = f"{count_text(results.trials)} in {seconds:.1f} s ({ending}). Everything is in {printable(results.path)}"
     text += "".join(f"\n{line}" for line in failures_text(describe_failures(results.trials), results.path))
     shown.summary(text, results.leaders, results.objectives)

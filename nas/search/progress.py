@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, cast, final, get_
 
 from nas.checks import check_word
 from nas.domains import Answer
+from nas.plain_text import printable
 from nas.protocols import Objectives, Trial, TrialState
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Standing:
             return ""
         if len(self.objectives.names) > 1:
             return f"front of {len(self.leaders)}"
-        return f"best {self.objectives.text(self.leaders[0])} (trial {self.leaders[0].number})"
+        return printable(f"best {self.objectives.text(self.leaders[0])} (trial {self.leaders[0].number})")
 
     def __str__(self) -> str:
         """The same, and of several objectives how many are complete."""
@@ -121,7 +122,7 @@ def _number(trials: object) -> str:
 def sample_text(sample: Mapping[str, Answer]) -> str:
     """label=answer, ... in the order of the space; numbers rounded for the eye."""
     return ", ".join(
-        f"{label}={answer:.5g}" if isinstance(answer, float) else f"{label}={answer}"
+        printable(f"{label}={answer:.5g}" if isinstance(answer, float) else f"{label}={answer}")
         for label, answer in sample.items()
     )
 
@@ -234,7 +235,7 @@ class _Plain(Progress):
         self.note(", ".join(part for part in (_number(done), str(standing), pace.rate, pace.left) if part))
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _print(self._console, text)
 
     def aim(self, total: int | None) -> None:
         self._pace.aim(total)
@@ -285,7 +286,7 @@ class _Live(Progress):
         self._bar.update(self._task, total=pace.total, completed=pace.done, pace=text)
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        _print(self._console, text)
 
     def aim(self, total: int | None) -> None:
         assert self._bar is not None
@@ -301,13 +302,17 @@ class _Live(Progress):
 
 
 def _failure(trial: Trial) -> str:
-    return f"trial {trial.number} FAILED: {trial.error_line} ({sample_text(trial.sample)})"
+    return printable(f"trial {trial.number} FAILED: {trial.error_line} ({sample_text(trial.sample)})")
 
 
 def _print_summary(console: Console, text: str, top: Sequence[Trial], objectives: Objectives) -> None:
     if top:
         console.print(trials_table(top, objectives))
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    _print(console, text)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(printable(text, lines=True), highlight=False, soft_wrap=True, markup=False)
 
 
 def trials_table(top: Sequence[Trial], objectives: Objectives) -> Table:
@@ -320,7 +325,7 @@ def trials_table(top: Sequence[Trial], objectives: Objectives) -> Table:
     table.add_column("#", justify="right")
     table.add_column("trial", justify="right")
     for name, direction in objectives.shown(top).items():
-        table.add_column(Text(f"{name} ({'max' if direction == 'maximize' else 'min'})"), justify="right")
+        table.add_column(Text(f"{printable(name)} ({'max' if direction == 'maximize' else 'min'})"), justify="right")
     table.add_column("seconds", justify="right")
     table.add_column("sample")
     for rank, trial in enumerate(top, 1):

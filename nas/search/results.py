@@ -15,6 +15,7 @@ from nas.calls import explained
 from nas.checks import absolute, check_int, check_path, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain, shown
+from nas.plain_text import printable
 from nas.protocols import Objectives, Trial, TrialState, comparable
 from nas.records import Ledger, Store, folder_of
 from nas.search.progress import Standing, count_text, trials_table
@@ -66,7 +67,7 @@ class Results:
 
     def as_html(self, title: str) -> str:
         """The best trials as a table under a title, for notebooks."""
-        return f"<p>{escape(title)}</p>{rich_html(trials_table(self.leaders, self.objectives))}"
+        return f"<p>{escape(printable(title))}</p>{rich_html(trials_table(self.leaders, self.objectives))}"
 
     @property
     def leaders(self) -> list[Trial]:

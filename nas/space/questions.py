@@ -20,6 +20,7 @@ from torch import nn
 from nas._compat.called_modules import module_called
 from nas.assigned import destination
 from nas.calls import CALLS, explained
+from nas.checks import check_label
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, explain
 from nas.tree import Kind
@@ -192,14 +193,12 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
 
     Raises:
         NasTypeError: a label that is no str.
-        NasValueError: an empty label, or a default outside the domain.
+        NasValueError: a label that is empty or cannot be shown, or a default outside the domain.
     """
     if label is not None:
         if not isinstance(label, str):
             raise NasTypeError(explain("a label must be a str", got=label, where=_NAMES[kind], mend=f'label="{kind}"'))
-        if not label:
-            mend = "leave it out, and it is named by where it goes"
-            raise NasValueError(explain("a label must not be empty", got=label, where=_NAMES[kind], mend=mend))
+        check_label(label, where=_NAMES[kind])
     if default is None:
         default = domain.first
     else:
@@ -221,6 +220,7 @@ def ask(kind: Kind, domain: Domain, *, label: str | None, default: Answer = None
         label = _counted(construction, construction.scope, _made_name(construction, kind, _caller(2)))
     elif label.startswith("."):
         label = "/".join((*construction.scope, label[1:]))
+    check_label(label, where=_NAMES[kind])  # Again, for the names of scopes and candidates are in it.
     return construction.handler, Question(label=label, domain=domain, kind=kind, default=default, former=former)
 
 

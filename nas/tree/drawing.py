@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
+from html import escape
 
 from nas.domains import Domain
+from nas.plain_text import printable
 from nas.tree.choices import Choice, branch_text
 from nas.tree.search_space import SearchSpace
 
@@ -13,15 +14,19 @@ from nas.tree.search_space import SearchSpace
 def draw_text(title: str, space: SearchSpace) -> str:
     """The tree, a line for each choice and each condition, and the size."""
     lines = [title, *_choices(space.choices, "", {}), size_text(space)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def draw_html(title: str, space: SearchSpace) -> str:
     """The same tree for a notebook, foldable."""
     return (
-        f"<details open><summary><b>{html.escape(title)}</b>: {html.escape(size_text(space))}</summary>"
+        f"<details open><summary><b>{_safe(title)}</b>: {_safe(size_text(space))}</summary>"
         f"{_html(space.choices, {})}</details>"
     )
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text))
 
 
 def size_text(space: SearchSpace) -> str:
@@ -63,9 +68,9 @@ def _html(choices: tuple[Choice, ...], seen: dict[str, Domain]) -> str:
     for choice in choices:
         label, _, rest = _describe(choice, seen).partition(": ")
         inner = "".join(
-            f"<details open><summary>when <code>{html.escape(branch_text(choice, branch))}</code></summary>"
+            f"<details open><summary>when <code>{_safe(branch_text(choice, branch))}</code></summary>"
             f"{_html(branch.choices, seen)}</details>"
             for branch in choice.branches
         )
-        items += f"<li><code>{html.escape(label)}</code>: {html.escape(rest)}{inner}</li>"
+        items += f"<li><code>{_safe(label)}</code>: {_safe(rest)}{inner}</li>"
     return f"<ul>{items}</ul>"

@@ -8,7 +8,7 @@ from typing import final
 
 from nas.brief import brief
 from nas.calls import explained
-from nas.checks import check_number
+from nas.checks import check_label, check_number
 from nas.domains import Answer, Domain, Sample
 from nas.errors import NasTypeError, NasValueError, close_names, explain
 from nas.random_state import Rng, as_rng
@@ -55,6 +55,8 @@ class SearchSpace(DomainTree):
     @classmethod
     def of(cls, domains: Mapping[str, Domain]) -> SearchSpace:
         """A flat space: every label always active."""
+        for label in domains:
+            check_label(label, where="a search space")
         return cls(tuple(Choice(label=n, domain=d, kind="value", default=d.first) for n, d in domains.items()))
 
     def joined(self, other: SearchSpace | Mapping[str, Domain]) -> SearchSpace:
