@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast, final
 from nas._compat.optuna_internals import backend_of
 from nas.durations import check_seconds
 from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, explain
+from nas.plain_text import secrets_of
 from nas.records.attributes import wrong_attribute
 from nas.records.disk import (
     Running,
@@ -65,7 +66,7 @@ class Store:
             raise NasTypeError(
                 explain(
                     "storage is a URL or an Optuna storage; None keeps a journal in the folder",
-                    got=storage,
+                    got=type(storage).__name__ if "://" in str(storage) else storage,
                     mend='storage="sqlite:///folder/file.db"',
                 )
             )
@@ -190,14 +191,28 @@ def _of_url(url: str, *, to_write: bool) -> BaseStorage | None:
     except NasError:
         raise
     except Exception as error:
-        # SQLAlchemy, its drivers and Optuna raise what they like. The URL may hold a password: do not repeat it.
-        raise ExperimentError(
-            explain(
-                f"the storage cannot be opened ({type(error).__name__}: {error})",
-                got=f"a URL of {len(url)} characters" if file is None else str(file),
-                mend="check storage=, the URL of an Optuna storage such as sqlite:///folder/file.db",
-            )
-        ) from error
+        raise _not_opened(url, error, file) from (None if _tells_secrets(url, error) else error)
+
+
+def _not_opened(url: str, error: BaseException, file: Path | None) -> ExperimentError:
+    """SQLAlchemy, its drivers and Optuna raise what they like, and a part of a password may stand in it."""
+    said = "" if _tells_secrets(url, error) else f": {error}"
+    rule = f"the storage cannot be opened ({type(error).__name__}{said})"
+    mend = "check storage=, the URL of an Optuna storage such as sqlite:///folder/file.db"
+    if not said:
+        mend += '; in a password, write what urllib.parse.quote(password, safe="") makes of it'
+    return ExperimentError(explain(rule, got=f"a URL of {len(url)} characters" if file is None else str(file), mend=mend))
+
+
+def _tells_secrets(url: str, error: BaseException | None) -> bool:
+    """Whether a piece of the URL's password is in what an error, or one that it came from, says."""
+    secrets, seen = secrets_of(url), set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if any(secret in f"{error} {error.args!r}" for secret in secrets):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_server(url: str) -> bool:
