@@ -12,7 +12,6 @@ from torch import nn
 
 import nas
 from nas import Experiment, Integer, LayerChoice, ModelSpace, NasError, NasValueError, ValueChoice, label_scope
-from nas.errors import explain
 from nas.evaluators import FunctionalEvaluator
 from nas.plain_text import flaw_of_name, printable, secrets_of, without_passwords
 from nas.strategies import GridSearch
@@ -102,7 +101,6 @@ def test_what_is_no_password_stays() -> None:
 
 def test_errors_are_safe_to_be_shown() -> None:
     assert str(NasValueError("a\x1b[31mb\nc")) == "a\\x1b[31mb\nc"
-    assert explain("a\x1b", mend="b\u202e") == "a\\x1b. To mend: b\\u202e."
 
 
 @of_each(ODD)

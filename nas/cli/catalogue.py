@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import shlex
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
 from nas.checks import absolute
+from nas.cli.removal import refuse_link, remove_folder
 from nas.domains import Sample
-from nas.errors import ExperimentError, NasValueError, close_names, explain
+from nas.errors import ExperimentError, NasError, NasValueError, close_names, explain
+from nas.plain_text import without_passwords
 from nas.protocols import Trial, TrialState
 from nas.records import Ledger, Store, quiet_optuna
 from nas.search import Results, describe_failures
@@ -32,21 +35,36 @@ class Catalogue:
     """
 
     directory: Path
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)  # It may hold a password.
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directory", absolute(self.directory))
 
     def names(self) -> list[str]:
-        """Of all experiments."""
-        if self.storage is None:
-            self._check_directory()
-            # That of an experiment which was made, but neither run nor given a sample, is empty.
-            journals = (path for path in self.directory.glob("*/journal.log") if path.stat().st_size)
-            return sorted(path.parent.name for path in journals)
-        storage = self._store("").look()
-        studies = [] if storage is None else storage.get_all_studies()
-        return sorted(study.study_name for study in studies if "nas:experiment" in study.user_attrs)
+        """Of all experiments, those among them that cannot be read."""
+        if self.storage is not None:
+            storage = Store(self.storage, self.directory).look()
+            studies = [] if storage is None else storage.get_all_studies()
+            return sorted(study.study_name for study in studies if "nas:experiment" in study.user_attrs)
+        self._check_directory()
+        try:
+            there = os.listdir(self.directory)
+        except OSError as error:
+            raise ExperimentError(
+                explain(f"the folder cannot be read ({error})", got=str(self.directory), where="--directory")
+            ) from error
+        return sorted(name for name in there if os.path.lexists(self.directory / name / "journal.log"))
+
+    def folder(self, name: str) -> Path:
+        """Of the experiment of a name, whether it is there or not.
+
+        Raises:
+            UnknownName: the name leads to another place than a folder in the directory, as it may in a database that
+                others write to.
+        """
+        if name in ("", ".", "..") or "\0" in name or Path(name).name != name:
+            raise UnknownName(explain("the name of an experiment is that of a folder in its directory", got=name))
+        return self.directory / name
 
     def _check_directory(self) -> None:
         if not self.directory.is_dir():
@@ -70,9 +88,15 @@ class Catalogue:
             UnknownName: there is none; the message lists the close names.
         """
         self._check(name)
-        return Results.load(self.directory / name, None, self.storage)
+        try:
+            return Results.load(self.folder(name), None, self.storage)
+        except OSError as error:
+            raise ExperimentError(explain(f"the experiment {name!r} cannot be read ({error})")) from error
 
     def _check(self, name: str) -> None:
+        folder = self.folder(name)
+        if self.storage is None and self.directory.is_dir() and os.path.lexists(folder / "journal.log"):
+            return
         names = self.names()
         if name not in names:
             where = "the storage" if self.storage is not None else str(self.directory)
@@ -94,7 +118,7 @@ class Catalogue:
         raise UnknownName(explain(f"there are trials 0 to {len(results.trials) - 1}", got=number, where="TRIAL"))
 
     def _store(self, name: str) -> Store:
-        return Store(self.storage, self.directory / name)
+        return Store(self.storage, self.folder(name))
 
     def ledger(self, name: str) -> Ledger:
         """The ledger of an experiment, to be written."""
@@ -139,20 +163,60 @@ class Catalogue:
                 return len(ledger.orphans(running)) < len(running)
         return store.running.is_taken()
 
-    def remove(self, name: str) -> None:
+    def extent(self, name: str) -> str:
+        """How much there is of an experiment, in words."""
+        self._check(name)
+        try:
+            return f"with its {len(self.find(name).trials)} trials"
+        except Exception as error:  # One that cannot be read may be deleted.
+            return f"(which cannot be read: {type(error).__name__}: {error})"
+
+    def remove(self, name: str) -> list[str]:
         """Deletes an experiment with all its trials.
 
+        Returns:
+            What lies in its folder and is none of the experiment's, and so is kept.
+
         Raises:
-            ExperimentError: a process runs it.
+            ExperimentError: a process runs it, its folder is a link, or it cannot be deleted.
         """
         self._check(name)
+        folder = self.folder(name)
+        refuse_link(folder)
         if self.is_running(name):
-            raise ExperimentError(explain(f"a process runs the experiment {name!r}", mend=f"nas stop {name}"))
+            raise ExperimentError(
+                explain(f"a process runs the experiment {name!r}", mend=f"nas stop {shlex.quote(name)}")
+            )
         if self.storage is not None:
             storage = self._store(name).write()
             with quiet_optuna():
                 storage.delete_study(storage.get_study_id_from_name(name))
-        shutil.rmtree(self.directory / name, ignore_errors=True)
+            if os.path.lexists(folder / "journal.log"):
+                return [f"{folder}, which is of an experiment with a journal"]
+        return [str(folder / kept) for kept in remove_folder(folder, self._store(name).running.taken())]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The same as `describe`, of any experiment: what is wrong with one that cannot be read stands in `error`."""
+        try:
+            return self.describe(name)
+        except Exception as error:  # whatever is wrong with one must not hide the others
+            state, reason = "broken", str(error) if isinstance(error, NasError) else f"{type(error).__name__}: {error}"
+        try:
+            if self._is_not_begun(name):
+                state, reason = "empty", "it was made, and has not been run"
+            path = str(self.folder(name))
+        except Exception:
+            path = ""
+        return {**_UNREADABLE, "name": name, "state": state, "error": without_passwords(reason), "path": path}
+
+    def _is_not_begun(self, name: str) -> bool:
+        """Whether an experiment was made, and nothing was done with it yet."""
+        store = self._store(name)
+        storage = store.look()
+        if storage is None:
+            return True
+        names = [s.study_name for s in storage.get_all_studies() if self.storage is None or s.study_name == name]
+        return not names or (names == [name] and Ledger.find(storage, name, store.running) is None)
 
     def describe(self, name: str) -> dict[str, Any]:
         """What there is to say of an experiment, as JSON."""
@@ -185,9 +249,24 @@ class Catalogue:
             "strategy": results.header["strategy"],
             "seed": results.header["seed"],
             "file": run.get("file"),
-            "arguments": run.get("arguments", []),
+            "arguments": [without_passwords(str(argument)) for argument in run.get("arguments", [])],
             "path": str(results.path),
+            "link": os.readlink(results.path) if results.path.is_symlink() else None,
+            "error": None,
         }
+
+
+_UNREADABLE: dict[str, Any] = {
+    "trials": {str(state): 0 for state in TrialState},
+    "finished": 0,
+    "outdated": 0,
+    **dict.fromkeys(("max_trials", "best", "pareto_front", "seconds_left", "strategy", "seed", "file", "link")),
+    "objective": {},
+    "failures": [],
+    "changes": [],
+    "arguments": [],
+}
+"""What a row says of an experiment that cannot be read, beside its name."""
 
 
 def _seconds_left(run: dict[str, Any], finished: int) -> float | None:
@@ -211,7 +290,7 @@ def describe_trial(trial: Trial) -> dict[str, Any]:
         "metrics": dict(trial.metrics),
         "duration": trial.duration,
         "sample": sample,
-        "error": trial.error_line or None,
+        "error": without_passwords(trial.error_line) or None,
         "same_as": trial.same_as,
         "supernet_steps": trial.supernet_steps,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ import typer
 
 from nas.checks import absolute
 from nas.cli.catalogue import Catalogue, describe_trial
+from nas.cli.consent import asking, refusing
 from nas.cli.control import change, kill
 from nas.cli.loading import open_file
 from nas.cli.options import (
     HERE,
     Accept,
+    Agreed,
     Arguments,
     Concurrency,
     Directory,
@@ -35,8 +38,9 @@ from nas.cli.options import (
     TrialTime,
 )
 from nas.cli.running import LIMITS, noted_limits, reopen, reopened, running
-from nas.cli.telling import encodable, leading, of_goal, retried, table, tell, trial_table
+from nas.cli.telling import encodable, listed, retried, say, say_json, table, tell, trial_table
 from nas.errors import NasError, NasValueError
+from nas.plain_text import printable
 from nas.version import __version__
 
 app = typer.Typer(
@@ -108,6 +112,7 @@ def resume(
     directory: Directory = HERE,
     file: File = None,
     accept_changes: Accept = False,
+    yes: Agreed = False,
 ) -> None:
     """Go on with an experiment, with its latest limits unless others are said; several processes may, on PostgreSQL."""
     with _errors():
@@ -119,6 +124,7 @@ def resume(
                 catalogue,
                 name,
                 command,
+                consent=asking("resume", yes=yes),
                 file=file,
                 arguments=arguments or None,
                 executor=executor,
@@ -133,21 +139,11 @@ def list_(directory: Directory = HERE, storage: Storage = None, as_json: Json = 
     """List the experiments, with their states and best values."""
     with _errors():
         if storage is None and directory == HERE and not directory.exists():
-            typer.echo(f"There is no folder {HERE} here; say another by --directory.", err=True)
+            say(f"There is no folder {HERE} here; say another by --directory.", err=True)
             return _show([], as_json, lambda: None)
         catalogue = Catalogue(directory=directory, storage=storage)
-        found = [catalogue.describe(name) for name in catalogue.names()]
-        rows = [
-            [
-                e["name"],
-                e["state"],
-                of_goal(e["finished"], e["max_trials"]),
-                str(e["trials"]["FAILED"]),
-                leading(e),
-            ]
-            for e in found
-        ]
-        _show(found, as_json, lambda: table(["name", "state", "finished", "failed", "best"], rows))
+        found = [catalogue.row(name) for name in catalogue.names()]
+        _show(found, as_json, lambda: table(*listed(found)))
 
 
 @app.command()
@@ -155,7 +151,7 @@ def show(name: Name, directory: Directory = HERE, storage: Storage = None, as_js
     """Show an experiment: its state, its best trial, its failures with their reasons, the time that is left."""
     with _errors():
         found = Catalogue(directory=directory, storage=storage).describe(name)
-        _show(found, as_json, lambda: typer.echo(tell(found)))
+        _show(found, as_json, lambda: say(tell(found)))
 
 
 @app.command()
@@ -192,9 +188,9 @@ def log(name: Name, trial: int, directory: Directory = HERE, storage: Storage = 
         catalogue = Catalogue(directory=directory, storage=storage)
         results = catalogue.find(name)
         found = catalogue.trial(results, trial)
-        typer.echo(read_log(folder_of(results.path, trial)), nl=False)
-        if found.error:
-            typer.echo(found.error, nl=False)
+        for text in (read_log(folder_of(results.path, trial)), found.error or ""):
+            # What draws bars goes back to the beginning of a line.
+            say(text.replace("\r\n", "\n").replace("\r", "\n"), ends=False)
 
 
 @app.command()
@@ -204,7 +200,7 @@ def stop(name: Name, directory: Directory = HERE, storage: Storage = None) -> No
         catalogue = Catalogue(directory=directory, storage=storage)
         running = catalogue.is_running(name)
         catalogue.stop(name)
-        typer.echo(f"{name} ends when its running trials have." if running else f"{name} is not running here.")
+        say(f"{name} ends when its running trials have." if running else f"{name} is not running here.")
 
 
 @app.command("set")
@@ -220,14 +216,14 @@ def set_(
     """Change limits of the run that is under way, or of the next one; those that are not said stay."""
     limits = dict(zip(LIMITS, (max_trials, timeout, concurrency, max_trial_time), strict=True))
     with _errors():
-        typer.echo(change(Catalogue(directory=directory, storage=storage), name, **limits))
+        say(change(Catalogue(directory=directory, storage=storage), name, **limits))
 
 
 @app.command("kill")
 def kill_(name: Name, trial: list[int], directory: Directory = HERE, storage: Storage = None) -> None:
     """End trials that run, at once: they are FAILED, and the search goes on."""
     with _errors():
-        typer.echo(kill(Catalogue(directory=directory, storage=storage), name, trial))
+        say(kill(Catalogue(directory=directory, storage=storage), name, trial))
 
 
 @app.command()
@@ -239,7 +235,7 @@ def retry(
 ) -> None:
     """Put FAILED trials in the queue again, also while the experiment runs."""
     with _errors():
-        typer.echo(retried(Catalogue(directory=directory, storage=storage), name, trial))
+        say(retried(Catalogue(directory=directory, storage=storage), name, trial))
 
 
 @app.command()
@@ -249,6 +245,7 @@ def enqueue(
     directory: Directory = HERE,
     storage: Storage = None,
     file: File = None,
+    yes: Agreed = False,
 ) -> None:
     """Put a sample in front of what the strategy proposes, also while the experiment runs."""
     from nas.domains import load_sample
@@ -256,8 +253,15 @@ def enqueue(
     with _errors():
         known = load_sample(sample)
         catalogue = Catalogue(directory=directory, storage=storage)
-        new = reopened(catalogue, name, lambda e: e.enqueue(known), file=file, accept_changes=False)
-        typer.echo("It is in the queue." if new else "It has been tried, or is in the queue, already.")
+        new = reopened(
+            catalogue,
+            name,
+            lambda e: e.enqueue(known),
+            consent=asking("enqueue", yes=yes),
+            file=file,
+            accept_changes=False,
+        )
+        say("It is in the queue." if new else "It has been tried, or is in the queue, already.")
 
 
 @app.command()
@@ -273,6 +277,7 @@ def export(
     directory: Directory = HERE,
     storage: Storage = None,
     file: File = None,
+    yes: Agreed = False,
 ) -> None:
     """Write the architecture of a trial as a sample, ONNX or code, with the weights it began with or others."""
     from nas.cli.exporting import write_trial
@@ -288,9 +293,11 @@ def export(
             formatter="onnx" if onnx else "code" if code else "dict",
             weights="trained" if trained else "inherit" if inherit else "fresh",
             output=output,
-            reopened=lambda use: reopened(catalogue, name, use, file=file, accept_changes=True),
+            reopened=lambda use: reopened(
+                catalogue, name, use, consent=asking("export", yes=yes), file=file, accept_changes=True
+            ),
         ):
-            typer.echo(line)
+            say_json(line) if isinstance(line, str) else say(line)
 
 
 @app.command()
@@ -305,7 +312,7 @@ def report(
     from nas.cli.report_page import write_report
 
     with _errors():
-        typer.echo(write_report(Catalogue(directory=directory, storage=storage), name, output, top=k))
+        say(write_report(Catalogue(directory=directory, storage=storage), name, output, top=k))
 
 
 @app.command()
@@ -315,14 +322,15 @@ def rm(
     storage: Storage = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete an experiment with all its trials."""
+    """Delete an experiment with all its trials; what others have put into its folder is kept."""
     with _errors():
         catalogue = Catalogue(directory=directory, storage=storage)
-        count = len(catalogue.find(name).trials)
         if not yes:
-            typer.confirm(f"Delete {name} with its {count} trials?", abort=True)
-        catalogue.remove(name)
-        typer.echo(f"{name} is deleted.")
+            typer.confirm(printable(f"Delete {name} {catalogue.extent(name)}?"), abort=True)
+        kept = catalogue.remove(name)
+        say(f"{name} is deleted.")
+        for path in kept:
+            say(f"It is kept, as no experiment wrote it: {path}")
 
 
 @app.command()
@@ -333,12 +341,27 @@ def dashboard(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Of this machine; where it is taken, the next free one.")
     ] = 8080,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Under which a browser may ask for it too, behind a proxy; may be repeated."),
+    ] = None,
+    file: File = None,
+    yes: Agreed = False,
 ) -> None:
-    """Show an experiment in Optuna's dashboard (extra `dashboard`)."""
+    """Show an experiment in Optuna's dashboard (extra `dashboard`), and steer it; --yes or --file lets it enqueue."""
     from nas.cli.dashboard import serve
 
+    mend = f"start it by: nas dashboard {shlex.quote(name)} --yes"
     with _errors():
-        serve(Catalogue(directory=directory, storage=storage), name, port, typer.echo)
+        serve(
+            Catalogue(directory=directory, storage=storage),
+            name,
+            port,
+            say,
+            hosts=host or [],
+            file=file,
+            consent=asking("dashboard", yes=True) if yes else refusing(mend),
+        )
 
 
 @contextmanager
@@ -349,7 +372,7 @@ def _errors() -> Iterator[None]:
             yield
     except NasError as error:
         usage = isinstance(error, ValueError | TypeError)
-        typer.echo(str(error), err=True)
+        say(str(error), err=True)
         raise typer.Exit(2 if usage else 1) from error
 
 
@@ -360,6 +383,6 @@ def _exit(code: int) -> None:
 
 def _show(found: object, as_json: bool, draw: Callable[[], None]) -> None:
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        say_json(json.dumps(found, indent=2))
     else:
         draw()

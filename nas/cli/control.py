@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import typer
 
@@ -58,13 +59,17 @@ def change(catalogue: Catalogue, name: str, **given: float | None) -> str:
     said = {key: None if value == math.inf else value for key, value in given.items() if value is not None}
     if not said:
         raise NasValueError(
-            explain("set changes one limit at least", where="nas set", mend=f"nas set {name} --max-trials 100, say")
+            explain(
+                "set changes one limit at least",
+                where="nas set",
+                mend=f"nas set {shlex.quote(name)} --max-trials 100, say",
+            )
         )
     ledger = catalogue.ledger(name)
     changes = check_limits(said, where="nas set", possible=ledger.notes().run.get("most"))
     catalogue.change_limits(name, changes)
     words = ", ".join(f"{key} {'none' if value is None else f'{value:g}'}" for key, value in changes.items())
-    when = "now" if catalogue.is_running(name) else f"when it goes on by: nas resume {name}"
+    when = "now" if catalogue.is_running(name) else f"when it goes on by: nas resume {shlex.quote(name)}"
     return f"{name}: {words.replace('_', ' ')}, {when}."
 
 
@@ -74,4 +79,4 @@ def kill(catalogue: Catalogue, name: str, numbers: list[int]) -> str:
     which = f"Trial {numbers[0]} is" if len(numbers) == 1 else f"Trials {', '.join(map(str, numbers))} are"
     if catalogue.is_running(name):
         return f"{which} being ended, and FAILED."
-    return f"Nobody runs {name}; {which.lower()} FAILED when it goes on by: nas resume {name}."
+    return f"Nobody runs {name}; {which.lower()} FAILED when it goes on by: nas resume {shlex.quote(name)}."

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from typing import Any, TypeAlias, final
+from typing import final
 from urllib.parse import parse_qs
 
 import typer
 
 from nas.cli.catalogue import Catalogue
+from nas.cli.consent import Consent
 from nas.cli.control import change, count, kill, seconds
+from nas.cli.own_hosts import Application, Environment, Respond
 from nas.cli.running import reopened
 from nas.errors import NasError, NasValueError, explain
-
-Environment: TypeAlias = dict[str, Any]
-Respond: TypeAlias = Callable[[str, list[tuple[str, str]]], object]
-Application: TypeAlias = Callable[[Environment, Any], Iterable[bytes]]
+from nas.plain_text import printable, without_passwords
 
 CONTROL = "/control"
 """Where the page is; all else is the dashboard's."""
@@ -44,10 +45,21 @@ class ControlPage:
         catalogue: where the experiment is kept.
         name: of it.
         dashboard: Optuna's.
+        consent: to run the file that the experiment's notes name, which makes it again for a sample that is enqueued.
+        file: FILE[:NAME] that makes it, where the user has named one.
     """
 
-    def __init__(self, catalogue: Catalogue, name: str, dashboard: Application) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        name: str,
+        dashboard: Application,
+        *,
+        consent: Consent,
+        file: str | None = None,
+    ) -> None:
         self._catalogue, self._name, self._dashboard = catalogue, name, dashboard
+        self._consent, self._file = consent, file
         self._word = secrets.token_urlsafe(16)
         self._actions: dict[str, Callable[[Mapping[str, str]], str]] = {
             "set": self._set,
@@ -71,7 +83,7 @@ class ControlPage:
             except (Exception, SystemExit) as error:  # in the file that makes the experiment
                 said, status = f"{type(error).__name__}: {error}", "500 Internal Server Error"
         page = self._page(said).encode()
-        start_response(status, [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(page)))])
+        start_response(status, [*_HEADERS, ("Content-Length", str(len(page)))])
         return [page]
 
     def _done(self, form: Mapping[str, str]) -> str:
@@ -101,7 +113,14 @@ class ControlPage:
         from nas.domains import loads_sample
 
         sample = loads_sample(form.get("sample", ""))
-        new = reopened(self._catalogue, self._name, lambda e: e.enqueue(sample), file=None, accept_changes=False)
+        new = reopened(
+            self._catalogue,
+            self._name,
+            lambda e: e.enqueue(sample),
+            consent=self._consent,
+            file=self._file,
+            accept_changes=False,
+        )
         return "It is in the queue." if new else "It has been tried, or is in the queue, already."
 
     def _page(self, said: str) -> str:
@@ -111,7 +130,7 @@ class ControlPage:
         running = [trial.number for trial in trials if not trial.state.is_finished]
         counts = ", ".join(f"{number} {state}" for state, number in found["trials"].items() if number) or "no trials"
         rows = "".join(
-            f'<label>{text} <input name="{key}" placeholder="{escape(_shown(limits.get(key)))}"></label>'
+            f'<label>{text} <input name="{key}" placeholder="{_safe(_shown(limits.get(key)))}"></label>'
             for key, (text, _) in _LIMITS.items()
         )
         kills = "".join(
@@ -119,9 +138,10 @@ class ControlPage:
             for number in running
         )
         return _PAGE.format(
-            name=escape(self._name),
-            said=f"<p class=said>{escape(said)}</p>" if said else "",
-            state=escape(f"{found['state']}: {counts}"),
+            name=_safe(self._name),
+            style=_STYLE,
+            said=f"<p class=said>{_safe(said)}</p>" if said else "",
+            state=_safe(f"{found['state']}: {counts}"),
             limits=self._form("set", rows, "Change what is filled in"),
             running=kills or "<p>No trial runs.</p>",
             enqueue=self._form(
@@ -134,6 +154,10 @@ class ControlPage:
     def _form(self, what: str, inside: str, button: str) -> str:
         hidden = f'<input type="hidden" name="word" value="{self._word}"><input type="hidden" name="do" value="{what}">'
         return f'<form method="post" action="{CONTROL}">{hidden}{inside}<button>{button}</button></form>'
+
+
+def _safe(text: str) -> str:
+    return escape(without_passwords(printable(text, lines=True)))
 
 
 def count_of(text: str) -> int:
@@ -165,14 +189,29 @@ def _shown(limit: object) -> str:
     return "none" if limit is None else f"{limit:g}" if isinstance(limit, int | float) else str(limit)
 
 
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-form {{ margin: .5rem 0 }} label {{ display: flex; justify-content: space-between; gap: 1rem; margin: .3rem 0 }}
-textarea {{ display: block; width: 100%; height: 4rem; margin-bottom: .3rem; box-sizing: border-box }}
-button {{ padding: .3rem .8rem }}
-h2 {{ font-size: 1rem; margin: 1.5rem 0 0; border-top: 1px solid #ddd; padding-top: .8rem }}
-.said {{ background: #eef4ff; border-left: 4px solid #4a7bd0; padding: .6rem .8rem; white-space: pre-wrap }}
-</style></head><body><h1>{name}</h1>{said}<p>{state} &middot; <a href="/control">look again</a> &middot;
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+form { margin: .5rem 0 } label { display: flex; justify-content: space-between; gap: 1rem; margin: .3rem 0 }
+textarea { display: block; width: 100%; height: 4rem; margin-bottom: .3rem; box-sizing: border-box }
+button { padding: .3rem .8rem }
+h2 { font-size: 1rem; margin: 1.5rem 0 0; border-top: 1px solid #ddd; padding-top: .8rem }
+.said { background: #eef4ff; border-left: 4px solid #4a7bd0; padding: .6rem .8rem; white-space: pre-wrap }
+"""
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_HEADERS = [
+    ("Content-Type", "text/html; charset=utf-8"),
+    (
+        "Content-Security-Policy",
+        f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+]
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>
+<style>{style}</style></head><body><h1>{name}</h1>{said}<p>{state} &middot; <a href="/control">look again</a> &middot;
 <a href="/dashboard">the dashboard</a></p>
 <h2>Limits</h2><p>What is left empty stays; <code>none</code> takes a limit away.</p>{limits}
 <h2>Running trials</h2>{running}<h2>A sample first</h2>{enqueue}<h2>The search</h2>{retry}{stop}</body></html>

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from nas.cli.catalogue import Catalogue
+from nas.cli.consent import Consent
 from nas.cli.control_page import CONTROL, ControlPage
+from nas.cli.own_hosts import OwnHosts
 from nas.errors import MissingDependency, NasValueError, explain
 
 HOST = "127.0.0.1"
 _LAST = 65535
 
 
-def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], object]) -> None:
+def serve(
+    catalogue: Catalogue,
+    name: str,
+    port: int,
+    say: Callable[[str], object],
+    *,
+    hosts: Collection[str],
+    file: str | None,
+    consent: Consent,
+) -> None:
     """Shows an experiment until the process is ended, and takes what is asked of it on the page `/control`.
 
     Args:
@@ -24,6 +35,8 @@ def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], objec
         name: of the experiment.
         port: where it is shown, or the next one that is free.
         say: is told the address.
+        hosts: names under which a browser may ask for it, beside those of this machine.
+        file, consent: as for `ControlPage`.
 
     Raises:
         UnknownName: there is no such experiment.
@@ -37,10 +50,11 @@ def serve(catalogue: Catalogue, name: str, port: int, say: Callable[[str], objec
         import optuna_dashboard
     except ImportError as error:
         raise MissingDependency("optuna-dashboard", purpose="nas dashboard", extra="dashboard") from error
+    inner = optuna_dashboard.wsgi(Store(catalogue.storage, path).write())
+    pages = OwnHosts(ControlPage(catalogue, name, inner, file=file, consent=consent), hosts)
     free = free_port(port)
     say(f"http://{HOST}:{free}" + ("" if free == port else f" (port {port} is taken)"))
     say(f"http://{HOST}:{free}{CONTROL} changes, kills, enqueues and stops")
-    pages = ControlPage(catalogue, name, optuna_dashboard.wsgi(Store(catalogue.storage, path).write()))
     with make_server(HOST, free, pages, handler_class=_Quiet) as server:
         server.serve_forever()
 

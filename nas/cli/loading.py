@@ -35,6 +35,7 @@ def open_file(
     module: str | None = None,
     at_once: bool = False,
     is_limited: bool = False,
+    experiment: Path | None = None,
 ) -> int:
     """Runs a file as `python FILE ARGUMENTS` would, save that a command takes over the `run` of one experiment.
 
@@ -54,6 +55,7 @@ def open_file(
         module: the name of the file as a module of a package, where it is run as `python -m MODULE`.
         at_once: whether the command takes the experiment as soon as it is made, and the file ends there.
         is_limited: whether the command knows when its run is to end, and so can do without the file's.
+        experiment: the folder of the one that was begun; no module is taken from there.
 
     Returns:
         An exit code.
@@ -72,7 +74,7 @@ def open_file(
         if value is not None:
             how[key] = value
     while True:
-        with _as_main(file, arguments, module) as main:
+        with _as_main(file, arguments, module, experiment) as main:
             script = _Script(
                 main,
                 command,
@@ -90,9 +92,15 @@ def open_file(
                 name = again.name
 
 
+def split_target(target: str) -> tuple[str, str]:
+    """FILE and NAME of FILE:NAME; no NAME where there is none."""
+    path, _, name = target.rpartition(":") if ":" in target and not Path(target).exists() else (target, "", "")
+    return path, name
+
+
 def _find(target: str) -> tuple[Path, str]:
     """The absolute path of the file, and the name behind the colon."""
-    path, _, name = target.rpartition(":") if ":" in target and not Path(target).exists() else (target, "", "")
+    path, name = split_target(target)
     file = Path(os.path.abspath(Path(path).expanduser()))
     if not file.is_file():
         near = close_names(file.name, (p.name for p in file.parent.glob("*.py"))) if file.parent.is_dir() else ""
@@ -113,16 +121,20 @@ def _names(file: Path, name: str) -> bool:
 
 
 @contextmanager
-def _as_main(file: Path, arguments: Sequence[str], name: str | None) -> Iterator[ModuleType]:
+def _as_main(file: Path, arguments: Sequence[str], name: str | None, experiment: Path | None) -> Iterator[ModuleType]:
     """Inside, the interpreter is as `python FILE ARGUMENTS` makes it, for this process and for those that it starts.
 
-    With a name it is as `python -m NAME ARGUMENTS` makes it.
+    With a name it is as `python -m NAME ARGUMENTS` makes it. What lies in the experiment's folder is no module: a
+    working directory or a relative path in PYTHONPATH may lead there.
     """
     main = ModuleType("__main__")
     main.__file__, main.__loader__ = str(file), SourceFileLoader("__main__", str(file))
     main.__dict__["__builtins__"] = builtins
     before = sys.modules["__main__"], sys.argv, [*sys.path]
     sys.modules["__main__"], sys.argv = main, [str(file), *arguments]
+    if experiment is not None:
+        inside = os.path.join(os.path.realpath(experiment), "")
+        sys.path[:] = [p for p in sys.path if not os.path.join(os.path.realpath(p or "."), "").startswith(inside)]
     try:
         if name is None:
             sys.path.insert(0, str(file.resolve().parent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +12,20 @@ from nas.cli.catalogue import Catalogue
 from nas.cli.control import count, seconds
 
 HERE = Path("nas-experiments")
+_WORD = re.compile(r"[\w][\w.+@%:=,-]*")
 
 
 def complete(context: typer.Context) -> list[str]:
-    """The names of experiments, for the shell's completion; nothing may go wrong there."""
+    """The names of experiments, for the shell's completion; nothing may go wrong there.
+
+    Those that a shell would take for more than a word have to be written out, in quotation marks.
+    """
     directory, storage = (context.params.get(name) for name in ("directory", "storage"))
     try:
-        return Catalogue(directory=directory or HERE, storage=storage).names()
+        names = Catalogue(directory=directory or HERE, storage=storage).names()
     except Exception:
         return []
+    return [name for name in names if _WORD.fullmatch(name)]
 
 
 Name = Annotated[str, typer.Argument(help="Of the experiment.", autocompletion=complete)]
@@ -28,7 +34,13 @@ Directory = Annotated[
     Path, typer.Option("--directory", "-d", envvar="NAS_DIRECTORY", help="Where experiments are kept.")
 ]
 Storage = Annotated[
-    str | None, typer.Option("--storage", envvar="NAS_STORAGE", help="The URL of an Optuna storage, for a cluster.")
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="NAS_STORAGE",
+        help="The URL of an Optuna storage, for a cluster. With a password in it, rather set the environment variable "
+        "NAS_STORAGE: other users of this machine see what a command is called with.",
+    ),
 ]
 MaxTrials = Annotated[
     float | None,
@@ -52,6 +64,9 @@ TrialTime = Annotated[
 ]
 Executor = Annotated[str | None, typer.Option("--executor", "-e", help="inline, process or ray.")]
 Accept = Annotated[bool, typer.Option("--accept-changes", help="Go on though the code or the space has changed.")]
+Agreed = Annotated[
+    bool, typer.Option("--yes", "-y", help="Run the file that the experiment's notes name, and do not ask.")
+]
 File = Annotated[str | None, typer.Option("--file", "-f", help="FILE[:NAME], where it is not the one noted.")]
 
 Arguments = Annotated[

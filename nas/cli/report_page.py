@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Any, TypeAlias, final
 
 from nas.cli.catalogue import Catalogue, describe_trial
 from nas.domains import Answer
+from nas.files import write_whole
+from nas.plain_text import printable, without_passwords
 from nas.protocols import Objectives, Trial, TrialState, losses
 from nas.search import Results, sample_text
 
@@ -39,6 +42,21 @@ class Chart:
     left: int = 80
 
 
+_STYLE = """
+  body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+  h1 { margin-bottom: 0; } h2 { margin-top: 2rem; }
+  table { border-collapse: collapse; width: 100%; }
+  th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #ddd; vertical-align: top; }
+  td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+  .quiet { color: #666; } code { overflow-wrap: anywhere; }
+  svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #555; }
+  th.bars { width: 40%; } svg.bars { height: 1.4em; }
+"""
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
+"""Nothing but the style above has an effect: no script, and nothing from elsewhere."""
+
+
 def write_report(catalogue: Catalogue, name: str, path: Path | None = None, *, top: int = 10) -> Path:
     """Writes the page: what `nas show` says, the search in a picture, the best trials, what their answers share.
 
@@ -55,10 +73,16 @@ def write_report(catalogue: Catalogue, name: str, path: Path | None = None, *, t
         UnknownName: there is no such experiment.
     """
     from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
 
     results = catalogue.find(name)
     environment = Environment(
-        loader=PackageLoader("nas.cli", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+        loader=PackageLoader("nas.cli", "."),
+        autoescape=True,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
     )
     text = environment.get_template("report_page.html.jinja").render(
         e=catalogue.describe(name),
@@ -66,13 +90,18 @@ def write_report(catalogue: Catalogue, name: str, path: Path | None = None, *, t
         best=[describe_trial(trial) for trial in results.top(top)],
         choices=_choices(results),
         text_of=sample_text,
+        style=Markup(_STYLE),
+        policy=_POLICY,
     )
     path = results.path / "report.html" if path is None else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, text)
     return path
+
+
+def _shown(value: object) -> object:
+    """What stands on the page: what a template writes is escaped after this."""
+    return without_passwords(printable(value)) if type(value) is str else value
 
 
 def _complete(results: Results) -> list[Trial]:

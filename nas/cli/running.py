@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nas.cli.catalogue import Catalogue, UnknownName
+import typer
+
+from nas.cli.catalogue import Catalogue
+from nas.cli.consent import Consent, Noted, noted_arguments, read_noted
 from nas.cli.loading import Command, open_file
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ def reopen(
     name: str,
     command: Command,
     *,
+    consent: Consent,
     file: str | None = None,
     arguments: Sequence[str] | None = None,
     executor: str | None = None,
@@ -65,6 +70,7 @@ def reopen(
         catalogue: where it is kept.
         name: of the experiment.
         command: what to do.
+        consent: to run the file that is noted; a file that is said here needs none.
         file: FILE[:NAME], where it is not the one noted.
         arguments: of the file, where they are not those noted.
         executor: where it is not the one noted.
@@ -75,12 +81,18 @@ def reopen(
         An exit code.
 
     Raises:
-        UnknownName: there is no such experiment, or it is not known which file holds it.
+        UnknownName: there is no such experiment.
+        NasValueError: it is not noted which file holds it, or that file is not to be run.
     """
     noted = catalogue.find(name).run
-    target = file or noted.get("file")
-    if target is None:
-        raise UnknownName(f"It is not noted which file holds the experiment {name!r}: say it by --file FILE[:NAME].")
+    given = noted_arguments(noted) if arguments is None else [*arguments]
+    if file is None:
+        made_by = replace(read_noted(name, catalogue.folder(name), noted), arguments=given)
+        consent(made_by)
+    else:
+        made_by = Noted(name=name, target=file, module=None, arguments=given)
+        if arguments is None and given:
+            typer.echo(f"The arguments are those that are noted: {made_by}", err=True)
     otherwise = {
         "directory": str(catalogue.directory),
         "storage": catalogue.storage,
@@ -89,20 +101,27 @@ def reopen(
         "accept_changes": accept_changes or None,
     }
     return open_file(
-        target,
+        made_by.target,
         command,
         otherwise=otherwise,
-        arguments=noted.get("arguments", []) if arguments is None else arguments,
+        arguments=given,
         name=name,
         place=noted.get("place"),
-        module=noted.get("module") if file is None else None,
+        module=made_by.module,
         at_once=at_once,
         is_limited=True,  # by what is noted
+        experiment=catalogue.folder(name),
     )
 
 
 def reopened(
-    catalogue: Catalogue, name: str, use: Callable[[Experiment], Found], *, file: str | None, accept_changes: bool
+    catalogue: Catalogue,
+    name: str,
+    use: Callable[[Experiment], Found],
+    *,
+    consent: Consent,
+    file: str | None,
+    accept_changes: bool,
 ) -> Found:
     """What comes of an experiment that was begun, made again by the file that made it.
 
@@ -110,7 +129,7 @@ def reopened(
         catalogue: where it is kept.
         name: of the experiment.
         use: is called with it, while the file is open.
-        file, accept_changes: as for `reopen`.
+        consent, file, accept_changes: as for `reopen`.
     """
     found: list[Found] = []
 
@@ -118,5 +137,5 @@ def reopened(
         found.append(use(experiment))
         return 0
 
-    reopen(catalogue, name, command, file=file, accept_changes=accept_changes)
+    reopen(catalogue, name, command, consent=consent, file=file, accept_changes=accept_changes)
     return found[0]

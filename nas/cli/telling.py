@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from nas.cli.catalogue import Catalogue
+from nas.plain_text import printable, without_passwords
 
 
 def of_goal(finished: int, goal: int | None) -> str:
@@ -40,7 +43,7 @@ def retried(catalogue: Catalogue, name: str, numbers: Collection[int] | None) ->
     several = (
         f"samples of trials {', '.join(map(str, found))} are" if len(found) > 1 else f"sample of trial {found[0]} is"
     )
-    then = "next" if catalogue.is_running(name) else f"by: nas resume {name}"
+    then = "next" if catalogue.is_running(name) else f"by: nas resume {shlex.quote(name)}"
     return f"The {several} in the queue, and tried again {then}."
 
 
@@ -69,7 +72,38 @@ def tell(found: dict[str, Any]) -> str:
         lines += [f"change {number}, accepted: {change}" for change in changes]
     file = shlex.join([str(found["file"]), *found["arguments"]])
     lines.append(f"strategy {found['strategy']}, seed {found['seed']}, file {file}, folder {found['path']}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
+
+
+def say(text: object, *, err: bool = False, ends: bool = True) -> None:
+    """Prints a text, which may be a stranger's.
+
+    Args:
+        text: of any lines.
+        err: whether to the standard error.
+        ends: whether the line ends with it.
+    """
+    typer.echo(without_passwords(printable(text, lines=True)), err=err, nl=ends)
+
+
+def say_json(text: str) -> None:
+    """Prints JSON, which has escapes of its own for whatever is no plain character, save one."""
+    typer.echo(text.replace("\x7f", "\\u007f"))
+
+
+def listed(found: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The columns and the rows of experiments, as `Catalogue.row` describes them."""
+    rows = [
+        [
+            e["name"],
+            e["state"] if e["link"] is None else f"{e['state']} (a link to {e['link']})",
+            of_goal(e["finished"], e["max_trials"]),
+            str(e["trials"]["FAILED"]),
+            leading(e) if e["error"] is None else e["error"],
+        ]
+        for e in found
+    ]
+    return ["name", "state", "finished", "failed", "best"], rows
 
 
 def table(columns: list[str], rows: list[list[str]]) -> None:
@@ -78,9 +112,11 @@ def table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(Text(printable(column)))
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(without_passwords(printable(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 

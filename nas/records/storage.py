@@ -201,7 +201,9 @@ def _not_opened(url: str, error: BaseException, file: Path | None) -> Experiment
     mend = "check storage=, the URL of an Optuna storage such as sqlite:///folder/file.db"
     if not said:
         mend += '; in a password, write what urllib.parse.quote(password, safe="") makes of it'
-    return ExperimentError(explain(rule, got=f"a URL of {len(url)} characters" if file is None else str(file), mend=mend))
+    return ExperimentError(
+        explain(rule, got=f"a URL of {len(url)} characters" if file is None else str(file), mend=mend)
+    )
 
 
 def _tells_secrets(url: str, error: BaseException | None) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.plain_text import printable
+from nas.plain_text import printable, without_passwords
 from nas.protocols import Trial, causes
 from nas.search.progress import Progress, count_text
 from nas.search.results import Results
@@ -40,7 +40,7 @@ def describe_failures(trials: Iterable[Trial]) -> list[dict[str, Any]]:
     """The causes of failed trials as JSON, that of the most trials first."""
     return [
         {
-            "reason": cause.first.reason,
+            "reason": without_passwords(cause.first.reason),
             "place": cause.first.place or None,
             "count": len(cause.trials),
             "trials": list(cause.trials),

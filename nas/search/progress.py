@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, cast, final, get_
 
 from nas.checks import check_word
 from nas.domains import Answer
-from nas.plain_text import printable
+from nas.plain_text import printable, without_passwords
 from nas.protocols import Objectives, Trial, TrialState
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def _print_summary(console: Console, text: str, top: Sequence[Trial], objectives
 
 
 def _print(console: Console, text: str) -> None:
-    console.print(printable(text, lines=True), highlight=False, soft_wrap=True, markup=False)
+    console.print(without_passwords(printable(text, lines=True)), highlight=False, soft_wrap=True, markup=False)
 
 
 def trials_table(top: Sequence[Trial], objectives: Objectives) -> Table:

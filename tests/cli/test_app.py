@@ -107,8 +107,8 @@ def test_resume_raises_the_limit(folder: Path) -> None:
     nas("run", "search.py")
     nas("run", "search.py", code=1)
     assert "resume=True" in nas("run", "search.py", code=1).stderr
-    nas("resume", "first", "--max-trials", "8")
-    nas("resume", "first")
+    nas("resume", "--yes", "first", "--max-trials", "8")
+    nas("resume", "--yes", "first")
     assert as_json("show", "first")["trials"]["COMPLETE"] + as_json("show", "first")["trials"]["FAILED"] == 8
 
 
@@ -117,16 +117,16 @@ def test_resume_tells_changed_code_and_goes_on_when_told_to(folder: Path) -> Non
     (folder / "search.py").write_text(
         (folder / "search.py").read_text().replace("* rate", "* rate * 2").replace("range(1, 9)", "range(1, 12)")
     )
-    message = nas("resume", "first", "-n", "8", code=1).stderr
+    message = nas("resume", "--yes", "first", "-n", "8", code=1).stderr
     assert "code of train: changed" in message
     assert "label 'width': " in message
     assert as_json("show", "first")["finished"] == 6
-    nas("resume", "first", "-n", "8", "--accept-changes")
+    nas("resume", "--yes", "first", "-n", "8", "--accept-changes")
     shown = as_json("show", "first")
     assert shown["finished"] == 8
     assert any("code of train: changed" in line for line in shown["changes"][0])
     assert "change 1, accepted: code of train: changed" in nas("show", "first").stdout
-    nas("resume", "first", "-n", "9")
+    nas("resume", "--yes", "first", "-n", "9")
 
 
 def test_an_experiment_moves_to_another_place(folder: Path) -> None:
@@ -135,8 +135,8 @@ def test_an_experiment_moves_to_another_place(folder: Path) -> None:
     there.mkdir()
     (folder / "nas-experiments").rename(there / "moved")
     (folder / "search.py").rename(there / "search.py")
-    assert "there is no such file" in nas("resume", "first", "-d", "there/moved", "-n", "7", code=2).stderr
-    nas("resume", "first", "-d", "there/moved", "-n", "7", "--file", "there/search.py")
+    assert "there is no such file" in nas("resume", "--yes", "first", "-d", "there/moved", "-n", "7", code=2).stderr
+    nas("resume", "--yes", "first", "-d", "there/moved", "-n", "7", "--file", "there/search.py")
     assert as_json("show", "first", "-d", "there/moved")["finished"] == 7
 
 
@@ -164,7 +164,7 @@ def test_lazy_layers_are_exported_with_the_shape_that_the_evaluator_knows(folder
 
     (folder / "lazy.py").write_text(LAZY)
     nas("run", "lazy.py")
-    graph = onnx.load(nas("export", "lazy", "--onnx").stdout.splitlines()[-1]).graph
+    graph = onnx.load(nas("export", "--yes", "lazy", "--onnx").stdout.splitlines()[-1]).graph
     weights = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     assert weights["1.weight"] == (4, 6)
 
@@ -174,17 +174,17 @@ def test_export_and_enqueue(folder: Path) -> None:
     nas("run", "search.py")
     best = as_json("top", "first", "-k", "1")[0]
     assert json.loads(nas("export", "first").stdout) == best["sample"]
-    assert Path(nas("export", "first", "--onnx").stdout.splitlines()[-1]).suffix == ".onnx"
-    code = Path(nas("export", "first", str(best["number"]), "--code", "-o", "out").stdout.strip())
+    assert Path(nas("export", "--yes", "first", "--onnx").stdout.splitlines()[-1]).suffix == ".onnx"
+    code = Path(nas("export", "--yes", "first", str(best["number"]), "--code", "-o", "out").stdout.strip())
     assert code.parent == Path("out")
     assert code.exists()
     (folder / "sample.json").write_text('{"width": 8, "rate": 0.75}')
-    assert nas("enqueue", "first", "sample.json").stdout == "It is in the queue.\n"
-    assert "already" in nas("enqueue", "first", "sample.json").stdout
-    nas("resume", "first", "-n", "7")
+    assert nas("enqueue", "--yes", "first", "sample.json").stdout == "It is in the queue.\n"
+    assert "already" in nas("enqueue", "--yes", "first", "sample.json").stdout
+    nas("resume", "--yes", "first", "-n", "7")
     assert as_json("trials", "first")[6]["sample"] == {"width": 8, "rate": 0.75}
     (folder / "wrong.json").write_text('{"widht": 8}')
-    assert "widht" in nas("enqueue", "first", "wrong.json", code=2).stderr
+    assert "widht" in nas("enqueue", "--yes", "first", "wrong.json", code=2).stderr
 
 
 def test_export_with_weights(folder: Path) -> None:
@@ -199,12 +199,12 @@ def test_export_with_weights(folder: Path) -> None:
     kept = torch.load(folder / "nas-experiments/first/trials" / str(best["number"]) / "weights.pt", weights_only=True)
     sample, weights = map(Path, nas("export", "first", "--trained", "-o", "out").stdout.split())
     assert json.loads(sample.read_text()) == best["sample"]
-    code = Path(nas("export", "first", "--code", "--trained", "-o", "out/code").stdout.strip())
+    code = Path(nas("export", "--yes", "first", "--code", "--trained", "-o", "out/code").stdout.strip())
     for file in (weights, code.with_suffix(".pt")):
         assert torch.equal(torch.load(file, weights_only=True)["0.weight"], kept["0.weight"])
-    assert "only one-shot search" in nas("export", "first", "--inherit", code=1).stderr
-    assert "one of --trained and --inherit" in nas("export", "first", "--inherit", "--trained", code=2).stderr
-    assert "one of --onnx" in nas("export", "first", "--onnx", "--code", code=2).stderr
+    assert "only one-shot search" in nas("export", "--yes", "first", "--inherit", code=1).stderr
+    assert "one of --trained and --inherit" in nas("export", "--yes", "first", "--inherit", "--trained", code=2).stderr
+    assert "one of --onnx" in nas("export", "--yes", "first", "--onnx", "--code", code=2).stderr
 
 
 def test_rm(folder: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_storage_by_its_url(folder: Path) -> None:
     url = f"sqlite:///{folder}/trials.db"
     nas("run", "search.py", "--storage", url)
     assert as_json("list", "--storage", url)[0]["finished"] == 6
-    nas("resume", "first", "--storage", url, "-n", "7")
+    nas("resume", "--yes", "first", "--storage", url, "-n", "7")
     assert as_json("show", "first", "--storage", url)["finished"] == 7
     nas("rm", "first", "--storage", url, "--yes")
     assert as_json("list", "--storage", url) == []
@@ -235,7 +235,7 @@ def test_a_storage_by_its_url(folder: Path) -> None:
         (("run", "guarded.py:experimnt", "-d", "other"), 2, "did you mean 'experiment'?"),
         (("run", "empty.py"), 2, "must hold one experiment"),
         (("run", "search.py", "--executor", "cloud"), 2, 'the executor is "inline"'),
-        (("resume", "first", "-n", "0"), 2, "max_trials must be"),
+        (("resume", "--yes", "first", "-n", "0"), 2, "max_trials must be"),
         (("enqueue", "first", "none.json"), 2, "a sample file must be readable"),
         (("nonsense",), 2, "No such command"),
     ],
@@ -249,7 +249,7 @@ def test_what_is_wrong_is_said_with_a_code(folder: Path, arguments: tuple[str, .
 def test_a_search_without_success_has_a_code_of_its_own(folder: Path) -> None:
     (folder / "search.py").write_text(SEARCH.replace("== 3", "> 0") + "experiment.run(max_trials=3)\n")
     nas("run", "search.py", code=4)
-    nas("resume", "first", "-n", "20", code=1)
+    nas("resume", "--yes", "first", "-n", "20", code=1)
 
 
 def run_command(folder: Path, arguments: Sequence[str]) -> None:
@@ -266,14 +266,14 @@ def test_stop_from_another_process(folder: Path) -> None:
     assert as_json("show", "first")["state"] == "running"
     assert "a process runs the experiment" in nas("rm", "first", "--yes", code=1).stderr
     (folder / "sample.json").write_text('{"width": 8, "rate": 0.75}')
-    nas("enqueue", "first", "sample.json")
+    nas("enqueue", "--yes", "first", "sample.json")
     assert "ends when its running trials have" in nas("stop", "first").stdout
     (folder / "wait").unlink()
     process.join(PATIENCE)
     assert process.exitcode == 3, (folder / "output").read_text()
     shown = as_json("show", "first")
     assert (shown["state"], shown["finished"]) == ("stopped", 2)
-    nas("resume", "first", "-n", "3")
+    nas("resume", "--yes", "first", "-n", "3")
     assert as_json("trials", "first")[2]["sample"] == {"width": 8, "rate": 0.75}
 
 

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from nas import Experiment
 from nas.cli.catalogue import Catalogue
 from nas.cli.commands import app
+from nas.cli.consent import asking
 from nas.cli.control_page import ControlPage
 from nas.testing import wait_until
 
@@ -80,7 +81,7 @@ class Browser:
     """Looks at the page, and sends its forms."""
 
     def __init__(self, folder: Path) -> None:
-        self.page = ControlPage(Catalogue(directory=folder), "live", dashboard)
+        self.page = ControlPage(Catalogue(directory=folder), "live", dashboard, consent=asking("dashboard", yes=True))
 
     def ask(self, path: str = "/control", form: dict[str, str] | None = None) -> tuple[str, str]:
         environ: dict[str, Any] = {"PATH_INFO": path}
@@ -135,8 +136,10 @@ def test_a_live_search_obeys_the_page(executor: str, tmp_path: Path) -> None:
 def test_a_live_search_takes_what_the_shell_enqueues(executor: str, tmp_path: Path) -> None:
     (tmp_path / "sample.json").write_text(json.dumps({"width": 29}))
     with live(tmp_path, executor):
-        found = CliRunner().invoke(app, ["enqueue", "live", str(tmp_path / "sample.json"), "-d", str(tmp_path)])
-        assert found.output == "It is in the queue.\n"
+        found = CliRunner().invoke(
+            app, ["enqueue", "--yes", "live", str(tmp_path / "sample.json"), "-d", str(tmp_path)]
+        )
+        assert found.stdout == "It is in the queue.\n"
         (tmp_path / "go-1").touch()
         soon(lambda: (tmp_path / "begun-29").exists())
 

@@ -96,10 +96,10 @@ def test_an_example_by_the_command_line(case: Example) -> None:
     name = shown["name"]
     assert (shown["finished"], shown["trials"]["FAILED"]) == (case.trials, 0)
     assert shown["arguments"] == list(case.arguments)
-    command("resume", name, "-n", str(case.trials + case.grows))
+    command("resume", "--yes", name, "-n", str(case.trials + case.grows))
     assert as_json("show", name)["finished"] == case.trials + case.grows
     Path("sample.json").write_text(command("export", name))
     nas.load_sample("sample.json")
-    assert "It has been tried" in command("enqueue", name, "sample.json")
-    command("export", name, case.formatter, "-o", "out")
+    assert "It has been tried" in command("enqueue", "--yes", name, "sample.json")
+    command("export", "--yes", name, case.formatter, "-o", "out")
     assert list(Path("out").iterdir())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -211,3 +214,17 @@ def test_little_was_tried(tmp_path: Path, trials: int) -> None:
 def test_a_wrong_name_is_answered(tmp_path: Path) -> None:
     run(tmp_path, 1)
     assert "did you mean 'first'" in report("frist", "-d", str(tmp_path), code=2)
+
+
+def test_nothing_on_the_page_but_its_own_style_has_an_effect(tmp_path: Path) -> None:
+    run(tmp_path)
+    text = Path(report("first", "-d", str(tmp_path))).read_text(encoding="utf-8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', text)
+    assert policy is not None
+    rules = dict(rule.split(" ", 1) for rule in unescape(policy[1]).split("; "))
+    assert (rules["default-src"], rules["base-uri"], rules["form-action"]) == ("'none'", "'none'", "'none'")
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert rules["style-src"] == f"'sha256-{digest}'"
+    assert text.index("Content-Security-Policy") < text.index("<style>")
+    assert not re.search(r"\sstyle=|\son\w+=|<script", text), "they would have no effect"

@@ -92,7 +92,7 @@ def as_json(*arguments: str) -> Any:
 
 
 def finished() -> dict[str, int]:
-    return {found["name"]: found["finished"] for found in as_json("list")}
+    return {found["name"]: found["finished"] for found in as_json("list") if found["state"] != "empty"}
 
 
 def python(folder: Path, *arguments: str) -> str:
@@ -107,18 +107,18 @@ def python(folder: Path, *arguments: str) -> str:
 def test_an_experiment_in_main(folder: Path) -> None:
     write(folder, MAIN)
     assert nas("run", "search.py").stdout.startswith("the best is ")
-    nas("resume", "first", "-n", "5")
+    nas("resume", "--yes", "first", "-n", "5")
     assert finished() == {"first": 5}
     (folder / "sample.json").write_text('{"width": 8}')
-    nas("enqueue", "first", "sample.json")
-    nas("resume", "first", "-n", "8")
+    nas("enqueue", "--yes", "first", "sample.json")
+    nas("resume", "--yes", "first", "-n", "8")
     assert {"width": 8} in [trial["sample"] for trial in as_json("trials", "first")]
     # The export of changed code is no consent to it.
     write(folder, MAIN.replace("def main", "def train(model):\n    return 0\n\ndef main"))
-    code = Path(nas("export", "first", "--code").stdout.strip())
+    code = Path(nas("export", "--yes", "first", "--code").stdout.strip())
     assert "class Net(" in code.read_text()
     assert as_json("show", "first")["changes"] == []
-    assert "code of train: changed" in nas("resume", "first", "-n", "9", code=1).stderr
+    assert "code of train: changed" in nas("resume", "--yes", "first", "-n", "9", code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_however_it_is_written(text: str, folder: Path) -> None:
     write(folder, text)
     nas("run", "search.py", "-n", "2")
     assert finished() == {"first": 2}
-    nas("resume", "first", "-n", "3")
+    nas("resume", "--yes", "first", "-n", "3")
     assert finished() == {"first": 3}
 
 
@@ -146,7 +146,7 @@ def test_one_of_several_is_run_by_its_name(folder: Path) -> None:
     assert finished() == {}
     nas("run", "search.py:second")
     assert finished() == {"second": 3}
-    nas("resume", "second", "-n", "4")
+    nas("resume", "--yes", "second", "-n", "4")
     nas("run", "search.py:first", "-n", "2")
     assert finished() == {"first": 2, "second": 4}
     assert "did you mean 'second'?" in nas("run", "search.py:secnd", code=2).stderr
@@ -175,8 +175,8 @@ def test_a_limit_of_the_command_does_where_the_file_does_not_come_to_its_own(fol
     )
     assert "or say --max-trials" in nas("run", "search.py:second", code=1).stderr
     nas("run", "search.py:second", "-n", "2")
-    nas("resume", "second", "-n", "3")
-    nas("resume", "second")
+    nas("resume", "--yes", "second", "-n", "3")
+    nas("resume", "--yes", "second")
     assert finished() == {"second": 3}
 
 
@@ -187,8 +187,8 @@ def test_several_by_variables_and_functions(folder: Path) -> None:
     nas("run", "search.py:third", "-n", "3")
     assert finished() == {"first": 1, "second": 2, "third": 3}
     assert "exists already" in nas("run", "search.py:b", "-n", "4", code=1).stderr
-    nas("resume", "third", "-n", "4")
-    nas("resume", "second", "-n", "4")
+    nas("resume", "--yes", "third", "-n", "4")
+    nas("resume", "--yes", "second", "-n", "4")
     assert finished() == {"first": 1, "second": 4, "third": 4}
 
 
@@ -196,14 +196,16 @@ def test_a_function_that_runs_it(folder: Path) -> None:
     write(folder, MAIN)
     nas("run", "search.py:main", "-n", "2")
     assert finished() == {"first": 2}
-    nas("resume", "first")
+    nas("resume", "--yes", "first")
     assert finished() == {"first": 2}
 
 
 def test_what_follows_is_run_unless_the_search_ended_early(folder: Path) -> None:
     write(folder, MAIN.replace("3,", "3, timeout=1e-9,"))
     assert "the best is" not in nas("run", "search.py", code=3).stdout
-    assert "the best is" not in nas("resume", "first", "--timeout", "100").stdout  # It is about the experiment alone.
+    assert (
+        "the best is" not in nas("resume", "--yes", "first", "--timeout", "100").stdout
+    )  # It is about the experiment alone.
     assert finished() == {"first": 3}
     assert "the best is" in nas("run", "search.py", "--resume", "--timeout", "100").stdout
 
@@ -219,7 +221,7 @@ def test_what_is_open_in_the_file_is_open_while_it_is_searched(folder: Path) -> 
         "main()\n",
     )
     nas("run", "search.py")
-    nas("resume", "first", "-n", "3")
+    nas("resume", "--yes", "first", "-n", "3")
     assert as_json("show", "first")["trials"]["COMPLETE"] == 3
 
 
@@ -235,12 +237,12 @@ def test_arguments_of_the_file_are_noted(folder: Path) -> None:
     assert nas("run", "search.py", code=2)
     assert nas("run", "search.py", "--", "--help")
     nas("run", "search.py", "--", "--name", "mine", "--trials", "2")
-    nas("resume", "mine", "-n", "3")
+    nas("resume", "--yes", "mine", "-n", "3")
     (folder / "sample.json").write_text('{"width": 8}')
-    nas("enqueue", "mine", "sample.json")
+    nas("enqueue", "--yes", "mine", "sample.json")
     assert finished() == {"mine": 3}
     assert as_json("show", "mine")["arguments"] == ["--name", "mine", "--trials", "2"]
-    nas("resume", "mine", "-n", "4", "--", "--name", "mine")
+    nas("resume", "--yes", "mine", "-n", "4", "--", "--name", "mine")
     assert as_json("show", "mine")["arguments"] == ["--name", "mine"]
 
 
@@ -248,9 +250,9 @@ def test_a_name_that_is_another_one_each_time(folder: Path) -> None:
     write(folder, "make(f'first-{datetime.datetime.now():%f}').run(2)\n")
     nas("run", "search.py")
     (first,) = finished()
-    nas("resume", first, "-n", "3")
+    nas("resume", "--yes", first, "-n", "3")
     (folder / "sample.json").write_text('{"width": 8}')
-    nas("enqueue", first, "sample.json")
+    nas("enqueue", "--yes", first, "sample.json")
     assert finished() == {first: 3}
 
 
@@ -264,8 +266,8 @@ def test_names_with_a_date_among_others(folder: Path) -> None:
     )
     python(folder, "search.py")
     first, second = finished()
-    nas("resume", second, "-n", "3")
-    nas("resume", first, "-n", "4")
+    nas("resume", "--yes", second, "-n", "3")
+    nas("resume", "--yes", first, "-n", "4")
     assert finished() == {first: 4, second: 3}
 
 
@@ -281,9 +283,9 @@ def test_earlier_results_are_looked_at_where_they_lie(folder: Path) -> None:
     assert finished() == {"first": 5}
     # Where it was moved to it is gone on with, whatever the file says.
     (folder / "nas-experiments").rename(folder / "moved")
-    nas("resume", "first", "-n", "6", "-d", "moved", code=1)
+    nas("resume", "--yes", "first", "-n", "6", "-d", "moved", code=1)
     write(folder, "make('first', directory='nowhere').run(4)\n")
-    nas("resume", "first", "-n", "6", "-d", "moved")
+    nas("resume", "--yes", "first", "-n", "6", "-d", "moved")
     assert as_json("show", "first", "-d", "moved")["finished"] == 6
 
 
@@ -293,7 +295,7 @@ def test_a_folder_is_one_of_the_place_where_the_command_was_given(folder: Path) 
     nas("run", "search.py", "-d", "kept")
     os.chdir(folder)
     assert as_json("show", "first", "-d", "kept")["finished"] == 1
-    nas("resume", "first", "-n", "2", "-d", "kept")
+    nas("resume", "--yes", "first", "-n", "2", "-d", "kept")
     os.chdir(folder)
     assert as_json("show", "first", "-d", "kept")["finished"] == 2
 
@@ -307,7 +309,7 @@ def test_a_module_of_a_package(folder: Path) -> None:
     text = "from .parts import make\nfrom mine.parts import Net\nmake('first').run(2)\n"
     (package / "search.py").write_text(text)
     python(folder, "-m", "mine.search")
-    python(folder, "-c", "from nas.cli import app; app()", "resume", "first", "-n", "3")
+    python(folder, "-c", "from nas.cli import app; app()", "resume", "--yes", "first", "-n", "3")
     assert finished() == {"first": 3}
 
 
@@ -342,7 +344,7 @@ def test_a_class_moves_to_a_file_of_its_own(folder: Path) -> None:
     own = "class Own(Random):\n    pass\n"
     (folder / "own_of_mine.py").write_text(f"from nas.strategies import Random\n{own}")
     (folder / "search.py").write_text((PARTS + OWN_STRATEGY).replace(own, "from own_of_mine import Own\n"))
-    nas("resume", "first", "-n", "3")
+    nas("resume", "--yes", "first", "-n", "3")
     assert finished() == {"first": 3}
     del sys.modules["own_of_mine"]
 
@@ -354,9 +356,9 @@ def test_a_script_and_the_command_line_take_turns(folder: Path) -> None:
     python(folder, "search.py", "2")
     shown = as_json("show", "first")
     assert (shown["file"], shown["arguments"]) == (str(folder / "search.py"), ["2"])
-    nas("resume", "first", "-n", "4")
+    nas("resume", "--yes", "first", "-n", "4")
     python(folder, "search.py", "6")
-    python(folder, "-m", "nas", "resume", "first", "-n", "8", "--executor", "process")
+    python(folder, "-m", "nas", "resume", "--yes", "first", "-n", "8", "--executor", "process")
     nas("run", "search.py", "-n", "9", "--resume")
     taking_turns = [trial["sample"] for trial in as_json("trials", "first")]
     nas("run", "search.py", "-n", "9", "-d", "straight")
