@@ -218,6 +218,8 @@ def may_be_gone_on_with(resume: object, accept_changes: object, storage: object,
 def open_folder(storage: str | BaseStorage | None, folder: Path) -> Store:
     """Where the ledger of an experiment is; its folder is made where it is not there, and the storage too."""
     store = Store(storage, folder)
+    if storage is not None:
+        store.look()  # First, for one that cannot be opened leaves no folder behind.
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
