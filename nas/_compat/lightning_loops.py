@@ -56,6 +56,52 @@ def ready_batches(trainer: Trainer, module: LightningModule) -> Iterator[None]:
         del module.__dict__["_on_before_batch_transfer"], strategy.__dict__["batch_to_device"]
 
 
+@contextmanager
+def left_on_device(trainer: Trainer) -> Iterator[None]:
+    """Inside the block a validation leaves its module and what it has logged on the device, and waits for nothing.
+
+    Else Lightning ends one by moving both to the CPU, and begins and ends one by freeing the device's memory, and with
+    it workspaces that are in use. Loggers are told nothing, and `validate` returns nothing.
+
+    Args:
+        trainer: its device was set up by another one.
+    """
+    strategy, connector, loop = trainer.strategy, trainer._logger_connector, trainer.validate_loop
+    results, ended = loop._results, loop.on_run_end
+
+    def end() -> list[Any]:
+        ended()
+        return []  # what it returns is read
+
+    def end_plugins() -> None:
+        strategy.precision_plugin.teardown()
+        strategy.checkpoint_io.teardown()
+
+    def note(metrics: dict[str, Any], step: int | None = None) -> None:
+        connector._logged_metrics.update(metrics)
+
+    instead: list[tuple[Any, str, Callable[..., Any]]] = [
+        (loop, "on_run_end", end),
+        (strategy, "teardown", end_plugins),
+        (strategy.accelerator, "setup", _nothing),
+        (trainer._checkpoint_connector, "resume_end", _nothing),
+        (connector, "teardown", _nothing),
+        (connector, "log_metrics", note),
+        (results, "cpu", _nothing),
+    ]
+    for owner, name, function in instead:
+        if not callable(getattr(owner, name, None)):
+            raise changed(
+                "pytorch-lightning", f"{type(owner).__name__}.{name}", purpose="models are judged side by side"
+            )
+        vars(owner)[name] = function
+    try:
+        yield
+    finally:
+        for owner, name, _ in instead:
+            vars(owner).pop(name, None)
+
+
 def settle(trainer: Trainer, *, inside_epoch: bool) -> Callable[[], None]:
     """Sets the counters of a training that was loaded, when it starts: they are those of the uninterrupted one.
 
@@ -91,5 +137,5 @@ def settle(trainer: Trainer, *, inside_epoch: bool) -> Callable[[], None]:
     return lambda: epoch.val_loop.batch_progress.load_state_dict(validated)
 
 
-def _nothing() -> None:
-    """Nothing is left to set."""
+def _nothing(*_: Any, **__: Any) -> None:
+    """Nothing is to be done."""

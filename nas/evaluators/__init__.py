@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nas.evaluators.supervised import Classification, Regression
     from nas.evaluators.supervised_module import SupervisedModule
     from nas.evaluators.training import TrainingEvaluator
-    from nas.evaluators.trial_callback import interruptible, logged, silence, silenced
+    from nas.evaluators.trial_callback import as_numbers, interruptible, logged, silence, silenced
 
 _LATE = {
     "Classification": "nas.evaluators.supervised",
@@ -24,6 +24,7 @@ _LATE = {
     "TrainingEvaluator": "nas.evaluators.training",
     "all_of": "nas.evaluators.data_modules",
     "fresh": "nas.evaluators.data_modules",
+    "as_numbers": "nas.evaluators.trial_callback",
     "interruptible": "nas.evaluators.trial_callback",
     "logged": "nas.evaluators.trial_callback",
     "silence": "nas.evaluators.trial_callback",
@@ -43,6 +44,7 @@ __all__ = [
     "Tabular",
     "TrainingEvaluator",
     "all_of",
+    "as_numbers",
     "fresh",
     "interruptible",
     "logged",

@@ -132,9 +132,8 @@ class Accuracy(Metric):
 
     def compute(self) -> Tensor:
         """The share; NaN where nothing counted."""
-        if self.several:
-            return self.right_labels / self.labels
-        return self.right / self.counted
+        # Decided where the numbers are: a device is not waited for.
+        return torch.where(self.several > 0, self.right_labels / self.labels, self.right / self.counted)
 
     def _add(self, right: Tensor, counts: Tensor) -> None:
         # Not in place: Lightning validates in inference mode, a loop of one's own may not.

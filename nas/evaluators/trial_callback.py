@@ -158,7 +158,12 @@ def logged(trainer: Trainer) -> dict[str, float]:
     Of several validation loaders Lightning logs `NAME/dataloader_idx_0`, `NAME/dataloader_idx_1`, ...; their mean is
     there too, as NAME.
     """
-    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return as_numbers(trainer.callback_metrics)
+
+
+def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of what has been logged, by name; see `logged`."""
+    found = {name: float(value) for name, value in metrics.items()}
     several: dict[str, list[float]] = {}
     for name, value in found.items():
         plain, separator, _ = name.rpartition("/dataloader_idx_")

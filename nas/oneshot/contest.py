@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Literal, TypeAlias, final
 
@@ -53,8 +53,10 @@ class Contest(ABC):
         return [self.found[key] for key in keys]
 
     @final
-    def _value(self, sample: Sample, batches: int | None = None) -> float:
-        return self._judge(sample, batches) - (0.0 if self._penalty is None else self._penalty.of_sample(sample))
+    def _values(self, samples: Sequence[Sample], batches: int | None = None) -> Iterator[float]:
+        """What each is worth."""
+        for sample, worth in zip(samples, self._judge.each(samples, batches), strict=True):
+            yield worth - (0.0 if self._penalty is None else self._penalty.of_sample(sample))
 
 
 @final
@@ -66,16 +68,16 @@ class Whole(Contest):
         self._judge.expect(number, number)
 
     def add(self, samples: Iterable[Sample]) -> None:
-        """One after the other."""
-        for sample in samples:
-            self.value(sample)
+        """Judges these."""
+        new = list({key: s for s in samples if (key := sample_key(s)) not in self.found}.values())
+        for sample, value in zip(new, self._values(new), strict=True):
+            key = sample_key(sample)
+            self.found[key], self._worth[key] = sample, (0, value)
 
     def value(self, sample: Sample) -> float:
         """What a candidate is worth."""
-        key = sample_key(sample)
-        if key not in self.found:
-            self.found[key], self._worth[key] = sample, (0, self._value(sample))
-        return self._worth[key][1]
+        self.add([sample])
+        return self._worth[sample_key(sample)][1]
 
 
 @final
@@ -103,15 +105,17 @@ class Halving(Contest):
     def add(self, samples: Iterable[Sample]) -> None:
         """Judges these by a little, and the best of all so far by more."""
         batches, _ = self._rungs[0]
-        for sample in samples:
+        new = list(samples)
+        for sample, value in zip(new, self._values(new, batches), strict=True):
             key = sample_key(sample)
-            self.found[key], self._worth[key] = sample, (0, self._value(sample, batches))
+            self.found[key], self._worth[key] = sample, (0, value)
         for rung, (batches, share) in enumerate(self._rungs[1:], 1):
             there = sum(reached >= rung for reached, _ in self._worth.values())
             below = [key for key, (reached, _) in self._worth.items() if reached == rung - 1]
             below.sort(key=lambda key: self._worth[key][1], reverse=True)
-            for key in below[: max(max(int(len(self.found) * share), 1) - there, 0)]:
-                self._worth[key] = rung, self._value(self.found[key], batches)
+            best = below[: max(max(int(len(self.found) * share), 1) - there, 0)]
+            for key, value in zip(best, self._values([self.found[key] for key in best], batches), strict=True):
+                self._worth[key] = rung, value
 
 
 def rungs(batches: int, passes: Callable[[int], int]) -> list[tuple[int, Fraction]]:

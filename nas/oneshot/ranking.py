@@ -6,15 +6,18 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 from nas.domains import Sample, dumps_sample, loads_sample, sample_key
 from nas.errors import ExperimentError, NasError, explain
 from nas.files import open_to_append, parse_json, read_json, read_text, write_whole
 
+Key: TypeAlias = tuple[str, int | None]
+"""Of a judgement: the sample's, and the batches of validation data."""
 _PACE, _SLOWER, _SLOWEST = 5.0, 1.5, 300.0
 """Seconds between two lines of progress: the first, by how much each is longer than the one before, and the last."""
 
@@ -112,11 +115,13 @@ class Judged:
     Args:
         path: of the file.
         steps: of the supernet's training.
-        judge: is asked once for each sample and number of batches of validation data, None for all of them.
+        judge: is asked once for each sample and number of batches of validation data, None for all of them; begins to
+            judge it, and what it returns says what it is worth.
         passes: what a judgement runs.
         most: batches of validation data of a whole judgement; all of them where None.
         progress: is told of each judgement.
         deadline: says what it is now, of `time.monotonic()`; None for none.
+        at_once: says how many judgements are to be begun before the first is waited for.
 
     Raises:
         TimeUp: from a judgement that is to begin after the deadline; one is made all the same, so that a search of
@@ -127,17 +132,18 @@ class Judged:
         self,
         path: Path,
         steps: int,
-        judge: Callable[[Sample, int | None], float],
+        judge: Callable[[Sample, int | None], Callable[[], float]],
         *,
         passes: Passes,
         most: int | None = None,
         progress: RankingProgress | None = None,
         deadline: Callable[[], float | None] = lambda: None,
+        at_once: Callable[[], int] = lambda: 1,
     ) -> None:
         self._path, self._steps, self._judge = path, steps, judge
         self._passes, self._most, self._progress, self._deadline = passes, most, progress, deadline
-        self._is_first = True
-        self._known: dict[tuple[str, int | None], float] = {}
+        self._is_first, self._at_once = True, at_once
+        self._known: dict[Key, float] = {}
         text = read_text(path) if os.path.lexists(path) else ""
         *lines, torn = text.split("\n")
         for number, line in enumerate(lines, start=1):
@@ -174,16 +180,40 @@ class Judged:
 
     def __call__(self, sample: Sample, batches: int | None = None) -> float:
         """What it is worth on so many batches of validation data; more is better."""
+        (value,) = self.each([sample], batches)
+        return value
+
+    def each(self, samples: Iterable[Sample], batches: int | None = None) -> Iterator[float]:
+        """What several are worth, in their order.
+
+        Where this is broken off, what was begun is ended first, and remembered.
+        """
         if batches is not None and batches >= self.batches:
             batches = None
-        key = sample_key(sample), self._most if batches is None else batches
-        new = key not in self._known
-        if new:
-            deadline = self._deadline()
-            if deadline is not None and not self._is_first and time.monotonic() > deadline:
-                raise TimeUp
-            self._is_first = False
-            value = self._judge(sample, key[1])
+        begun: deque[tuple[Key, Callable[[], float] | None]] = deque()
+        try:
+            for sample in samples:
+                key = sample_key(sample), self._most if batches is None else batches
+                known = key in self._known or any(key == other for other, _ in begun)
+                begun.append((key, None if known else self._begin(sample, key[1])))
+                while len(begun) >= self._at_once():
+                    yield self._end(*begun.popleft(), batches)
+            while begun:
+                yield self._end(*begun.popleft(), batches)
+        finally:
+            for key, worth in begun:
+                self._end(key, worth, batches)
+
+    def _begin(self, sample: Sample, batches: int | None) -> Callable[[], float]:
+        deadline = self._deadline()
+        if deadline is not None and not self._is_first and time.monotonic() > deadline:
+            raise TimeUp
+        self._is_first = False
+        return self._judge(sample, batches)
+
+    def _end(self, key: Key, worth: Callable[[], float] | None, batches: int | None) -> float:
+        if worth is not None:
+            value = worth()
             self._known[key] = -math.inf if math.isnan(value) else value
             row = {"steps": self._steps, "sample": key[0], "value": self._known[key]}
             line = json.dumps(row if key[1] is None else row | {"batches": key[1]}) + "\n"
@@ -191,7 +221,7 @@ class Judged:
                 file.write(line)
         if self._progress is not None:
             share = 1.0 if batches is None else self.passes(batches) / self.passes()
-            self._progress.judged(key[0], self._known[key], share, new=new)
+            self._progress.judged(key[0], self._known[key], share, new=worth is not None)
         return self._known[key]
 
 

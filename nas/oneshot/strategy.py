@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict, Unpack, final, get_args, get_type_hints
 
 from pytorch_lightning import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import nn
 
 from nas.checks import check_int
 from nas.domains import Sample, sample_key
 from nas.errors import ExperimentError, NasTypeError, NasValueError, SearchSpaceExhausted, close_names, explain, nearest
 from nas.evaluators import TrainingEvaluator
 from nas.example_inputs import Inputs
-from nas.oneshot.extracted import Extracted
+from nas.oneshot.extracted import Extracted, Numbers
 from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.oneshot.training import Learner, Training
 from nas.oneshot.trust import TrustReport, trust_report
@@ -207,11 +208,12 @@ class SupernetStrategy(OneShotStrategy):
         judged = Judged(
             task.directory / "judged.jsonl",
             training.steps,
-            self._judge,
+            self._begin_judging,
             passes=self._passes,
             most=self._settings.get("judge_batches"),
             progress=progress,
             deadline=task.until,
+            at_once=lambda: training.judging.at_once,
         )
         try:
             ranking.write(training.learner.rank(wanted, judged))
@@ -241,9 +243,26 @@ class SupernetStrategy(OneShotStrategy):
             raise ExperimentError(explain("the supernet is not trained yet", mend="experiment.run() first"))
         return self._training
 
-    def _judge(self, sample: Sample, batches: int | None = None) -> float:
-        """What a subnet is worth on so many batches of validation data; on all of them for None. More is better."""
-        return self._trained.steering.value(self._metrics(sample, None, batches))
+    def _judge(self, sample: Sample) -> float:
+        """What a subnet is worth on all the validation data that subnets are ranked by. More is better."""
+        return self._begin_judging(sample, None)()
+
+    def _begin_judging(self, sample: Sample, batches: int | None) -> Callable[[], float]:
+        """Begins to find out what a subnet is worth on so many batches of validation data; on all of them for None."""
+        training = self._trained
+        if not training.learner.has_weights:
+            return partial(training.steering.value, training.measure(sample, batches))
+        model, numbers = self._extracted(sample)
+        inner = _module_around(model, training, numbers)
+        before = self._recalibration(model, batches)
+        begun = training.judging.begin(inner, model=model, before=before, batches=batches)
+
+        def worth() -> float:
+            found = begun()
+            numbers.put_back()
+            return training.steering.value(found)
+
+        return worth
 
     def _judge_untrained(self, sample: Sample, seed: int) -> float:
         """What the architecture of a sample is worth with fresh weights, judged as subnets are."""
@@ -278,19 +297,18 @@ class SupernetStrategy(OneShotStrategy):
         first = self._trained.metric
         return {first: found[first]} | found
 
-    def _metrics(self, sample: Sample, model: nn.Module | None, batches: int | None = None) -> dict[str, float]:
+    def _metrics(self, sample: Sample, model: nn.Module | None) -> dict[str, float]:
         """The metrics of a sample by the shared weights; `model` is given them, where they can be taken along."""
         training = self._trained
         if not training.learner.has_weights:
-            return training.measure(sample, batches)
-        inherited = self._extracted(sample)
+            return training.measure(sample)
+        inherited, _ = self._extracted(sample)
         if model is None:
             model = inherited
         else:
             model.load_state_dict(inherited.state_dict())
         inner = _module_around(model, training)
-        before = self._recalibration(model, batches)
-        found = training.judging.measure(inner, model=model, before=before, batches=batches)
+        found = training.judging.measure(inner, model=model, before=self._recalibration(model))
         model.cpu()
         return found
 
@@ -302,11 +320,17 @@ class SupernetStrategy(OneShotStrategy):
         return self._trained.judging.recalibration(model, number)
 
 
-def _module_around(model: nn.Module, training: Training) -> LightningModule:
-    """The evaluator's module with a model that has weights, which stay whatever its constructor initialises."""
-    kept = {name: value.clone() if isinstance(value, Tensor) else value for name, value in model.state_dict().items()}
+def _module_around(model: nn.Module, training: Training, numbers: Numbers | None = None) -> LightningModule:
+    """The evaluator's module with a model that has weights, which stay whatever its constructor initialises.
+
+    Args:
+        model: as it is.
+        training: has the evaluator.
+        numbers: the model's, where somebody has them.
+    """
+    numbers = numbers or Numbers(model)
     inner = training.evaluator.module(model)
-    model.load_state_dict(kept)
+    numbers.put_back()
     return inner
 
 

@@ -15,6 +15,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from nas.evaluators import TrainingEvaluator
+from nas.oneshot.judged import Lane
 from nas.oneshot.speed.recorders import Recorder
 from nas.testing import can_stand_in, second_device
 
@@ -113,6 +115,30 @@ class TapeRecorder(Recorder):
             tape.replay()
 
         return found, replay
+
+
+class TapeLane(Lane):
+    """Records on tapes of its own, and notes what goes on in all lanes.
+
+    Args:
+        name: of the lane.
+        events: of all of them.
+    """
+
+    def __init__(self, name: str, events: list[str]) -> None:
+        self.recorder: TapeRecorder = TapeRecorder()
+        self._name, self._events = name, events
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Notes when it begins and ends."""
+        self._events.append(f"{self._name} begins")
+        yield
+        self._events.append(f"{self._name} is asked")
+
+    def wait(self) -> None:
+        """Notes it."""
+        self._events.append(f"{self._name} is waited for")
 
 
 def _by_address(tensor: Tensor) -> Tensor:

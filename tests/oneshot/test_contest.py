@@ -1,6 +1,7 @@
 """Halving finds what judging everything finds, in a third of the passes."""
 
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class Table:
         self.asked.append((sample, number))
         noise = [random.Random(f"{sorted(sample.items())}/{batch}").gauss(0, 2) for batch in range(number)]
         return sum(int(str(answer)) for answer in sample.values()) + sum(noise) / number
+
+    def each(self, samples: Iterable[Sample], batches: int | None = None) -> Iterator[float]:
+        return (self(sample, batches) for sample in samples)
 
     @property
     def spent(self) -> int:

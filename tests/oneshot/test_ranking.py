@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,9 @@ PASSES = Passes(lambda: 9, lambda: 4)
 def test_nothing_is_judged_twice(tmp_path: Path) -> None:
     path, asked = tmp_path / "judged.jsonl", list[Sample]()
 
-    def judge(sample: Sample, batches: int | None) -> float:
+    def judge(sample: Sample, batches: int | None) -> Callable[[], float]:
         asked.append(sample)
-        return 0.1 * sum(int(str(answer)) for answer in sample.values())
+        return lambda: 0.1 * sum(int(str(answer)) for answer in sample.values())
 
     judged = Judged(path, 2, judge, passes=PASSES)
     values = [judged({"a": n, "b": 3}) for n in (1, 2, 1)]
@@ -70,9 +71,9 @@ def test_nothing_is_judged_twice(tmp_path: Path) -> None:
 def test_a_judgement_is_that_of_its_batches(tmp_path: Path) -> None:
     asked = list[int | None]()
 
-    def judge(sample: Sample, batches: int | None) -> float:
+    def judge(sample: Sample, batches: int | None) -> Callable[[], float]:
         asked.append(batches)
-        return math.nan if sample["a"] == 0 else 1.0 / (batches or 9)
+        return lambda: math.nan if sample["a"] == 0 else 1.0 / (batches or 9)
 
     judged = Judged(tmp_path / "judged.jsonl", 2, judge, passes=PASSES)
     values = [judged({"a": 1}, batches) for batches in (None, 1, 3, 9, 10, 1, None)]
@@ -101,7 +102,7 @@ def test_time_is_up_between_two_judgements(tmp_path: Path) -> None:
         judged = Judged(
             tmp_path / "judged.jsonl",
             2,
-            lambda sample, batches: 1.0,
+            lambda sample, batches: lambda: 1.0,
             passes=PASSES,
             deadline=lambda: time.monotonic() - 1,
         )
@@ -238,7 +239,7 @@ def test_a_ranking_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("nas.oneshot.ranking.Judged.__call__", stop)
+        patch.setattr("nas.oneshot.ranking.Judged.each", stop)
         with pytest.raises(KeyboardInterrupt):
             searched.run(progress="silent")
     judged, endings = searched.path / "supernet/judged.jsonl", []

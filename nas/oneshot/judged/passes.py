@@ -86,7 +86,10 @@ class JudgedPasses:
         finally:
             attributes.pop("forward", None)
             attributes.update(before)
-            self._kinds.clear()  # the memory of the recordings is free
+
+    def forget(self) -> None:
+        """Frees the memory of the recordings; the device must have done what it was asked for."""
+        self._kinds.clear()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the model yields."""

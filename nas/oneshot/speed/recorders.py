@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import repeat
 from operator import add, is_not
 from typing import Any, TypeVar, final
@@ -33,12 +34,14 @@ class CudaRecorder(Recorder):
 
     Args:
         device: whose kernels are recorded.
+        stream: on which they are recorded, and always replayed, while other streams of the device are at work; the
+            device is not waited for then. Where it is omitted, all the device's work is over before it is recorded.
 
     Raises:
         NasValueError: it is no CUDA device.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
         if device.type != "cuda":
             raise NasValueError(
                 explain(
@@ -47,7 +50,8 @@ class CudaRecorder(Recorder):
             )
         self._device = device
         # One stream for all: the backward pass runs on the streams of the forward pass.
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device) if stream is None else stream
+        self._waits = stream is None
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
@@ -57,14 +61,30 @@ class CudaRecorder(Recorder):
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             before = generator.clone_state()
             try:
-                # What other threads do, those of data loaders, does not disturb it.
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                with self._capturing(graph):
                     found = work()
             except BaseException:
                 # One that was broken off in a recording would wait for its end for ever.
                 generator.graphsafe_set_state(before)
                 raise
         return found, graph.replay
+
+    @contextmanager
+    def _capturing(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        """Inside, kernels go into the graph. What other threads do, those of data loaders, does not disturb it."""
+        if self._waits:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                yield
+            return
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(self._pool, capture_error_mode="thread_local")
+            try:
+                yield
+            except BaseException:
+                with suppress(RuntimeError):  # a broken capture fails to end too; the first error says more
+                    graph.capture_end()
+                raise
+            graph.capture_end()
 
 
 def records_on(device: torch.device) -> bool:

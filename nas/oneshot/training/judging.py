@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
-from itertools import islice
-from typing import Any, TypeVar, final
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle, islice
+from typing import Any, TypeAlias, TypeVar, final
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
 from nas._compat.lightning_families import Family, family_of
-from nas._compat.lightning_loops import ready_batches
-from nas.evaluators import TrainingEvaluator, all_of, interruptible, logged, silenced
+from nas._compat.lightning_loops import left_on_device, ready_batches
+from nas.evaluators import TrainingEvaluator, all_of, as_numbers, interruptible, logged, silenced
 from nas.example_inputs import Inputs, tensors_of
-from nas.oneshot.judged import JudgedPasses, recorder_of
+from nas.oneshot.judged import FEWEST, Aside, JudgedPasses, Lane, lanes_of, recorder_of
 from nas.oneshot.speed import Recorder
 from nas.oneshot.training.calls import network_calls
-from nas.oneshot.training.measures import recalibrate, without_lone
+from nas.oneshot.training.kept import KEPT_BYTES, KeptBatches
+from nas.oneshot.training.measures import Check, recalibrate, without_lone
 from nas.random_state import seeded
 
 T = TypeVar("T")
-_KEPT_BYTES = 2**30
-"""What is kept on the device of validation and training data, each."""
+Metrics: TypeAlias = dict[str, float]
 
 
 @final
 class Judging:
-    """Validates modules one after the other, on the device of the search.
+    """Validates modules, on the device of the search.
 
     The batches of validation data are loaded once, and then kept on the device, as long as they are not too many.
 
     On a CUDA device the forward passes of a model are recorded as CUDA graphs and replayed, where that is the same.
+    Where they are, several models are judged side by side: their modules take their steps one after the other, as ever,
+    but nobody waits for the device in between. What was found is read in the end. That is so where no judgement is seen
+    to touch a tensor that others could touch meanwhile, nor the user's callbacks run, which may count.
 
     Args:
         evaluator: has the module, the data and the arguments of the Trainer.
@@ -46,13 +51,23 @@ class Judging:
     def __init__(self, evaluator: TrainingEvaluator, seed: int) -> None:
         self._evaluator, self._seed = evaluator, seed
         self.unrecorded: str | None = None
-        self._kept: _Kept | None = None
+        self._kept: KeptBatches | None = None
         self._calls: list[Inputs] = []
         self._asked = 0
         self._recorder: Recorder | None = None
         self._records = True
         self._passes: JudgedPasses | None = None
-        self._trainers: dict[tuple[str, bool], tuple[Trainer, _Follow, int | float]] = {}
+        self._later: list[Check] | None = None
+        self._trainers: dict[tuple[str, bool, int | None], tuple[Trainer, _Follow, int | float]] = {}
+        self._places: list[_Place] | None = None
+        """Where models are judged side by side; None as long as it is not known whether they can be."""
+        self._turn: Iterator[_Place] = iter(())
+        self._lanes: list[Lane] = []
+
+    @property
+    def at_once(self) -> int:
+        """How many judgements are to be begun before the first is asked for."""
+        return max(len(self._places or ()), 1)
 
     def measure(
         self,
@@ -62,7 +77,7 @@ class Judging:
         before: Callable[[Trainer], object] | None = None,
         batches: int | None = None,
         gradients: bool = False,
-    ) -> dict[str, float]:
+    ) -> Metrics:
         """The metrics of one validation.
 
         Args:
@@ -72,14 +87,78 @@ class Judging:
             batches: of validation data, at most, of each loader; what the Trainer's arguments say where None.
             gradients: whether `before` takes gradients.
         """
-        kept = self._kept if self._kept is not None and self._kept.enough_for(batches) else None
-        keeping = _Kept(batches) if kept is None else None
+        self._settle()
+        kept = self._kept_for(batches)
+        keeping = KeptBatches(batches) if kept is None else None
+        trainer, follow = self._trainer(family_of(inner), batches, gradients, None)
+        watch = self._watch(inner, model, kept, trainer.strategy.root_device) if not gradients else None
+        if watch is not None:  # with a Trainer that has seen nothing yet
+            trainer, follow = self._trainer(family_of(inner), batches, gradients, 0)
+        passes = self._validate(inner, trainer, follow, model, before, batches, kept, keeping, watch=watch)
+        if passes is not None:
+            passes.forget()
+        if keeping is not None and keeping.whole:
+            self._kept = keeping
+        if watch is not None:
+            self._places = [] if watch.found else [_Place(lane, number) for number, lane in enumerate(self._lanes)]
+            self._turn = cycle(self._places)
+        return logged(trainer)
+
+    def begin(
+        self,
+        inner: LightningModule,
+        *,
+        model: nn.Module,
+        before: Callable[[Trainer], object] | None = None,
+        batches: int | None = None,
+    ) -> Callable[[], Metrics]:
+        """Begins a validation as `measure` makes one; what it returns waits for the end, and says the metrics.
+
+        Only where models are judged side by side it is not over yet. The module and the model are to be left alone
+        until the metrics are there; then they are on the device.
+        """
+        kept = self._kept_for(batches)
+        if not self._places or not self._records or self.unrecorded is not None or kept is None:
+            return partial(dict, self.measure(inner, model=model, before=before, batches=batches))
+        if kept.number(batches) < FEWEST or self._listens(inner):
+            return partial(dict, self.measure(inner, model=model, before=before, batches=batches))
+        place = next(self._turn)
+        if place.begun is not None:
+            place.begun()
+        trainer, follow = self._trainer(family_of(inner), batches, False, place.number)
+        checks: list[Check] = []
+        self._later = checks
+        try:
+            with place.lane.work(), left_on_device(trainer):
+                passes = self._validate(inner, trainer, follow, model, before, batches, kept, None, place=place)
+        finally:
+            self._later = None
+        again = partial(self.measure, inner, before=before, batches=batches)
+        place.begun = _Begun(place, dict(trainer.callback_metrics), checks, passes, again)
+        return place.begun
+
+    def _validate(
+        self,
+        inner: LightningModule,
+        trainer: Trainer,
+        follow: _Follow,
+        model: nn.Module | None,
+        before: Callable[[Trainer], object] | None,
+        batches: int | None,
+        kept: KeptBatches | None,
+        keeping: KeptBatches | None,
+        *,
+        place: _Place | None = None,
+        watch: Aside | None = None,
+    ) -> JudgedPasses | None:
+        """Lets Lightning validate; yields the passes of the model, whose recordings the device may not be done with."""
         family, setup = family_of(inner), inner.setup
+        recorder = self._recorder_of(trainer.strategy.root_device) if place is None else place.lane.recorder
+        passes = None if model is None or recorder is None or not self._records else JudgedPasses(model, recorder)
         with ExitStack() as ending, silenced(), seeded(self._seed):
-            trainer, follow = self._trainer(family, batches, gradients)
 
             def begin(trainer: Trainer) -> None:
-                passes = self._passes = self._passes_of(model, trainer.strategy.root_device)
+                self._passes = passes
                 if passes is not None:
                     ending.enter_context(passes.instead())
                 if before is not None:
@@ -96,24 +175,48 @@ class Judging:
             # The module is judged as in the validation of a fit: what it sets up for that must be there.
             inner.__dict__["setup"] = lambda stage: setup("fit")
             try:
-                with interruptible(follow), nullcontext() if kept is None else ready_batches(trainer, inner):
+                with (
+                    interruptible(follow),
+                    nullcontext() if kept is None else ready_batches(trainer, inner),
+                    watch or nullcontext(),
+                ):
                     trainer.validate(inner, datamodule=data, verbose=False)
             finally:
                 del inner.__dict__["setup"]
                 ending.close()
                 self._end_passes()
                 follow.begin(None, None)
-        if keeping is not None and keeping.whole:
-            self._kept = keeping
-        return logged(trainer)
+        return passes
 
-    def _passes_of(self, model: nn.Module | None, device: torch.device) -> JudgedPasses | None:
-        """Those of a model, where they may be recorded and its device can."""
-        if model is None or not self._records:
+    def _kept_for(self, batches: int | None) -> KeptBatches | None:
+        return self._kept if self._kept is not None and self._kept.enough_for(batches) else None
+
+    def _watch(
+        self, inner: LightningModule, model: nn.Module | None, kept: KeptBatches | None, device: torch.device
+    ) -> Aside | None:
+        """Watches the first judgement that could be one of several at a time, on batches that were kept."""
+        if self._places is not None or model is None or kept is None:
             return None
+        self._lanes = lanes_of(device)
+        if not self._lanes or self._listens(inner) or self._evaluator.trainer_arguments().get("callbacks"):
+            self._places = []
+            return None
+        return Aside(device, [inner, kept.batches, [(call.args, call.kwargs) for call in self._calls]])
+
+    def _listens(self, inner: LightningModule) -> bool:
+        """Whether the module does something when Lightning has moved it back to the CPU."""
+        return family_of(inner).is_overridden("teardown", inner)
+
+    def _settle(self) -> None:
+        """Waits for what was begun: what it reads may be replaced now."""
+        for place in self._places or ():
+            if place.begun is not None:
+                place.lane.wait()
+
+    def _recorder_of(self, device: torch.device) -> Recorder | None:
         if self._recorder is None:
             self._recorder = recorder_of(device)
-        return None if self._recorder is None else JudgedPasses(model, self._recorder)
+        return self._recorder
 
     def _end_passes(self) -> None:
         if self._passes is not None and self._passes.reason is not None:
@@ -121,9 +224,11 @@ class Judging:
             self._records = self._records and not self._passes.failed
         self._passes = None
 
-    def _trainer(self, family: Family, batches: int | None, gradients: bool) -> tuple[Trainer, _Follow]:
-        """One for all candidates: it takes longer to make than a small network to be judged."""
-        key = family.name, gradients
+    def _trainer(
+        self, family: Family, batches: int | None, gradients: bool, place: int | None
+    ) -> tuple[Trainer, _Follow]:
+        """One for all candidates of a place: it takes longer to make than a small network to be judged."""
+        key = family.name, gradients, place
         if key not in self._trainers:
             given = self._evaluator.trainer_arguments()
             no_logger: Any = family.get("loggers.logger.DummyLogger")
@@ -153,9 +258,10 @@ class Judging:
             number: of batches.
         """
         if self._asked < number:  # an epoch may have fewer
+            self._settle()
             self._asked = number
             self._calls = network_calls(self._evaluator, copy.deepcopy(model), seed=self._seed, number=number)
-            if sum(t.nbytes for t in tensors_of(self._calls)) > _KEPT_BYTES:
+            if sum(t.nbytes for t in tensors_of(self._calls)) > KEPT_BYTES:
                 self._calls = [call.on("cpu") for call in self._calls]
         calls = self._calls[:number]
 
@@ -171,7 +277,8 @@ class Judging:
             if passes is not None:
                 passes.expect(len(several))
             with trainer.precision_plugin.train_step_context(), seeded(self._seed):
-                recalibrate(model, several, run, alike=passes is not None and passes.are_recorded_of(model))
+                alike = passes is not None and passes.are_recorded_of(model)
+                recalibrate(model, several, run, alike=alike, later=self._later)
 
         return take
 
@@ -212,52 +319,6 @@ _QUIET: dict[str, Any] = {
 
 
 @final
-class _Kept:
-    """Batches of validation data as a validation was given them, by loader."""
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._batches: list[list[Any]] = []
-        self._bytes = 0
-        self.whole = True
-        """Whether none was left out for its size."""
-
-    def add(self, batch: Any, loader: int) -> None:
-        """Keeps one."""
-        self._bytes += sum(tensor.nbytes for tensor in tensors_of(batch))
-        if self._bytes > _KEPT_BYTES:
-            self.whole = False
-            self._batches.clear()
-        if self.whole:
-            while len(self._batches) <= loader:
-                self._batches.append([])
-            self._batches[loader].append(copy.deepcopy(batch))
-
-    def enough_for(self, batches: int | None) -> bool:
-        """Whether so many are there."""
-        return self._limit is None or (batches is not None and batches <= self._limit)
-
-    @property
-    def loaders(self) -> list[Any]:
-        """One for each of the user's."""
-        return [_KeptLoader(batches) for batches in self._batches]
-
-
-@final
-class _KeptLoader:
-    """Copies of batches, so that no step changes them for the next."""
-
-    def __init__(self, batches: list[Any]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(copy.deepcopy, self._batches)
-
-
-@final
 class _Follow(Callback):
     """Calls something before the first batch of a validation, keeps the batches, and keeps what ended it."""
 
@@ -265,7 +326,7 @@ class _Follow(Callback):
         self.exception: BaseException | None = None
         self.begin(None, None)
 
-    def begin(self, before: Callable[[Trainer], object] | None, keeping: _Kept | None) -> None:
+    def begin(self, before: Callable[[Trainer], object] | None, keeping: KeptBatches | None) -> None:
         """What is to be done in the next validation."""
         self._before, self._keeping = before, keeping
 
@@ -285,3 +346,50 @@ class _Follow(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning turns an interrupt into an exit."""
         self.exception = exception
+
+
+@final
+@dataclass(eq=False)
+class _Place:
+    """Where one of several models is judged at a time."""
+
+    lane: Lane
+    number: int
+    begun: _Begun | None = field(default=None, repr=False)
+    """The judgement that was begun here, and not asked for yet."""
+
+
+@final
+class _Begun:
+    """A validation that the device may still be at.
+
+    Args:
+        place: where.
+        metrics: what was logged, on the device.
+        checks: whether the numbers are right.
+        passes: of the model.
+        again: validates once more, in another way, where they are not.
+    """
+
+    def __init__(
+        self,
+        place: _Place,
+        metrics: Mapping[str, Any],
+        checks: list[Check],
+        passes: JudgedPasses | None,
+        again: Callable[[], Metrics],
+    ) -> None:
+        self._place, self._metrics, self._checks, self._passes, self._again = place, metrics, checks, passes, again
+        self._found: Metrics | None = None
+
+    def __call__(self) -> Metrics:
+        """The metrics, when they are there."""
+        if self._found is None:
+            self._place.lane.wait()
+            self._place.begun = None
+            if self._passes is not None:
+                self._passes.forget()
+            right = all(check() for check in self._checks)
+            self._found = as_numbers(self._metrics) if right else self._again()
+            self._metrics, self._passes, self._checks, self._again = {}, None, [], dict
+        return self._found

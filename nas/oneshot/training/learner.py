@@ -27,6 +27,14 @@ class Judge(Protocol):
                 share of the training batches for its batch statistics.
         """
 
+    def each(self, samples: Iterable[Sample], batches: int | None = None) -> Iterator[float]:
+        """The worth of several samples, in their order; on a device that is left idle by one, some at a time.
+
+        Args:
+            samples: of the subnets.
+            batches: as for one.
+        """
+
     @property
     def batches(self) -> int:
         """How many batches of validation data a whole judgement has."""

@@ -20,6 +20,8 @@ from nas.protocols import as_number
 T = TypeVar("T")
 IndexedBatch: TypeAlias = tuple[Any, int]
 """A batch, and the number of the loader that it comes from."""
+Check: TypeAlias = Callable[[], bool]
+"""Whether something has turned out right; waits for the device."""
 
 
 @final
@@ -139,7 +141,14 @@ def without_lone(batches: Iterable[T], inputs: Callable[[T], Any] = lambda batch
         yield from lone
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], object], *, alike: bool = False) -> None:
+def recalibrate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    run: Callable[[Any], object],
+    *,
+    alike: bool = False,
+    later: list[Check] | None = None,
+) -> None:
     """Takes the statistics of batch normalisation afresh, as the mean over some batches.
 
     Args:
@@ -148,6 +157,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], o
         run: called with each batch, in training mode and without gradients.
         alike: whether each pass takes the statistics of its batch alone, to be averaged outside, so that all passes do
             the same and can be replayed. To the last digits these are other numbers.
+        later: is given what is to be asked when the device has come so far: whether each layer was called once in every
+            pass, or in none. Where it was not, the statistics are wrong, and to be taken again by passes that are not
+            alike. Where it is omitted, that is done at once.
     """
     norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
     if not norms:
@@ -160,7 +172,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], run: Callable[[Any], o
         module.training = isinstance(module, BatchNorm)
     try:
         with torch.no_grad():
-            if not (alike and _average(norms, batches, run)):
+            if not (alike and _average(norms, batches, run, later)):
                 _accumulate(norms, batches, run, replayed=alike)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -204,7 +216,9 @@ class _Turn:
         vars(norm)["momentum"] = 1.0 / self._calls
 
 
-def _average(norms: Sequence[BatchNorm], batches: Sequence[Any], run: Callable[[Any], object]) -> bool:
+def _average(
+    norms: Sequence[BatchNorm], batches: Sequence[Any], run: Callable[[Any], object], later: list[Check] | None
+) -> bool:
     """Averages what each pass has left in the layers; whether each was called once in every pass, or in none."""
     if not batches or not all(is_plain(norm) and norm.num_batches_tracked is not None for norm in norms):
         return False
@@ -219,7 +233,7 @@ def _average(norms: Sequence[BatchNorm], batches: Sequence[Any], run: Callable[[
             zero_each(found)  # so that nothing of the last batch is left, be it infinite
         run(batch)
         if number == 1:
-            numbers = _counts(norms)
+            numbers: list[int] = _counts(norms).tolist()
             if max(numbers) > 1:
                 return False
             called = [count == 1 for count in numbers]
@@ -228,7 +242,10 @@ def _average(norms: Sequence[BatchNorm], batches: Sequence[Any], run: Callable[[
         else:
             scale_each(means, 1 - 1 / number)
             add_to_each(means, found, alpha=1 / number)
-    if _counts(norms) != [len(batches) if was else 0 for was in called]:
+    counts, expected = _counts(norms), [len(batches) if was else 0 for was in called]
+    if later is not None:
+        later.append(lambda: bool(counts.tolist() == expected))
+    elif counts.tolist() != expected:
         return False
     copy_each(found, means)
     return True
@@ -240,11 +257,9 @@ def _statistics(norm: BatchNorm) -> list[Tensor]:
     return [norm.running_mean, norm.running_var]
 
 
-def _counts(norms: Sequence[BatchNorm]) -> list[int]:
-    """How often each was called; the device is waited for once."""
-    counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
-    found: list[int] = torch.stack(counts).tolist()
-    return found
+def _counts(norms: Sequence[BatchNorm]) -> Tensor:
+    """How often each was called, in one tensor: the device is waited for once."""
+    return torch.stack([norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None])
 
 
 def train_step(inner: LightningModule, batch: Any, index: int) -> Any:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule
-from torch import nn
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 
 from nas.evaluators import LightningEvaluator
 from nas.oneshot.training.judging import Judging
-from tests.oneshot.conftest import TapeRecorder
+from tests.oneshot.conftest import TapeLane, TapeRecorder
 
 
 class Counted(Dataset[Any]):
@@ -185,3 +186,200 @@ def test_why_passes_are_not_recorded_is_said(monkeypatch: pytest.MonkeyPatch) ->
     assert judge.unrecorded is None
     assert judge.measure(evaluator.module(model), model=model) == expected
     assert "random numbers" in str(judge.unrecorded)
+
+
+class Quiet(Module):
+    """Leaves its numbers on the device."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen.append(batch_idx)
+        self.log("val_loss", mse_loss(self.model(batch["x"])[:, 0], batch["y"]))
+
+
+class Lanes:
+    """What is judged on some lanes that stand for streams of a device."""
+
+    def __init__(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.events: list[str] = []
+        self.lanes = [TapeLane(str(lane), self.events) for lane in range(number)]
+        self.alone = TapeRecorder()
+        monkeypatch.setattr("nas.oneshot.training.judging.recorder_of", lambda device: self.alone)
+        monkeypatch.setattr("nas.oneshot.training.judging.lanes_of", lambda device: self.lanes)
+
+
+def judged(
+    candidates: int,
+    *,
+    kind: Callable[..., LightningModule] = Quiet,
+    model: Callable[[], nn.Module] = network,
+    length: int = 38,
+    **given: Any,
+) -> tuple[Judging, list[dict[str, float]], list[Any]]:
+    """Judges some candidates, as many at once as are to be."""
+    data = Data()
+    data.train.length, data.validation.length = length, length
+    evaluator = LightningEvaluator(
+        kind, data, metric="val_loss", **{"accelerator": "cpu", "logger": False, "devices": 1, **given}
+    )
+    judge = Judging(evaluator, seed=0)
+    modules, begun, found = [], list[Callable[[], dict[str, float]]](), list[dict[str, float]]()
+    for number in range(candidates):
+        net = model()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(1 + number)
+        modules.append(evaluator.module(net))
+        begun.append(judge.begin(modules[-1], model=net, before=judge.recalibration(net, 9)))
+        if len(begun) >= judge.at_once:
+            found.append(begun.pop(0)())
+    return judge, [*found, *(each() for each in begun)], modules
+
+
+def test_models_are_judged_side_by_side_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.oneshot.training.judging.recorder_of", lambda device: TapeRecorder())
+        _, expected, plain = judged(8)
+    lanes = Lanes(3, monkeypatch)
+    judge, found, modules = judged(8)
+    assert found == expected
+    assert [module.seen for module in modules] == [module.seen for module in plain]
+    # The first loads the data, the second is watched; the other six take the lanes in turns.
+    assert judge.at_once == 3
+    first = [f"{lane} {what}" for lane in "012" for what in ("begins", "is asked")]
+    assert lanes.events[:6] == first
+    asked = [event for event in lanes.events if "waited" not in event]
+    assert asked == first * 2
+    for lane in "012":
+        mine = [event.removeprefix(f"{lane} ") for event in lanes.events if event.startswith(lane)]
+        assert mine == ["begins", "is asked", "is waited for"] * 2
+    assert [lane.recorder.replays for lane in lanes.lanes] == [2 * (8 + 8)] * 3
+    assert lanes.alone.replays == 8 + 8, "of the first"
+    assert [model.running_mean.tolist() for model in (module.model[0] for module in modules)] == [
+        model.running_mean.tolist() for model in (module.model[0] for module in plain)
+    ]
+
+
+def test_nobody_waits_for_the_device_between_two_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = Lanes(2, monkeypatch)
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__bool__", "__int__"):
+        own = getattr(Tensor, name)
+
+        def read(self: Tensor, *args: Any, own: Any = own, name: str = name) -> Any:
+            if lanes.events and lanes.events[-1].endswith("begins"):
+                reads.append(name)
+            return own(self, *args)
+
+        monkeypatch.setattr(Tensor, name, read)
+    _, found, _ = judged(4)
+    assert len(found) == 4
+    # Lightning asks for the length of the data before anything is computed; after the first pass alone it is asked how
+    # often each batch norm was called.
+    assert [name for name in reads if name != "__bool__"] == ["tolist"] * 2
+    assert reads[len(reads) // 2 - 1] == reads[-1] == "tolist"
+
+
+TOTAL = torch.zeros(())
+
+
+class Counts(Quiet):
+    """Keeps what all candidates together have seen."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        TOTAL.add_(1)
+
+
+class Remembers(Quiet):
+    """Keeps something from candidate to candidate."""
+
+    last = torch.zeros(())
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        Remembers.last = Remembers.last * 0.5 + batch["y"].mean()
+
+
+class TearsDown(Quiet):
+    def teardown(self, stage: str) -> None:
+        assert all(parameter.device.type == "cpu" for parameter in self.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [(Counts, {}), (Remembers, {}), (TearsDown, {}), (Quiet, {"callbacks": [Callback()]}), (Quiet, {"length": 20})],
+    ids=["writes elsewhere", "reads what it left", "is told of the end", "callbacks", "few batches"],
+)
+def test_what_could_disturb_others_is_judged_alone(
+    kind: Any, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = Lanes(2, monkeypatch)
+    _, found, _ = judged(5, kind=kind, **given)
+    assert len(found) == 5
+    assert lanes.events == []
+
+
+def test_models_that_are_not_recorded_are_judged_alone_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes, made = Lanes(2, monkeypatch), iter(range(9))
+
+    class Noisy(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            out: Tensor = super().forward(input)
+            return out + torch.rand(())
+
+    def model() -> nn.Module:
+        return network() if next(made) < 3 else Noisy(*network())
+
+    judge, found, _ = judged(6, model=model)
+    assert len(found) == 6
+    assert "random numbers" in str(judge.unrecorded)
+    assert [event for event in lanes.events if "begins" in event] == ["0 begins", "1 begins"]
+
+
+class Sometimes(nn.Module):
+    """Leaves its batch norm out of small batches, if it is to."""
+
+    def __init__(self, leaves: bool) -> None:
+        super().__init__()
+        self.inside, self.leaves = network(), leaves
+
+    def forward(self, input: Tensor) -> Tensor:
+        layers: Any = self.inside
+        out: Tensor = layers[1](input) if self.leaves and len(input) < 4 else layers(input)
+        return out
+
+
+def test_batch_statistics_that_cannot_be_averaged_are_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last batch of 9 is smaller: its pass does not call the batch norm."""
+    found = []
+    for side_by_side in (False, True):
+        made = iter(range(9))
+        with monkeypatch.context() as patch:
+            lanes = Lanes(2, patch)
+            if not side_by_side:
+                patch.setattr("nas.oneshot.training.judging.lanes_of", lambda device: [])
+            found.append(judged(6, model=lambda made=made: Sometimes(next(made) == 3), length=34)[1])  # type: ignore[misc]
+    assert [event for event in lanes.events if "begins" in event] == ["0 begins", "1 begins"] * 2
+    assert [each["val_loss"] for each in found[1]] == pytest.approx([each["val_loss"] for each in found[0]], rel=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_device_judges_side_by_side_with_the_same_numbers(precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide enough for kernels of several models to be at work at a time; more models than lanes."""
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        layers = [layer for _ in range(6) for layer in (nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU())]
+        return nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 512), *layers, nn.Linear(512, 1))
+
+    found = []
+    for side_by_side in (False, True):
+        with monkeypatch.context() as patch:
+            if not side_by_side:
+                patch.setattr("nas.oneshot.training.judging.lanes_of", lambda device: [])
+            judge, metrics, _ = judged(12, model=model, length=64, accelerator="gpu", precision=precision)
+            assert (judge.at_once > 1) == side_by_side
+            assert judge.unrecorded is None
+            found.append(metrics)
+    assert found[1] == found[0]
