@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -21,6 +22,7 @@ from nas._compat.lightning_loops import (
     all_states,
     end_quietly,
     epoch_results,
+    left_on_device,
     length_of,
     on_device,
     ready_batches,
@@ -266,3 +268,51 @@ def test_a_fit_ends_inside_a_step() -> None:
     Trainer(max_epochs=1, **QUIET).fit(module, Rest(0))
     assert module.torn_down
     assert torch.equal(before["layer.weight"], module.state_dict()["layer.weight"])
+
+
+class Logs(Stepping):
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.log("number", (self.layer.weight * 0 + batch).sum())
+
+
+class Told(DummyLogger):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        self.told.append((args, kwargs))
+
+
+def test_a_validation_leaves_everything_on_the_device() -> None:
+    logger, found = Told(), []
+    for leaves in (False, True, False):
+        trainer = Trainer(limit_val_batches=3, **QUIET | {"logger": logger})
+        before = {id(each): dict(vars(each)) for each in (trainer.strategy, trainer.strategy.accelerator)}
+        module = Logs()
+        moved = []
+        vars(module)["cpu"] = lambda moved=moved: moved.append("cpu")
+        logger.told.clear()
+        with left_on_device(trainer) if leaves else contextlib.nullcontext():
+            found.append(trainer.validate(module, Rest(0), verbose=False))  # type: ignore[arg-type]
+        assert bool(moved) == (not leaves)
+        assert bool(logger.told) == (not leaves)
+        assert float(trainer.callback_metrics["number"]) == 1
+        assert not {"teardown", "setup"} & vars(trainer.strategy).keys() - before[id(trainer.strategy)].keys()
+    assert [bool(each) for each in found] == [True, False, True]
+    with left_on_device(trainer):
+        trainer.validate(module, Rest(0), verbose=False)  # type: ignore[arg-type]
+    again = trainer.validate(module, Rest(0), verbose=False)  # type: ignore[arg-type]
+    assert again == [{"number": 1.0}], "as ever afterwards"
+
+
+def test_a_trainer_that_ends_otherwise_is_refused() -> None:
+    trainer = Trainer(**QUIET)
+    vars(trainer._logger_connector)["log_metrics"] = None
+    with (
+        pytest.raises(ExperimentError, match=r"\.log_metrics of pytorch-lightning .* side by side"),
+        left_on_device(trainer),
+    ):
+        pass

@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multilab
 from nas import Job
 from nas.evaluators import Classification, Regression
 from nas.evaluators.measures import Accuracy, MeanOf, ignored_by
+from tests.oneshot.conftest import TapeRecorder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Lightning says of torch, and of small data
 
@@ -145,3 +146,19 @@ def test_classification_measures_them_by_itself() -> None:
     pixels[2:, 1] = 9
     criterion = nn.CrossEntropyLoss(ignore_index=9)
     assert judged(TensorDataset(inputs, pixels), Constant(2, 2, 2), criterion=criterion) == pytest.approx(6 / 14)
+
+
+def test_no_measure_waits_for_a_device() -> None:
+    """What would is refused while it is recorded."""
+    for target in (torch.zeros(2, dtype=torch.int64), torch.rand(2, 3).round()):
+        measure = Accuracy()
+
+        def validate(measure: Accuracy = measure, target: torch.Tensor = target) -> torch.Tensor:
+            measure.reset()
+            measure.update(torch.ones(2, 3), target)
+            return measure.compute()
+
+        expected = validate()
+        found, replay = TapeRecorder().record(validate)
+        replay()
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)

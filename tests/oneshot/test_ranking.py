@@ -20,7 +20,7 @@ from nas.oneshot import ENAS, RandomOneShot
 from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.strategies import Random
 from nas.testing import survives_mutants
-from tests.oneshot.conftest import TapeRecorder
+from tests.oneshot.conftest import TapeLane, TapeRecorder
 
 
 def test_a_ranking_is_kept_for_its_supernet(tmp_path: Path) -> None:
@@ -110,6 +110,32 @@ def test_time_is_up_between_two_judgements(tmp_path: Path) -> None:
         with nullcontext() if expected == 3 else pytest.raises(TimeUp):
             found.extend(judged({"a": n}) for n in range(3))
         assert len(found) == expected
+
+
+def test_some_are_judged_at_a_time(tmp_path: Path) -> None:
+    """As many as are to be; whatever ends that, those that were begun are ended, and remembered in their order."""
+    events = list[str]()
+
+    def judge(sample: Sample, batches: int | None) -> Callable[[], float]:
+        if sample["a"] == 6:
+            raise KeyboardInterrupt
+        events.append(f"begin {sample['a']}")
+
+        def worth() -> float:
+            events.append(f"end {sample['a']}")
+            return float(str(sample["a"]))
+
+        return worth
+
+    judged = Judged(tmp_path / "judged.jsonl", 2, judge, passes=PASSES, at_once=lambda: 3)
+    assert list(judged.each([{"a": n} for n in (1, 2, 1, 3, 4)])) == [1, 2, 1, 3, 4]
+    assert events == ["begin 1", "begin 2", "end 1", "begin 3", "end 2", "begin 4", "end 3", "end 4"]
+    events.clear()
+    with pytest.raises(KeyboardInterrupt):
+        list(judged.each([{"a": n} for n in (1, 5, 6)]))
+    assert events == ["begin 5", "end 5"]
+    rows = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
+    assert [row["value"] for row in rows] == [1, 2, 3, 4, 5]
 
 
 def test_passes_are_counted() -> None:
@@ -230,6 +256,26 @@ def test_recorded_passes_rank_alike(name: str, tmp_path: Path, monkeypatch: pyte
     assert samples == expected[1]
     assert metrics == pytest.approx(expected[2], rel=1e-4)
     assert recorder.replays > 0
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_paths_that_are_judged_side_by_side_rank_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On lanes that stand for streams of a device: the same rows to the last bit, in the same order."""
+    events, found = list[str](), []
+    monkeypatch.setattr("nas.oneshot.training.judging.recorder_of", lambda device: TapeRecorder())
+    for number in (0, 2):
+        lanes = [TapeLane(str(lane), events) for lane in range(number)]
+        monkeypatch.setattr("nas.oneshot.training.judging.lanes_of", lambda device, lanes=lanes: lanes)
+        strategy = STRATEGIES[name](epochs=1, candidates=2)
+        searched = Experiment(network, evaluator(), strategy, name=f"{number} lanes", directory=tmp_path)
+        searched.run(progress="silent")
+        rows = (searched.path / "supernet/judged.jsonl").read_text()
+        found.append((rows, [(trial.sample, trial.metrics) for trial in searched.trials]))
+        if "halving" not in name:  # whose many judgements are on too few batches
+            assert bool(events) == (number > 0)
+    assert found[1] == found[0]
 
 
 def test_a_ranking_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
