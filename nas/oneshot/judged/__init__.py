@@ -2,5 +2,6 @@
 
 from nas.oneshot.judged.lanes import AT_ONCE, Aside, Lane, lanes_of
 from nas.oneshot.judged.passes import FEWEST, JudgedPasses, recorder_of
+from nas.oneshot.judged.under_way import Begun, Place
 
-__all__ = ["AT_ONCE", "FEWEST", "Aside", "JudgedPasses", "Lane", "lanes_of", "recorder_of"]
+__all__ = ["AT_ONCE", "FEWEST", "Aside", "Begun", "JudgedPasses", "Lane", "Place", "lanes_of", "recorder_of"]

@@ -83,14 +83,18 @@ class Aside(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
         self._known = {storage_key(t.untyped_storage()) for part in owned for t in _tensors(part)}
+        self._lent: set[int] = set()
         self.found = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = self._places((args, kwargs), only=self._device)
-        if func is not torch.ops.aten.lift_fresh.default:  # what that is given was made just now
-            self.found = self.found or given is None or not given <= self._known
+        aten, given = torch.ops.aten, self._places((args, kwargs), only=self._device)
+        known = self._known | self._lent if func is aten.copy_.default else self._known
+        if func is not aten.lift_fresh.default:  # what that is given was made just now
+            self.found = self.found or given is None or not given <= known
         out = func(*args, **(kwargs or {}))
-        self._known |= self._places(out) or set()
+        # Memory is copied, for a deep copy, by way of tensors that are laid over it: they say not whose it is.
+        places = self._lent if func is aten.set_.source_Storage else self._known
+        places |= self._places(out) or set()
         return out
 
     def _places(self, tree: Any, only: torch.device | None = None) -> set[int] | None:

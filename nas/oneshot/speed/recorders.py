@@ -52,10 +52,22 @@ class CudaRecorder(Recorder):
         # One stream for all: the backward pass runs on the streams of the forward pass.
         self._stream = torch.cuda.Stream(device) if stream is None else stream
         self._waits = stream is None
+        self._latest: torch.cuda.CUDAGraph | None = None
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         """What the work yields, none of it computed yet, and the function that computes it."""
+        if self._waits:
+            return self._record(work)
+        try:
+            return self._record(work)
+        except torch.OutOfMemoryError:
+            # What torch keeps for later is not given free while something is recorded.
+            torch.cuda.empty_cache()
+            self._pool = torch.cuda.graph_pool_handle()
+            return self._record(work)
+
+    def _record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
@@ -67,6 +79,8 @@ class CudaRecorder(Recorder):
                 # One that was broken off in a recording would wait for its end for ever.
                 generator.graphsafe_set_state(before)
                 raise
+        if not self._waits:
+            self._latest = graph  # a pool whose graphs are all gone could not be recorded to again
         return found, graph.replay
 
     @contextmanager

@@ -233,6 +233,9 @@ class Watch(TorchDispatchMode):
         """Whether a tensor is one that the pass has made, no part of others."""
         return _storage(tensor) in self._made
 
+    def _knows(self, storage: int) -> bool:
+        return storage in self._made or storage in self._given or (self._owned is not None and storage in self._owned)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if can_decompose(func):  # in inference mode; what it is made of says what it does
@@ -257,7 +260,7 @@ class Watch(TorchDispatchMode):
         for tensor in _tensors((*args, *kwargs.values())):
             if tensor.device != self._device:
                 return f"it computes on several devices: {func}"
-            if self._owned is not None and not {_storage(tensor)} & (self._made | self._owned | self._given):
+            if self._owned is not None and not self._knows(_storage(tensor)):  # no union of sets for each tensor
                 return f"it takes a tensor that is no parameter or buffer of it: {func}"
         if rule.writes and any(_storage(tensor) in self._given for tensor in _tensors(rule.written(args, kwargs))):
             return f"it changes its inputs: {func}"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, TypeAlias, TypeVar, final
@@ -18,7 +17,7 @@ from nas._compat.lightning_families import Family, family_of
 from nas._compat.lightning_loops import left_on_device, ready_batches
 from nas.evaluators import TrainingEvaluator, all_of, as_numbers, interruptible, logged, silenced
 from nas.example_inputs import Inputs, tensors_of
-from nas.oneshot.judged import FEWEST, Aside, JudgedPasses, Lane, lanes_of, recorder_of
+from nas.oneshot.judged import FEWEST, Aside, Begun, JudgedPasses, Lane, Place, lanes_of, recorder_of
 from nas.oneshot.speed import Recorder
 from nas.oneshot.training.calls import network_calls
 from nas.oneshot.training.kept import KEPT_BYTES, KeptBatches
@@ -59,9 +58,9 @@ class Judging:
         self._passes: JudgedPasses | None = None
         self._later: list[Check] | None = None
         self._trainers: dict[tuple[str, bool, int | None], tuple[Trainer, _Follow, int | float]] = {}
-        self._places: list[_Place] | None = None
+        self._places: list[Place] | None = None
         """Where models are judged side by side; None as long as it is not known whether they can be."""
-        self._turn: Iterator[_Place] = iter(())
+        self._turn: Iterator[Place] = iter(())
         self._lanes: list[Lane] = []
 
     @property
@@ -100,7 +99,7 @@ class Judging:
         if keeping is not None and keeping.whole:
             self._kept = keeping
         if watch is not None:
-            self._places = [] if watch.found else [_Place(lane, number) for number, lane in enumerate(self._lanes)]
+            self._places = [] if watch.found else [Place(lane, number) for number, lane in enumerate(self._lanes)]
             self._turn = cycle(self._places)
         return logged(trainer)
 
@@ -131,11 +130,16 @@ class Judging:
         try:
             with place.lane.work(), left_on_device(trainer):
                 passes = self._validate(inner, trainer, follow, model, before, batches, kept, None, place=place)
+        except torch.OutOfMemoryError:
+            passes = None
         finally:
             self._later = None
-        again = partial(self.measure, inner, before=before, batches=batches)
-        place.begun = _Begun(place, dict(trainer.callback_metrics), checks, passes, again)
-        return place.begun
+        if passes is None:  # one at a time takes less
+            self._settle()
+            self._places = []
+            return partial(dict, self.measure(inner, model=model, before=before, batches=batches))
+        read = partial(as_numbers, dict(trainer.callback_metrics))
+        return Begun(place, read, checks, passes, again=partial(self.measure, inner, before=before, batches=batches))
 
     def _validate(
         self,
@@ -148,7 +152,7 @@ class Judging:
         kept: KeptBatches | None,
         keeping: KeptBatches | None,
         *,
-        place: _Place | None = None,
+        place: Place | None = None,
         watch: Aside | None = None,
     ) -> JudgedPasses | None:
         """Lets Lightning validate; yields the passes of the model, whose recordings the device may not be done with."""
@@ -198,14 +202,18 @@ class Judging:
         if self._places is not None or model is None or kept is None:
             return None
         self._lanes = lanes_of(device)
-        if not self._lanes or self._listens(inner) or self._evaluator.trainer_arguments().get("callbacks"):
+        if not self._lanes or self._listens(inner):
             self._places = []
             return None
         return Aside(device, [inner, kept.batches, [(call.args, call.kwargs) for call in self._calls]])
 
     def _listens(self, inner: LightningModule) -> bool:
-        """Whether the module does something when Lightning has moved it back to the CPU."""
-        return family_of(inner).is_overridden("teardown", inner)
+        """Whether the module is told when Lightning has moved it back, or callbacks of the user's what is validated."""
+        family, theirs = family_of(inner), self._evaluator.trainer_arguments().get("callbacks") or []
+        callbacks = theirs if isinstance(theirs, list | tuple) else [theirs]
+        return family.is_overridden("teardown", inner) or any(
+            family.is_overridden(hook, callback) for callback in callbacks for hook in _HOOKS
+        )
 
     def _settle(self) -> None:
         """Waits for what was begun: what it reads may be replaced now."""
@@ -309,6 +317,12 @@ def _length(loader: Any, limit: int | float | None) -> int:
     return number if limit is None else min(number, limit) if isinstance(limit, int) else max(int(number * limit), 1)
 
 
+_HOOKS = (
+    "setup",
+    "teardown",
+    *(f"on_validation_{part}{when}" for part in ("", "epoch_", "batch_") for when in ("start", "end")),
+)
+"""What callbacks are told of a validation."""
 _QUIET: dict[str, Any] = {
     "devices": 1,
     "strategy": "auto",
@@ -346,50 +360,3 @@ class _Follow(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning turns an interrupt into an exit."""
         self.exception = exception
-
-
-@final
-@dataclass(eq=False)
-class _Place:
-    """Where one of several models is judged at a time."""
-
-    lane: Lane
-    number: int
-    begun: _Begun | None = field(default=None, repr=False)
-    """The judgement that was begun here, and not asked for yet."""
-
-
-@final
-class _Begun:
-    """A validation that the device may still be at.
-
-    Args:
-        place: where.
-        metrics: what was logged, on the device.
-        checks: whether the numbers are right.
-        passes: of the model.
-        again: validates once more, in another way, where they are not.
-    """
-
-    def __init__(
-        self,
-        place: _Place,
-        metrics: Mapping[str, Any],
-        checks: list[Check],
-        passes: JudgedPasses | None,
-        again: Callable[[], Metrics],
-    ) -> None:
-        self._place, self._metrics, self._checks, self._passes, self._again = place, metrics, checks, passes, again
-        self._found: Metrics | None = None
-
-    def __call__(self) -> Metrics:
-        """The metrics, when they are there."""
-        if self._found is None:
-            self._place.lane.wait()
-            self._place.begun = None
-            if self._passes is not None:
-                self._passes.forget()
-            right = all(check() for check in self._checks)
-            self._found = as_numbers(self._metrics) if right else self._again()
-            self._metrics, self._passes, self._checks, self._again = {}, None, [], dict
-        return self._found

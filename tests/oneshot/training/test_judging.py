@@ -305,9 +305,16 @@ class TearsDown(Quiet):
         assert all(parameter.device.type == "cpu" for parameter in self.parameters())
 
 
+class Told(Callback):
+    """Is told of validations."""
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Could count them."""
+
+
 @pytest.mark.parametrize(
     ("kind", "given"),
-    [(Counts, {}), (Remembers, {}), (TearsDown, {}), (Quiet, {"callbacks": [Callback()]}), (Quiet, {"length": 20})],
+    [(Counts, {}), (Remembers, {}), (TearsDown, {}), (Quiet, {"callbacks": [Told()]}), (Quiet, {"length": 20})],
     ids=["writes elsewhere", "reads what it left", "is told of the end", "callbacks", "few batches"],
 )
 def test_what_could_disturb_others_is_judged_alone(
@@ -317,6 +324,34 @@ def test_what_could_disturb_others_is_judged_alone(
     _, found, _ = judged(5, kind=kind, **given)
     assert len(found) == 5
     assert lanes.events == []
+
+
+def test_callbacks_that_are_told_of_training_alone_disturb_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stamps(Callback):
+        def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+            raise AssertionError
+
+    lanes = Lanes(2, monkeypatch)
+    judged(3, callbacks=[Stamps()])
+    assert "0 begins" in lanes.events
+
+
+def test_where_memory_is_short_one_is_judged_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes, number, made = Lanes(2, monkeypatch), iter(range(99)), iter(range(9))
+
+    class Large(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            if next(number) == 2:  # in validation, before that is recorded
+                raise torch.OutOfMemoryError("out of memory")
+            out: Tensor = super().forward(input)
+            return out
+
+    _, expected, _ = judged(6)
+    lanes.events.clear()
+    judge, found, _ = judged(6, model=lambda: network() if next(made) != 3 else Large(*network()))
+    assert found == expected
+    assert judge.at_once == 1
+    assert [event for event in lanes.events if "begins" in event] == ["0 begins", "1 begins"]
 
 
 def test_models_that_are_not_recorded_are_judged_alone_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
