@@ -13,10 +13,8 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, Dataset
 
 from nas.evaluators import LightningEvaluator
-from nas.oneshot.judged import Aside
-from nas.oneshot.speed import Recorder
 from nas.oneshot.training.judging import Judging
-from tests.oneshot.conftest import OtherDevice, TapeLane, TapeRecorder
+from tests.oneshot.conftest import OtherDevice, Reruns, TapeLane, TapeRecorder, Unwatched
 
 
 class Counted(Dataset[Any]):
@@ -400,39 +398,15 @@ def test_batch_statistics_that_cannot_be_averaged_are_taken_again(monkeypatch: p
     assert [each["val_loss"] for each in found[1]] == pytest.approx([each["val_loss"] for each in found[0]], rel=1e-6)
 
 
-class Reruns(Recorder):
-    """Does the work itself again, on the same memory, whatever the device; the first time it is done already."""
-
-    def record(self, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        """What the work yields, and what does it again."""
-        found, done = work(), [True]
-
-        def replay() -> None:
-            if done:
-                done.clear()
-            else:
-                found.copy_(work())
-
-        return found, replay
-
-
-class RerunLane(TapeLane):
-    def __init__(self, name: str, events: list[str]) -> None:
-        super().__init__(name, events)
-        self.recorder = Reruns()  # type: ignore[assignment]  # another one
-
-
 def test_models_on_another_device_are_judged_side_by_side(
     other_device: OtherDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Models stay there until their numbers are read; on a device that is one, nothing is taken for somebody else's."""
     lanes, found = Lanes(2, monkeypatch), []
-    if other_device.device.type != "cuda":  # the stand-in makes no tensors of numbers that are watched
-        monkeypatch.setattr("nas.oneshot.training.judging.Aside", lambda *_: Aside(torch.device("meta"), []))
-        monkeypatch.setattr(Aside, "__enter__", lambda self: self)
-        monkeypatch.setattr(Aside, "__exit__", lambda *_: None)
+    if other_device.device.type != "cuda":
+        monkeypatch.setattr("nas.oneshot.training.judging.Aside", Unwatched)
     for number in (0, 2):
-        lanes.lanes = [RerunLane(str(lane), lanes.events) for lane in range(number)]
+        lanes.lanes = [TapeLane(str(lane), lanes.events, Reruns()) for lane in range(number)]
         monkeypatch.setattr("nas.oneshot.training.judging.recorder_of", lambda device: Reruns())
         judge, metrics, modules = judged(6, accelerator=other_device.accelerator)
         assert judge.at_once == max(number, 1)
