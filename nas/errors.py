@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import math
+import os
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import ItemsView, Iterable, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from types import MappingProxyType, SimpleNamespace
@@ -33,6 +36,10 @@ class NasTypeError(NasError, TypeError):
 
 class ExperimentError(NasError, RuntimeError):
     """An experiment that cannot start, go on, or answer what it was asked."""
+
+
+class DiskFull(ExperimentError):  # noqa: N818 - names the situation
+    """There is no room for a file of an experiment; what was written whole before is still there."""
 
 
 class SearchSpaceExhausted(NasError):  # noqa: N818 - names the situation, as StopIteration does
@@ -66,6 +73,44 @@ def explain(rule: str, *, got: object = ..., where: str = "", mend: str = "") ->
     if mend:
         text += f" To mend: {mend}{'' if mend.endswith('.') else '.'}"
     return without_passwords(printable(text, lines=True))
+
+
+_LONGEST_TEXT = 20_000
+"""Characters of somebody else's text in a message."""
+
+
+def bounded(text: str, *, line: int = 2000, whole: int = _LONGEST_TEXT) -> str:
+    """A text of somebody else's that is to be kept or shown: what is too long is left out of its middle, and counted.
+
+    Args:
+        text: of an error, say, which may quote data of any size.
+        line: characters of a line at most.
+        whole: characters of all at most.
+
+    Example:
+        >>> bounded("ValueError: " + "x" * 1000, line=100)
+        'ValueError: xxxxxxxxxxxxxxx [... 972 characters left out ...] xxxxxxxxxxxxx'
+    """
+    if len(text) <= line:
+        return text
+    if text.count("\n") > whole:  # Then it is not taken apart as it is.
+        text = _without_middle(text, 4 * whole)
+    lines = "".join(_without_middle(each, line) for each in text.splitlines(keepends=True))
+    return _without_middle(lines, whole)
+
+
+_MARK = 60
+"""Characters, at most, that say how many are left out."""
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    room = most - _MARK
+    end = room // 3
+    begin = room - end
+    left_out = len(text) - begin - end
+    return f"{text[:begin]} [... {left_out:,} characters left out ...] {text[len(text) - end :]}"
 
 
 _LONGEST = 240
@@ -332,3 +377,39 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, *((errno.EDQUOT,) if hasattr(errno, "EDQUOT") else ()))
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that there is no room for a file, or was raised while one that says so was handled."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def told_if_full(path: str | os.PathLike[str], mend: str = "make room, and do it again") -> Iterator[None]:
+    """Says in one way that there was no room, whatever a library has made of it.
+
+    Args:
+        path: of what is written in the block.
+        mend: what to do then.
+
+    Raises:
+        DiskFull: there was no room.
+    """
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        if not is_full(error):
+            raise
+        rule = "there is no space left on the disk, so this was not written; all that was written before is kept"
+        raise DiskFull(explain(rule, got=os.fspath(path), mend=mend)) from error

@@ -11,13 +11,14 @@ import json
 import os
 import secrets
 import stat
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nas.errors import ExperimentError, NasValueError, explain
+from nas.errors import ExperimentError, NasValueError, explain, is_full
 
 MIB = 1 << 20
 """Bytes."""
@@ -56,11 +57,15 @@ def read_bytes(path: str | os.PathLike[str], *, most: int = _MOST, follow: bool 
         ExperimentError: it is a link, a folder, a pipe or a device.
         NasValueError: it is larger.
     """
+    parts, size = list[bytes](), 0
     with open_file(path, follow=follow) as file:
-        content = file.read(most + 1)  # Not by its size alone: it may be growing.
-    if len(content) > most:
+        # In parts, for Python makes room for all that is asked for; and not by its size alone, for it may be growing.
+        while size <= most and (part := file.read(min(MIB, most + 1 - size))):
+            parts.append(part)
+            size += len(part)
+    if size > most:
         raise NasValueError(explain(f"the file holds at most {most:,} bytes", got=os.fspath(path), mend=_AGAIN))
-    return content
+    return b"".join(parts)
 
 
 _AGAIN = "take the file from its source again, or remove it"
@@ -199,6 +204,20 @@ def drafted(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Bin
         raise
 
 
+def has_room(folder: str | os.PathLike[str], size: int = 1 << 16) -> bool:
+    """Whether a small file can be written in a folder."""
+    draft = os.path.join(folder, f".room.{secrets.token_hex(8)}{_DRAFT}")
+    try:
+        with open(draft, "xb") as file:
+            file.write(b"0" * size)
+    except OSError as error:
+        return not is_full(error)
+    finally:
+        with suppress(OSError):
+            os.unlink(draft)
+    return True
+
+
 def sync_folder(path: str | os.PathLike[str]) -> None:
     """Waits until the names in a folder are on the disk, where the system can say so."""
     with suppress(OSError):
@@ -254,6 +273,83 @@ def folder_in(root: str | os.PathLike[str], *parts: str, make: bool = False) -> 
         if not stat.S_ISDIR(found.st_mode):
             raise _refused(place, found.st_mode)
     return place
+
+
+def named_by_user(path: str | os.PathLike[str]) -> Path:
+    """Where a file goes that the user has named: what a link of his leads to, and no device.
+
+    Args:
+        path: as he has named it; it need not be there.
+
+    Raises:
+        ExperimentError: it is a pipe, a socket or a device, which a file cannot take the place of.
+    """
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+    with suppress(OSError, ValueError):
+        mode = os.stat(target).st_mode
+        if not _is_plain(mode):
+            raise _refused(target, mode)
+    return target
+
+
+def remove_strange(folder: str | os.PathLike[str]) -> list[Path]:
+    """Makes a folder one that others can write in: whatever they open there lies there.
+
+    Args:
+        folder: which may not be there.
+
+    Returns:
+        What was removed: links that lead out of it, pipes, sockets and devices. What links lead to is as it was.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    inside = os.path.join(os.path.realpath(folder), "")
+    removed = []
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(place, name)
+            mode = os.lstat(path).st_mode
+            stays = os.path.realpath(path).startswith(inside) if stat.S_ISLNK(mode) else _is_plain(mode)
+            if not stays:
+                os.unlink(path)
+                removed.append(Path(path))
+    return removed
+
+
+def own_folder(root: str | os.PathLike[str], *parts: str) -> Path:
+    """A folder somewhere below another one, made where it is not there, in which any library can write.
+
+    Args:
+        root: the folder of an experiment, say; it may be a link, since the user names it himself.
+        *parts: the names on the way.
+
+    Returns:
+        Its path. What led out of it is removed, with a warning, and what was left half written; so nobody writes in it
+        now.
+
+    Raises:
+        OSError: it cannot be made.
+        ExperimentError: a link is on the way, or a file.
+    """
+    folder = folder_in(root, *parts, make=True)
+    if removed := remove_strange(folder):
+        names = ", ".join(ascii(str(path.relative_to(folder)))[1:-1] for path in removed[:5])
+        more = ", ..." if len(removed) > 5 else ""
+        warnings.warn(
+            f"Links that lead out of {folder}, pipes and devices were removed from it: {names}{more}. What the links "
+            "led to is as it was.",
+            UserWarning,
+            stacklevel=3,
+        )
+    for path in folder.glob(f".*.{'[0-9a-f]' * 16}{_DRAFT}"):
+        with suppress(OSError):
+            path.unlink()
+    return folder
+
+
+def _is_plain(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
@@ -12,8 +14,8 @@ import numpy
 import pytest
 import torch
 
-from nas import NasValueError
-from nas.errors import explain, shown
+from nas import ExperimentError, NasValueError
+from nas.errors import DiskFull, bounded, explain, is_full, shown, told_if_full
 
 
 @dataclass
@@ -133,3 +135,57 @@ def test_what_is_small_is_shown_whole(value: object, text: str) -> None:
 def test_an_error_is_one_of_ours() -> None:
     with pytest.raises(NasValueError, match=r"^here: a rule; received 1\. To mend: do\.$"):
         raise NasValueError(explain("a rule", got=1, where="here", mend="do"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 20_000_000, "y\n" * 5_000_000, "\n" * 3_000_000, "ValueError: " + "ä" * 100_000 + "\nthe end"],
+    ids=["a line", "lines", "empty lines", "a long line and a short one"],
+)
+def test_a_long_text_keeps_its_begin_and_its_end(text):
+    short = bounded(text)
+    assert len(short) <= 20_000
+    assert "characters left out" in short
+    assert short[:10] == text[:10]
+    assert short[-7:] == text[-7:]
+
+
+def test_a_short_text_stays_as_it_is():
+    text = "Traceback (most recent call last):\n" + '  File "a.py", line 3, in step\n' * 60
+    assert bounded(text) == text
+
+
+def test_each_line_of_a_chain_of_errors_is_cut_by_itself():
+    text = "ValueError: " + "x" * 1_000_000 + "\n\nDuring handling\n\nKeyError: " + "y" * 1_000_000 + "\n"
+    assert [line[:8] for line in bounded(text).splitlines() if line] == ["ValueErr", "During h", "KeyError"]
+
+
+def _full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _full_as_torch_says_it():
+    try:
+        _full()
+    finally:
+        raise RuntimeError("unexpected pos 400832 vs 400784")
+
+
+def test_a_full_disk_is_said_in_one_way_whatever_a_library_makes_of_it():
+    with pytest.raises(DiskFull, match=r"no space left.*'model\.pt'.*make room") as raised, told_if_full("model.pt"):
+        _full_as_torch_says_it()
+    assert isinstance(raised.value, ExperimentError)
+    assert is_full(raised.value)
+
+
+def test_what_has_been_said_is_not_said_again():
+    with pytest.raises(DiskFull, match="inner"), told_if_full("outer"), told_if_full("inner"):
+        _full()
+
+
+def test_other_errors_pass():
+    with pytest.raises(PermissionError), told_if_full("file"):
+        raise PermissionError(errno.EACCES, "no")
+    error = ValueError("its own cause")
+    error.__cause__ = error
+    assert not is_full(error)

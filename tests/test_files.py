@@ -1,6 +1,7 @@
 """Files that may come from a stranger: bounded, whole, and never through a link or a device."""
 
 import os
+import resource
 import socket
 import threading
 from pathlib import Path
@@ -11,9 +12,12 @@ from nas import ExperimentError, NasValueError
 from nas.files import (
     drafted,
     folder_in,
+    has_room,
     is_file,
+    named_by_user,
     open_file,
     open_to_append,
+    own_folder,
     parse_json,
     read_bytes,
     read_end,
@@ -174,3 +178,62 @@ def test_folders_on_the_way_are_no_links(tmp_path):
     (tmp_path / "plain").write_text("")
     with pytest.raises(ExperimentError, match="must be a folder, and it is a file"):
         folder_in(tmp_path, "plain", make=True)
+
+
+def test_a_file_that_grows_or_says_no_size_is_read_within_the_limit():
+    assert b"python" in read_bytes("/proc/self/cmdline")  # Its size is said to be 0.
+
+
+def test_a_path_of_the_users_own_leads_where_his_link_does_and_to_no_device(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    assert named_by_user(tmp_path / "new") == tmp_path / "new"
+    assert named_by_user(tmp_path / "link") == tmp_path / "there" / "file"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for place in (tmp_path / "pipe", tmp_path / "null", "/dev/null"):
+        with pytest.raises(ExperimentError, match=r"a (pipe|device)"):
+            named_by_user(place)
+
+
+def test_in_a_folder_of_our_own_any_library_can_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (victim := elsewhere / "victim").write_text("mine")
+    (deep := tmp_path / "root" / "supernet" / "logs").mkdir(parents=True)
+    (deep / "kept").write_text("ours")
+    (deep / "last").symlink_to("kept")
+    (deep / "out").symlink_to(victim)
+    (deep / "dangling").symlink_to(elsewhere / "nothing")
+    (deep / "folder").symlink_to(elsewhere)
+    (deep / "twice").symlink_to("out")
+    os.mkfifo(deep / "pipe")
+    _socket(deep.parent / "socket", victim)
+    (deep.parent / f".file.{'0' * 16}.tmp").write_text("half")
+    with pytest.warns(UserWarning, match="removed from it"):
+        assert own_folder(tmp_path / "root", "supernet") == deep.parent
+    left = {path.name for path in deep.rglob("*")}
+    assert {"kept", "last"} <= left <= {"kept", "last", "twice"}
+    assert os.listdir(deep.parent) == ["logs"]
+    assert victim.read_text() == "mine"
+    assert os.listdir(elsewhere) == ["victim"]
+    assert own_folder(tmp_path / "new", "a", "b").is_dir()
+
+
+def test_a_folder_of_our_own_is_no_link(tmp_path):
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (tmp_path / "supernet").symlink_to(elsewhere)
+    with pytest.raises(ExperimentError, match="a link"):
+        own_folder(tmp_path, "supernet")
+
+
+def test_room_is_looked_for(tmp_path):
+    assert has_room(tmp_path)
+    assert os.listdir(tmp_path) == []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        assert not has_room(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == []
