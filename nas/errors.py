@@ -75,44 +75,6 @@ def explain(rule: str, *, got: object = ..., where: str = "", mend: str = "") ->
     return without_passwords(printable(text, lines=True))
 
 
-_LONGEST_TEXT = 20_000
-"""Characters of somebody else's text in a message."""
-
-
-def bounded(text: str, *, line: int = 2000, whole: int = _LONGEST_TEXT) -> str:
-    """A text of somebody else's that is to be kept or shown: what is too long is left out of its middle, and counted.
-
-    Args:
-        text: of an error, say, which may quote data of any size.
-        line: characters of a line at most.
-        whole: characters of all at most.
-
-    Example:
-        >>> bounded("ValueError: " + "x" * 1000, line=100)
-        'ValueError: xxxxxxxxxxxxxxx [... 972 characters left out ...] xxxxxxxxxxxxx'
-    """
-    if len(text) <= line:
-        return text
-    if text.count("\n") > whole:  # Then it is not taken apart as it is.
-        text = _without_middle(text, 4 * whole)
-    lines = "".join(_without_middle(each, line) for each in text.splitlines(keepends=True))
-    return _without_middle(lines, whole)
-
-
-_MARK = 60
-"""Characters, at most, that say how many are left out."""
-
-
-def _without_middle(text: str, most: int) -> str:
-    if len(text) <= most:
-        return text
-    room = most - _MARK
-    end = room // 3
-    begin = room - end
-    left_out = len(text) - begin - end
-    return f"{text[:begin]} [... {left_out:,} characters left out ...] {text[len(text) - end :]}"
-
-
 _LONGEST = 240
 """Characters of one value in a message."""
 _LONGEST_RULE, _LONGEST_PART = 1 << 16, 4_000

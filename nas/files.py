@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nas.errors import ExperimentError, NasValueError, explain, is_full
+from nas.errors import ExperimentError, NasValueError, explain
 
 MIB = 1 << 20
 """Bytes."""
@@ -202,20 +202,6 @@ def drafted(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Bin
         with suppress(OSError):
             os.unlink(draft)
         raise
-
-
-def has_room(folder: str | os.PathLike[str], size: int = 1 << 16) -> bool:
-    """Whether a small file can be written in a folder."""
-    draft = os.path.join(folder, f".room.{secrets.token_hex(8)}{_DRAFT}")
-    try:
-        with open(draft, "xb") as file:
-            file.write(b"0" * size)
-    except OSError as error:
-        return not is_full(error)
-    finally:
-        with suppress(OSError):
-            os.unlink(draft)
-    return True
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from nas import ExperimentError, NasValueError
-from nas.errors import DiskFull, bounded, explain, is_full, shown, told_if_full
+from nas.errors import DiskFull, explain, is_full, shown, told_if_full
 
 
 @dataclass
@@ -135,29 +135,6 @@ def test_what_is_small_is_shown_whole(value: object, text: str) -> None:
 def test_an_error_is_one_of_ours() -> None:
     with pytest.raises(NasValueError, match=r"^here: a rule; received 1\. To mend: do\.$"):
         raise NasValueError(explain("a rule", got=1, where="here", mend="do"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["x" * 20_000_000, "y\n" * 5_000_000, "\n" * 3_000_000, "ValueError: " + "ä" * 100_000 + "\nthe end"],
-    ids=["a line", "lines", "empty lines", "a long line and a short one"],
-)
-def test_a_long_text_keeps_its_begin_and_its_end(text):
-    short = bounded(text)
-    assert len(short) <= 20_000
-    assert "characters left out" in short
-    assert short[:10] == text[:10]
-    assert short[-7:] == text[-7:]
-
-
-def test_a_short_text_stays_as_it_is():
-    text = "Traceback (most recent call last):\n" + '  File "a.py", line 3, in step\n' * 60
-    assert bounded(text) == text
-
-
-def test_each_line_of_a_chain_of_errors_is_cut_by_itself():
-    text = "ValueError: " + "x" * 1_000_000 + "\n\nDuring handling\n\nKeyError: " + "y" * 1_000_000 + "\n"
-    assert [line[:8] for line in bounded(text).splitlines() if line] == ["ValueErr", "During h", "KeyError"]
 
 
 def _full():

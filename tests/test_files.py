@@ -1,7 +1,6 @@
 """Files that may come from a stranger: bounded, whole, and never through a link or a device."""
 
 import os
-import resource
 import socket
 import threading
 from pathlib import Path
@@ -12,7 +11,6 @@ from nas import ExperimentError, NasValueError
 from nas.files import (
     drafted,
     folder_in,
-    has_room,
     is_file,
     named_by_user,
     open_file,
@@ -225,15 +223,3 @@ def test_a_folder_of_our_own_is_no_link(tmp_path):
     (tmp_path / "supernet").symlink_to(elsewhere)
     with pytest.raises(ExperimentError, match="a link"):
         own_folder(tmp_path, "supernet")
-
-
-def test_room_is_looked_for(tmp_path):
-    assert has_room(tmp_path)
-    assert os.listdir(tmp_path) == []
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        assert not has_room(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert os.listdir(tmp_path) == []

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias, final
 from nas.calls import explained
 from nas.checks import absolute, check_int
 from nas.durations import check_seconds
-from nas.errors import ExperimentError, NasTypeError, explain
+from nas.errors import ExperimentError, NasTypeError, explain, told_if_full
 from nas.execution.crew import Begun, Crew, Done, Gone, Line, Report, Word, Worker
 from nas.execution.executor import CrewedExecutor
 from nas.execution.futures_mail import PLAN, Inbox, Pulse, pause_after
@@ -27,6 +27,8 @@ from nas.execution.futures_worker import Errand, run_errand
 from nas.execution.pickled import dump_plan
 from nas.execution.trial_run import Assignment, Plan
 from nas.execution.worker_process import describe_end
+from nas.files import write_whole
+from nas.protocols import bounded
 
 _MOST = 4096
 _GRACE = 5.0
@@ -185,7 +187,7 @@ class FuturesExecutor(CrewedExecutor["PooledWorker"]):
         if parent is not None:
             Path(parent).mkdir(parents=True, exist_ok=True)
         self._run = Path(tempfile.mkdtemp(prefix=".run-", dir=parent)).resolve()
-        (self._run / PLAN).write_bytes(self._pickled)
+        write_whole(self._run / PLAN, self._pickled)
         self._pulse = Pulse(self._run)
 
     def limit(self, seconds: float | None) -> None:
@@ -298,7 +300,8 @@ class PooledWorker(Line):
     def answer(self, stop: bool) -> None:
         """Answers a report."""
         assert self._inbox is not None
-        self._inbox.answer(stop)
+        with told_if_full(self._folder):  # Else it would be taken for the death of the worker.
+            self._inbox.answer(stop)
 
     def words(self) -> Iterator[Word]:
         """What it has said, and how it has ended if it has."""
@@ -330,13 +333,15 @@ class PooledWorker(Line):
         try:
             kind, result = future.result()
         except Exception as error:  # What each kind of pool raises when a worker of it is lost.
-            lines = f"{type(error).__name__}: {error}".strip().splitlines()
+            lines = bounded(f"{type(error).__name__}: {error}", line=500).strip().splitlines()
             self._cause = f"was lost with its worker ({'; '.join(line.strip() for line in lines[:3])})"
             return Gone()
         if kind == "done":
             return Done(outcome=pickle.loads(result))
         if kind == "refused":
             return Done(outcome=self._assignment.failed(result))
+        if kind == "full":
+            return Done(outcome=replace(self._assignment.failed("OSError: No space left on device"), no_room=True))
         if kind == "died":
             code, last_words = result
             self._cause = describe_end(code) + (f", saying {last_words!r}" if last_words else "")

@@ -15,7 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
+from nas.files import open_file, open_to_append, read_bytes, read_text, write_whole
+
 PLAN, END = "plan.pickle", "end"
+MOST = 1 << 40
+"""Bytes of a file: as many as it has, for this program has written it, in a folder that it has made."""
 _PULSE = "pulse"
 _BEAT = 5.0
 _SILENCE = 300.0
@@ -44,7 +48,7 @@ class _Tail:
     def lines(self) -> list[str]:
         """Whole lines that have been added since it was asked last."""
         try:
-            with self._path.open("rb") as file:  # Opened anew each time, so that a network's file system looks again.
+            with open_file(self._path) as file:  # Opened anew each time, so that a network's file system looks again.
                 file.seek(self._read)
                 new = file.read()
         except OSError:
@@ -82,14 +86,13 @@ class Inbox:
     def outcome(self) -> bytes | None:
         """What has come of the trial, once that is seen from here."""
         try:
-            return outcome_of(self._folder, self._number).read_bytes()
+            return read_bytes(outcome_of(self._folder, self._number), most=MOST)
         except OSError:
             return None
 
     def answer(self, stop: bool) -> None:
         """Answers the last report."""
-        with (self._folder / f"{self._number}.answers").open("a") as file:
-            file.write(f"{int(stop)}\n")
+        _append(self._folder / f"{self._number}.answers", f"{int(stop)}")
 
     def end(self) -> None:
         """Tells the worker to kill the trial."""
@@ -124,8 +127,7 @@ class Outbox:
 
     def say(self, *word: str | float) -> None:
         """Appends a word."""
-        with self._words.open("a") as file:
-            file.write(json.dumps(word) + "\n")
+        _append(self._words, json.dumps(word))
 
     def ask(self, step: int, value: float) -> bool:
         """Reports, and waits for whether to stop."""
@@ -153,7 +155,7 @@ class Pulse:
 
     def __init__(self, folder: Path) -> None:
         self._path, self._over = folder / _PULSE, threading.Event()
-        self._path.write_text("0")
+        write_whole(self._path, "0")
         self._thread = threading.Thread(target=self._beat, name="nas-pulse", daemon=True)
         self._thread.start()
 
@@ -162,7 +164,7 @@ class Pulse:
         while not self._over.wait(_BEAT):
             number += 1
             with suppress(OSError):  # A full disk, say: workers wait for long.
-                self._path.write_text(str(number))
+                write_whole(self._path, str(number))
 
     def end(self) -> None:
         """The run is over."""
@@ -187,7 +189,7 @@ class Lifeline:
     def is_cut(self) -> bool:
         """Whether the run is over, or its process has not been heard of for too long."""
         try:
-            seen = self._path.read_text()
+            seen = read_text(self._path)
         except FileNotFoundError:
             return True
         except OSError:  # A network's file system that does not answer just now.
@@ -195,6 +197,11 @@ class Lifeline:
         if seen != self._seen:
             self._seen, self._when = seen, time.monotonic()
         return time.monotonic() > self._when + self._silence
+
+
+def _append(path: Path, line: str) -> None:
+    with os.fdopen(open_to_append(path), "a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
 
 
 def outcome_of(folder: Path, number: int) -> Path:

@@ -23,14 +23,20 @@ from typing import IO, Any, BinaryIO, final
 
 import psutil
 
-from nas.execution.futures_mail import END, PLAN, Lifeline, Outbox, outcome_of, pause_after
+from nas.errors import is_full
+from nas.execution.futures_mail import END, MOST, PLAN, Lifeline, Outbox, outcome_of, pause_after
 from nas.execution.pickled import load_plan
 from nas.execution.trial_run import Assignment, Plan
 from nas.execution.worker import run_trial
+from nas.files import read_bytes
 
 _APPEARS = 30.0
 """Seconds in which what one machine writes is surely seen by another."""
 _LOOK = 1.0
+_NO_ROOM = 28
+"""The exit code of a process that cannot write what has come of its trial, because the disk is full."""
+_LAST_WORDS = 4000
+"""Bytes."""
 
 
 @final
@@ -54,7 +60,8 @@ def run_errand(payload: bytes) -> tuple[str, Any]:
         payload: an errand, pickled.
 
     Returns:
-        ("done", the outcome, pickled), ("died", exit code in words, last words), ("refused", why), or ("ended", "").
+        ("done", the outcome, pickled), ("died", exit code in words, last words), ("refused", why), ("full", "") where
+        the disk is full, or ("ended", "").
     """
     errand: Errand = pickle.loads(payload)
     begin = time.monotonic()
@@ -86,7 +93,9 @@ def _wait(child: Child, errand: Errand, outcome: Path) -> tuple[str, Any]:
     while True:
         code = child.process.poll()  # Asked first: what it has written before its end is then there.
         if outcome.exists():
-            return "done", outcome.read_bytes()
+            return "done", read_bytes(outcome, most=MOST)
+        if code == _NO_ROOM:
+            return "full", ""
         if code is not None:
             return "died", (_in_words(code), child.last_words())
         if lifeline.is_cut() or (errand.words / END).exists():
@@ -132,8 +141,8 @@ class Child:
 
     def last_words(self) -> str:
         """What it has said outside a trial."""
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _LAST_WORDS))
+        lines = self._errors.read(_LAST_WORDS).decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
 
     def close(self) -> None:
@@ -199,12 +208,17 @@ def serve_worker() -> None:
         outbox = Outbox(errand.words, number)
         try:
             if plan is None:
-                plan = load_plan((errand.run / PLAN).read_bytes())
+                plan = load_plan(read_bytes(errand.run / PLAN, most=MOST))
             outbox.say("begun")
             outcome = run_trial(plan, errand.assignment, on_report=outbox.ask)
         except Exception:
             outcome = errand.assignment.failed(traceback.format_exc())
-        outbox.end(pickle.dumps(outcome))
+        try:
+            outbox.end(pickle.dumps(outcome))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            os._exit(_NO_ROOM)  # That much is seen without a file.
 
 
 def _receive(line: BinaryIO, arrivals: queue.SimpleQueue[tuple[Errand, int]]) -> None:

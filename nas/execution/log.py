@@ -13,9 +13,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO, final
 
+from nas.errors import NasError
+from nas.files import folder_in, open_to_append, read_end
+
 LOG = "log.txt"
 _QUOTED = 4000
 """Characters."""
+_WHOLE = 1 << 24
+"""Characters of a log that are read at most, from its end."""
 
 
 @contextmanager
@@ -51,13 +56,17 @@ def logged_only(folder: Path | None) -> Iterator[None]:
 
     Args:
         folder: of the trial; None to keep nothing.
+
+    Raises:
+        ExperimentError: what has the log's name there is a link, a pipe or a device.
     """
-    path = os.devnull if folder is None else str(folder / LOG)
     with ExitStack() as stack:
         try:
-            if folder is not None:
+            if folder is None:
+                target = os.open(os.devnull, os.O_WRONLY)
+            else:
                 folder.mkdir(parents=True, exist_ok=True)
-            target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                target = open_to_append(folder / LOG)
         except OSError:  # A full disk must not fail a trial for the sake of its log.
             target = os.open(os.devnull, os.O_WRONLY)
         for number, stream in ((1, sys.stdout), (2, sys.stderr)):
@@ -78,20 +87,28 @@ def read_log(folder: Path, last: int | None = None) -> str:
 
     Args:
         folder: of the trial.
-        last: so many characters from the end at most.
+        last: so many characters from the end at most; of a very long log its end is read, however much is asked for.
+
+    Raises:
+        ExperimentError: the folder or the one it is in is a link, or what has the log's name there is one, a pipe or a
+            device.
     """
     try:
-        text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+        folder_in(folder.parents[1], *folder.parts[-2:])
+        return read_end(folder / LOG, _WHOLE if last is None else min(last, _WHOLE))
     except OSError:
         return ""
-    return text if last is None else text[-last:]
 
 
 def quote_log(folder: Path | None) -> str:
     """The end of a trial's log, for the error of a trial that could not speak for itself."""
     if folder is None:
         return ""
-    lines = [line for line in read_log(folder, _QUOTED).splitlines() if not line.startswith("Extension modules:")]
+    try:
+        text = read_log(folder, _QUOTED)
+    except NasError:  # It has another error to tell.
+        return ""
+    lines = [line for line in text.splitlines() if not line.startswith("Extension modules:")]
     return "".join(["The end of its log:\n", *(f"  {line}\n" for line in lines)]) if lines else ""
 
 
@@ -137,7 +154,8 @@ class _LazyFile:
         with suppress(OSError):
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("a", encoding="utf-8", errors="replace", buffering=1)
+                number = open_to_append(self._path)
+                self._file = os.fdopen(number, "a", encoding="utf-8", errors="replace", buffering=1)
             self._file.write(text)
 
     def close(self) -> None:

@@ -11,13 +11,14 @@ from typing import final
 from nas.calls import explained
 from nas.checks import check_int, check_number
 from nas.durations import check_seconds
-from nas.errors import NasValueError, explain
+from nas.errors import NasValueError, explain, told_if_full
 from nas.execution.crew import Crew, Worker
 from nas.execution.devices import environments
 from nas.execution.executor import CrewedExecutor
 from nas.execution.pickled import dump_plan
 from nas.execution.trial_run import Plan
 from nas.execution.worker_process import WorkerProcess, listen
+from nas.files import write_whole
 from nas.protocols import Place
 
 _MOST = 512
@@ -99,8 +100,9 @@ class ProcessExecutor(CrewedExecutor[WorkerProcess]):
         self._limit = plan.max_trial_time
         divided = self._divided(concurrency)
         pickled = dump_plan(plan)
-        self._folder = Path(tempfile.mkdtemp(prefix="nas-"))
-        (self._folder / _PLAN).write_bytes(pickled)
+        with told_if_full(tempfile.gettempdir(), "make room there, or set TMPDIR to a folder on another disk"):
+            self._folder = Path(tempfile.mkdtemp(prefix="nas-"))
+            write_whole(self._folder / _PLAN, pickled)
         self._crew = Crew(self._places(divided), listen)
 
     def _divided(self, workers: int) -> list[dict[str, str]]:

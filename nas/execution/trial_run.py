@@ -12,8 +12,9 @@ from typing import Any, final
 
 from nas.calls import explained
 from nas.domains import Sample
-from nas.errors import TrialPruned
+from nas.errors import DiskFull, TrialPruned, is_full
 from nas.execution.interruption import Interruption
+from nas.files import drafted
 from nas.protocols import (
     Evaluator,
     Job,
@@ -21,6 +22,7 @@ from nas.protocols import (
     Trial,
     TrialState,
     as_metrics,
+    bounded,
     evaluating,
     forget_weights,
 )
@@ -46,6 +48,8 @@ class Outcome:
     """Shape and dtype of each tensor the model was called with."""
     same_as: int | None = None
     """The trial that this was taken over from, without an evaluation."""
+    no_room: bool = False
+    """Whether it failed because the disk of the experiment is full, which is no fault of its own."""
 
 
 def answer_again(trial: Trial) -> Outcome:
@@ -127,7 +131,7 @@ class Assignment:
             repeats=(),
             intermediate=dict(curve or {}),
             duration=duration,
-            error=error if error.endswith("\n") else error + "\n",
+            error=bounded(error if error.endswith("\n") else error + "\n"),
             inputs=[],
         )
 
@@ -172,7 +176,7 @@ def execute(plan: Plan, assignment: Assignment, *, interruption: Interruption | 
     interruption = Interruption(assignment.time_limit(plan)) if interruption is None else interruption
     found: list[dict[str, float]] = []
     job = _job(plan, assignment, 0, interruption)
-    state, error, values, metrics = TrialState.FAILED, None, None, {}
+    state, error, values, metrics, no_room = TrialState.FAILED, None, None, {}, False
     curve = job.reports
     try:
         with interruption.around():
@@ -191,8 +195,9 @@ def execute(plan: Plan, assignment: Assignment, *, interruption: Interruption | 
         values = (last,) if last is not None and len(plan.objectives.names) == 1 else None
     except KeyboardInterrupt:
         raise
-    except BaseException:  # SystemExit, asyncio.CancelledError and their like are the trial's: no search ends by them.
-        error = traceback.format_exc()
+    except BaseException as raised:  # SystemExit and its like too are the trial's: no search ends by them.
+        error = bounded(traceback.format_exc())
+        no_room = _has_no_room(raised, assignment.directory)
     return Outcome(
         state=state,
         sample=job.sample,
@@ -203,7 +208,24 @@ def execute(plan: Plan, assignment: Assignment, *, interruption: Interruption | 
         duration=time.monotonic() - begin,
         error=error,
         inputs=job.input_shapes,
+        no_room=no_room,
     )
+
+
+def _has_no_room(error: BaseException, folder: Path | None) -> bool:
+    """Whether a trial failed by the disk of the experiment; another one that is full, a scratch disk, is its own."""
+    return is_full(error) and (isinstance(error, DiskFull) or (folder is not None and not _has_room(folder)))
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a small file can be written in a folder."""
+    try:
+        with drafted(folder / "room") as file:
+            file.write(b"0" * (1 << 16))
+        (folder / "room").unlink()
+    except OSError as error:
+        return not is_full(error)
+    return True
 
 
 def _evaluate_once(evaluator: Evaluator, job: Job) -> dict[str, float]:

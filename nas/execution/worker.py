@@ -11,14 +11,16 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import final
 
 from nas.execution.interruption import Interruption
 from nas.execution.log import logged_only
 from nas.execution.pickled import load_plan
 from nas.execution.trial_run import Assignment, Outcome, Plan, execute
+from nas.files import read_bytes
 
+_PLAN = 1 << 40
+"""Bytes: as many as a plan has, for this program has written it."""
 _LINE: ContextVar[tuple[Connection, Limits]] = ContextVar("nas_line")
 
 
@@ -92,7 +94,7 @@ def serve(path: str) -> None:
             return
         try:
             if plan is None:
-                plan = load_plan(Path(path).read_bytes())
+                plan = load_plan(read_bytes(path, most=_PLAN))
             line.send(("started",))
             begun = limits.begin(plan, assignment)
             outcome = run_trial(plan, assignment, on_report=_Reporter(line), interruption=begun)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from nas.late import late
 from nas.protocols.early_stopping import EarlyStopping, Hyperband, MedianStop, Patience, SuccessiveHalving
-from nas.protocols.failure import Failure, read_failure
+from nas.protocols.failure import Failure, bounded, read_failure
 from nas.protocols.objectives import Direction, Objectives, losses, usual_direction
 from nas.protocols.pareto import crowding, fronts
 from nas.protocols.remembered import Remembers, arguments_of, bound_arguments, given_arguments, made_again
@@ -95,6 +95,7 @@ __all__ = [
     "as_metrics",
     "as_number",
     "bound_arguments",
+    "bounded",
     "causes",
     "check_single",
     "checkpoint_file",

@@ -13,6 +13,7 @@ from nas.calls import explained
 from nas.errors import ExperimentError, NasTypeError, NasValueError, explain
 from nas.protocols.evaluation import current_job
 from nas.protocols.trained_weights import read_state, save_state
+from nas.protocols.weight_files import files_below
 
 
 @explained()
@@ -100,7 +101,6 @@ def checkpoint_file(folder: Path, identity: str) -> Path:
 
 def forget_checkpoints(folder: Path) -> None:
     """Removes those in a trial's folder, and in the folders of its trainings."""
-    for depth in ("", "*/", "*/*/"):
-        for path in folder.glob(f"{depth}checkpoint-*.pt"):
-            with suppress(OSError):
-                path.unlink()
+    for path in files_below(folder, "checkpoint-*.pt"):
+        with suppress(OSError):
+            path.unlink()

@@ -191,9 +191,11 @@ class Job:
         if step is None:
             step = max(self.reports, default=-1) + 1
         step = check_int("step", step, where="nas.report")
-        self.reports[step] = number
         self.check_time()
-        if self._on_report is not None and self._on_report(step, number):
+        # Written down first: a curve must not have a point that the ledger could not take.
+        stops = self._on_report is not None and self._on_report(step, number)
+        self.reports[step] = number
+        if stops:
             raise TrialPruned(f"stopped early at step {step} with {number:g}")
 
     def keep_weights(self, model: nn.Module | None = None) -> None:
@@ -352,6 +354,10 @@ def trial_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="nas-trial-")) if directory is None else directory
 
 
+_LONGEST = 1000
+"""Characters of a text that a model is called with which is noted."""
+
+
 @final
 class _RememberInputs:
     """Notes the tensors that a model is first called with, so that it can be exported without asking for an example."""
@@ -376,6 +382,7 @@ class _RememberInputs:
         names = _names(model, len(args)) if kwargs else [None] * len(args)
         values = [*zip(names, args, strict=False), *kwargs.items()]
         known = all(isinstance(value, Tensor | bool | int | float | str | None) for _, value in values)
+        known = known and not any(isinstance(value, str) and len(value) > _LONGEST for _, value in values)
         if known and len(names) == len(args) and any(isinstance(value, Tensor) for _, value in values):
             self.found = [_spec(value) | ({} if name is None else {"name": name}) for name, value in values]
         self.forget()

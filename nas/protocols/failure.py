@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import final
 
+_LONGEST = 500
+"""Characters of a reason."""
 _HEADER = "Traceback (most recent call last):"
 _CHAIN = re.compile(
     r"^(?:During handling of the above exception, another exception occurred:"
@@ -62,13 +64,55 @@ def read_failure(text: str) -> Failure:
     begins = [i for i, line in enumerate(lines) if line.lstrip(" +").removeprefix("Exception Group ") == _HEADER]
     if not begins:
         last = [line for line in lines if line.strip() and not line.startswith(" ")]
-        return Failure(last[-1] if last else "", "")
+        return _failure(last[-1] if last else "", "")
     place = ""
     for line in lines[begins[0] + 1 :]:
         inside = _GROUP.sub("", line) if _GROUP.match(line) else line
         if inside and not inside.startswith((" ", "|")):
-            return Failure(inside, place)
+            return _failure(inside, place)
         if (frame := _FRAME.search(line)) is not None:
             place = f"{os.path.basename(frame['file'])}:{frame['line']}"
             place += f" in {frame['function']}" if frame["function"] else ""
-    return Failure(lines[-1].strip(), place)
+    return _failure(lines[-1].strip(), place)
+
+
+def _failure(reason: str, place: str) -> Failure:
+    return Failure(bounded(reason, line=_LONGEST), place)
+
+
+_LONGEST_TEXT = 20_000
+"""Characters of somebody else's text in a message."""
+
+
+def bounded(text: str, *, line: int = 2000, whole: int = _LONGEST_TEXT) -> str:
+    """A text of somebody else's that is to be kept or shown: what is too long is left out of its middle, and counted.
+
+    Args:
+        text: of an error, say, which may quote data of any size.
+        line: characters of a line at most.
+        whole: characters of all at most.
+
+    Example:
+        >>> bounded("ValueError: " + "x" * 1000, line=100)
+        'ValueError: xxxxxxxxxxxxxxx [... 972 characters left out ...] xxxxxxxxxxxxx'
+    """
+    if len(text) <= line:
+        return text
+    if text.count("\n") > whole:  # Then it is not taken apart as it is.
+        text = _without_middle(text, 4 * whole)
+    lines = "".join(_without_middle(each, line) for each in text.splitlines(keepends=True))
+    return _without_middle(lines, whole)
+
+
+_MARK = 60
+"""Characters, at most, that say how many are left out."""
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    room = most - _MARK
+    end = room // 3
+    begin = room - end
+    left_out = len(text) - begin - end
+    return f"{text[:begin]} [... {left_out:,} characters left out ...] {text[len(text) - end :]}"

@@ -11,6 +11,9 @@ from torch import Tensor
 from nas.checks import check_label
 from nas.errors import NasTypeError, NasValueError, explain
 
+_MOST = 10_000
+"""Metrics of a trial."""
+
 
 def as_number(value: object, where: str) -> float:
     """A finite float of anything that is one number.
@@ -50,6 +53,10 @@ def as_metrics(result: object) -> dict[str, float]:
         raise NasTypeError(
             explain("the metrics must be a dict name -> number with at least one entry", got=result, where="evaluator")
         )
+    if len(result) > _MOST:
+        rule = f"the metrics of a trial are at most {_MOST:,}, for each is kept with each trial"
+        mend = "return what trials are compared by, and save the others in nas.trial_directory()"
+        raise NasValueError(explain(rule, got=f"{len(result):,} metrics", where="evaluator", mend=mend))
     for name in result:
         check_label(name, what="the name of a metric", where="evaluator")
     return {name: as_number(value, f"evaluator, metric {name!r}") for name, value in result.items()}

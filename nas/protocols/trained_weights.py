@@ -5,7 +5,6 @@ It is a plain state dict, which `torch.load(weights_only=True)` reads; buffers t
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from nas.errors import ExperimentError, explain
+from nas.errors import ExperimentError, explain, told_if_full
+from nas.files import drafted, is_file
 from nas.protocols.weight_files import BUFFERS, FILE, forget_weights
 from nas.reading import Refused, torch_tensors
 
@@ -67,18 +67,19 @@ def save_state(path: Path, content: Mapping[str, Any]) -> bool:
 
     Returns:
         Whether it is written: not where something in it could only be read by executing code.
+
+    Raises:
+        DiskFull: there is no room for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(dict(content), draft)
-        if any(type(value) is not Tensor for value in content.values()):
-            torch_tensors(draft)
-        os.replace(draft, path)
+        with told_if_full(path), drafted(path) as draft:
+            torch.save(dict(content), draft)
+            draft.flush()
+            if any(type(value) is not Tensor for value in content.values()):
+                torch_tensors(draft.name)
     except (pickle.PickleError, TypeError, AttributeError, Refused):
         return False
-    finally:
-        draft.unlink(missing_ok=True)
     return True
 
 
@@ -96,7 +97,7 @@ def load_weights(model: nn.Module, file: Path) -> nn.Module:
         ExperimentError: the file cannot be read, or is of another architecture.
     """
     state, beside = read_state(file), file.with_name(BUFFERS)
-    others = read_state(beside) if file.name == FILE and beside.is_file() else {}
+    others = read_state(beside) if file.name == FILE and is_file(beside) else {}
     _refuse_differences(model, state, others, file)
     tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     with torch.no_grad():

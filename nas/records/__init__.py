@@ -8,7 +8,7 @@ from nas.records.ledger import Ledger
 from nas.records.notes import Notes
 from nas.records.optuna_parameters import suggest, to_optuna
 from nas.records.storage import Store, quiet_optuna
-from nas.records.trial_folder import folder_of, write_outcome, write_sample
+from nas.records.trial_folder import begin_folder, folder_of, write_outcome
 
 if TYPE_CHECKING:
     from nas.records.history import History
@@ -29,13 +29,13 @@ __all__ = [
     "Notes",
     "Session",
     "Store",
+    "begin_folder",
     "describe_experiment",
     "folder_of",
     "quiet_optuna",
     "suggest",
     "to_optuna",
     "write_outcome",
-    "write_sample",
 ]
 
 if not TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -16,11 +15,11 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, final
 
 from nas.domains import Sample
-from nas.errors import ExperimentError, NasError, SearchSpaceExhausted, explain
+from nas.errors import DiskFull, ExperimentError, NasError, SearchSpaceExhausted, explain, is_full, told_if_full
 from nas.execution import Assignment, Executor, Outcome, Plan, answer_again, give_up
 from nas.protocols import Evaluator, Objectives, Strategy, Trial, TrialState, forget_checkpoints
 from nas.random_state import derive_seed
-from nas.records import History, Ledger, folder_of, write_outcome, write_sample
+from nas.records import History, Ledger, begin_folder, folder_of, write_outcome
 from nas.search.orders import KILLED, Orders
 from nas.search.pauses import Pauses
 from nas.search.progress import Progress, Standing
@@ -102,22 +101,29 @@ class SearchLoop:
             with _Interrupts(patient=self.executor.is_isolated) as interrupts:
                 ending = self._search(room, shown, interrupts)
                 return INTERRUPTED if interrupts.asked else ending
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            if isinstance(error, OSError) and not self.path.is_dir():
+                rule = f"the folder of the experiment is gone, while the experiment runs ({error.strerror})"
+                raise ExperimentError(explain(rule, got=str(self.path), mend="bring it back, and resume")) from error
+            if isinstance(error, NasError) or not is_full(error):
                 raise
-            raise ExperimentError(
-                explain(
-                    f"the experiment cannot be written ({error.strerror}); nothing that was finished is lost",
-                    got=str(self.path),
-                    mend="make room, and run it again with resume=True",
-                )
-            ) from error
+            raise self._no_room from error
         finally:
             self.ledger.sharing.end()
 
+    @property
+    def _no_room(self) -> DiskFull:
+        return DiskFull(
+            explain(
+                "there is no space left on the disk, so the search ends; nothing that was finished is lost",
+                got=str(self.path),
+                mend="make room, and run it again with resume=True",
+            )
+        )
+
     def _search(self, room: _Room, shown: Progress, interrupts: _Interrupts) -> str:
         history, orders = self.history, self.orders
-        under_way: set[int] = set()
+        under_way, begun = set[int](), set[int]()
         failures, exhausted, aim = 0, "", orders.limits.max_trials
 
         def begin() -> tuple[Trial | None, str]:
@@ -140,7 +146,8 @@ class SearchLoop:
                 if settled is not None:
                     shown.finished(self._finish(trial.number, settled), self._standing)
                     continue
-                write_sample(folder_of(self.path, trial.number), trial.sample)
+                begin_folder(self.path, trial.number, trial.sample, is_own=trial.number in begun)
+                begun.add(trial.number)
                 self.executor.submit(self._assign(trial))
                 under_way.add(trial.number)
             if aim != orders.limits.max_trials:
@@ -158,6 +165,8 @@ class SearchLoop:
                 continue
             number, outcome = found
             under_way.discard(number)
+            if outcome.no_room:  # It is no fault of the trial's: it stays one that is to be run.
+                raise self._no_room
             if self.pauses is not None and self.pauses.pause(number, outcome):
                 continue
             trial = self._finish(number, outcome)
@@ -223,13 +232,12 @@ class SearchLoop:
             outcome = self.pauses.timed(number, outcome)
         if number in self.history.taken_over and outcome.intermediate:
             outcome = replace(outcome, intermediate=self.ledger.courses.of(number).whole(outcome.intermediate))
-        folder = folder_of(self.path, number)
-        write_outcome(folder, outcome)
+        write_outcome(self.path, number, outcome)
         trial = self.history.in_turn(lambda: self.history.finish(number, outcome))
         if doubt:
             raise ExperimentError(doubt)
         if trial.state is not TrialState.FAILED:
-            forget_checkpoints(folder)
+            forget_checkpoints(folder_of(self.path, number))
         return trial
 
     def _propose(self) -> Trial:
@@ -276,7 +284,8 @@ class SearchLoop:
         )
 
     def _on_report(self, number: int, step: int, value: float) -> bool:
-        self.ledger.report(number, step, value)
+        with told_if_full(self.path, "make room, and run it again with resume=True"):  # It is no fault of the trial's.
+            self.ledger.report(number, step, value)
         if self.pauses is not None:
             return self.pauses.stops(number, step)
         return self.pruner is not None and self.ledger.should_stop(number, step, self.pruner)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.execution.log import read_log, shown_and_logged
+from nas import ExperimentError
+from nas.execution.log import logged_only, quote_log, read_log, shown_and_logged
 
 
 @pytest.fixture
@@ -105,3 +106,47 @@ def test_trials_in_two_threads_have_each_its_own_lines(tmp_path: Path, capsys: p
     print("after")
     assert capsys.readouterr().out.endswith("after\n")
     sys.stdout = before
+
+
+def _strange(place: Path, kind: str, victim: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to({"a link": victim, "a link to nothing": victim.with_name("nothing")}.get(kind, "/dev/zero"))
+
+
+@pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a pipe", "a device"])
+def test_a_log_that_is_no_file_of_its_own_is_neither_written_nor_read(kind: str, tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").write_text("mine")
+    _strange(tmp_path / "0" / "log.txt", kind, victim)
+    with pytest.raises(ExperimentError, match="an ordinary file"), logged_only(tmp_path / "0"):
+        raise AssertionError("it was written")
+    with pytest.raises(ExperimentError, match="an ordinary file"), shown_and_logged(tmp_path / "0"):
+        print("something")
+    with pytest.raises(ExperimentError, match="an ordinary file"):
+        read_log(tmp_path / "0")
+    assert quote_log(tmp_path / "0") == ""
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_no_log_is_read_in_a_folder_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "0").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "0" / "log.txt").write_text("a secret")
+    (tmp_path / "trials").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "1").symlink_to(tmp_path / "elsewhere" / "0")
+    for folder in (tmp_path / "trials" / "0", tmp_path / "1"):
+        with pytest.raises(ExperimentError, match="a link"):
+            read_log(folder)
+
+
+def test_of_a_very_long_log_the_end_is_read(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    with (tmp_path / "0" / "log.txt").open("wb") as file:
+        file.truncate(1 << 34)  # 16 GiB, of which the disk holds nothing
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nthe end\n")
+    assert read_log(tmp_path / "0", 8) == "the end\n"
+    assert len(read_log(tmp_path / "0")) == 1 << 24
+    assert quote_log(tmp_path / "0").endswith("  the end\n")

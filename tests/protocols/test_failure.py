@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from nas.protocols.failure import Failure, read_failure
+from nas.protocols.failure import Failure, bounded, read_failure
 from nas.protocols.trial import Trial, TrialState, causes
 
 
@@ -148,3 +148,26 @@ def test_causes_are_where_errors_were_raised_whatever_the_messages_say() -> None
     first, second = causes(trials)
     assert (first.first.reason, first.trials) == ("ValueError: width 1 is right out", (1, 2, 3))
     assert (second.first.reason, second.trials) == ("ValueError: a bad width", (0, 4))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" * 20_000_000, "y\n" * 5_000_000, "\n" * 3_000_000, "ValueError: " + "ä" * 100_000 + "\nthe end"],
+    ids=["a line", "lines", "empty lines", "a long line and a short one"],
+)
+def test_a_long_text_keeps_its_begin_and_its_end(text):
+    short = bounded(text)
+    assert len(short) <= 20_000
+    assert "characters left out" in short
+    assert short[:10] == text[:10]
+    assert short[-7:] == text[-7:]
+
+
+def test_a_short_text_stays_as_it_is():
+    text = "Traceback (most recent call last):\n" + '  File "a.py", line 3, in step\n' * 60
+    assert bounded(text) == text
+
+
+def test_each_line_of_a_chain_of_errors_is_cut_by_itself():
+    text = "ValueError: " + "x" * 1_000_000 + "\n\nDuring handling\n\nKeyError: " + "y" * 1_000_000 + "\n"
+    assert [line[:8] for line in bounded(text).splitlines() if line] == ["ValueErr", "During h", "KeyError"]

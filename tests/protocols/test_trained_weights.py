@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from nas import ExperimentError, Job, NasError
-from nas.protocols.trained_weights import copy_weights, load_weights, write_weights
-from nas.protocols.weight_files import weights_file
+from nas.protocols.trained_weights import copy_weights, load_weights, read_state, save_state, write_weights
+from nas.protocols.weight_files import weights_file, weights_of_runs
+from tests.conftest import files_up_to
 
 
 class Tied(nn.Module):
@@ -117,3 +118,32 @@ def test_a_job_keeps_weights_of_its_own_architecture_only(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
     nowhere = Job(number=0, sample={}, build=lambda sample, seed: (nn.Linear(2, 2), sample))
     nowhere.keep_weights()
+
+
+def test_weights_behind_a_link_are_none_of_the_trials(tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere" / "0").mkdir(parents=True)
+    assert write_weights(elsewhere, copy_weights(nn.Linear(2, 2)))
+    (folder := tmp_path / "trials" / "0").mkdir(parents=True)
+    (folder / "weights.pt").symlink_to(elsewhere / "weights.pt")
+    assert weights_file(folder) is None
+    with pytest.raises(ExperimentError, match="a link"):
+        read_state(folder / "weights.pt")
+    (tmp_path / "trials" / "1").symlink_to(elsewhere)
+    assert weights_file(tmp_path / "trials" / "1") is None
+    assert weights_file(elsewhere) is not None
+    (folder / "run-0").symlink_to(elsewhere)
+    assert weights_of_runs(folder) == []
+    before = (elsewhere / "weights.pt").read_bytes()
+    assert write_weights(folder, copy_weights(nn.Linear(3, 3)))
+    assert weights_file(folder) == folder / "weights.pt"
+    assert (elsewhere / "weights.pt").read_bytes() == before
+
+
+def test_where_the_disk_is_full_the_weights_before_stay(tmp_path: Path) -> None:
+    model = nn.Linear(300, 300)
+    assert save_state(tmp_path / "state.pt", nn.Linear(2, 2).state_dict())
+    before = (tmp_path / "state.pt").read_bytes()
+    with files_up_to(100_000), pytest.raises(ExperimentError, match=r"no space left.*state\.pt"):
+        save_state(tmp_path / "state.pt", model.state_dict())
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
