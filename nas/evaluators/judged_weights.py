@@ -16,6 +16,7 @@ from torch import nn
 from nas._compat.lightning_families import family_of
 from nas._compat.torch_internals import inside_compiled, is_compiled
 from nas.errors import ExperimentError
+from nas.files import is_file
 from nas.protocols import copy_weights, forget_weights, write_weights
 from nas.reading import Refused, torch_notes
 
@@ -126,7 +127,7 @@ def clear(directory: Path | None, *, goes_on: bool) -> None:
 
 def epochs_in(checkpoint: Path) -> int:
     """How many epochs have been trained by a checkpoint to go on from; 0 where there is none, or none to be read."""
-    if not checkpoint.is_file():
+    if not is_file(checkpoint):
         return 0
     try:
         found = torch_notes(checkpoint)
@@ -135,8 +136,8 @@ def epochs_in(checkpoint: Path) -> int:
         return int(found["epoch"]) + 1
     except (Refused, OSError, ExperimentError) as error:
         warnings.warn(
-            f"The checkpoint {checkpoint} cannot be read without executing code, so the trial begins anew ({error}). "
-            "Tensors, numbers and texts in save_hyperparameters and on_save_checkpoint can.",
+            f"The checkpoint {checkpoint} cannot be read without executing code, so the trial begins anew "
+            f"({error}). Tensors, numbers and texts in save_hyperparameters and on_save_checkpoint can.",
             stacklevel=2,
         )
         return 0

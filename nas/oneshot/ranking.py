@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from nas.domains import Sample, dumps_sample, loads_sample, sample_key
-from nas.errors import ExperimentError, NasError, explain
+from nas.errors import ExperimentError, NasError, explain, told_if_full
 from nas.files import open_to_append, parse_json, read_json, read_text, write_whole
 
 Key: TypeAlias = tuple[str, int | None]
@@ -66,9 +66,14 @@ class Ranking:
             raise _damaged(self._path, 1, str(error)) from error
 
     def write(self, samples: list[Sample]) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file, whole or not at all.
+
+        Raises:
+            DiskFull: there is no room.
+        """
         found = {"steps": self._steps, "wanted": self._wanted, "samples": [dumps_sample(each) for each in samples]}
-        write_whole(self._path, json.dumps(found))
+        with told_if_full(self._path):
+            write_whole(self._path, json.dumps(found))
         self.samples = samples
 
 
@@ -149,7 +154,8 @@ class Judged:
         for number, line in enumerate(lines, start=1):
             self._take(parse_json(line, where=str(path), line=number), number)
         if torn:  # by a kill, in the middle of the last line
-            write_whole(path, "".join(f"{line}\n" for line in lines))
+            with told_if_full(path):
+                write_whole(path, "".join(f"{line}\n" for line in lines))
 
     def _take(self, row: Any, number: int) -> None:
         """One line of the file."""
@@ -217,7 +223,7 @@ class Judged:
             self._known[key] = -math.inf if math.isnan(value) else value
             row = {"steps": self._steps, "sample": key[0], "value": self._known[key]}
             line = json.dumps(row if key[1] is None else row | {"batches": key[1]}) + "\n"
-            with os.fdopen(open_to_append(self._path), "w", encoding="utf-8") as file:
+            with told_if_full(self._path), os.fdopen(open_to_append(self._path), "w", encoding="utf-8") as file:
                 file.write(line)
         if self._progress is not None:
             share = 1.0 if batches is None else self.passes(batches) / self.passes()

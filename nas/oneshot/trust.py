@@ -16,6 +16,7 @@ from torch import nn
 from nas.brief import rich_html
 from nas.checks import check_int, check_word
 from nas.domains import Answer, Sample, as_key, sample_key
+from nas.files import own_folder
 from nas.oneshot.alarms import Compared, Evidence, in_short
 from nas.oneshot.paths import AllPaths, OnePath, answers_from, construct_without_weights
 from nas.oneshot.relaxed import OnceDifferentiable
@@ -315,7 +316,7 @@ def _train_alone(training: Training, sample: Sample, number: int, evaluator: Eva
         return task.space.build_completed(proposed, seed)
 
     seed = derive_seed(task.seed, number)
-    folder = task.directory / "trust" / str(number)
+    folder = own_folder(task.directory.parent, task.directory.name, "trust", str(number))
     job = Job(number=number, sample=dict(sample), seed=seed, build=build, directory=folder)
     with evaluating(job), seeded(seed):
         metrics = as_metrics((task.evaluator if evaluator is None else evaluator).evaluate(job))

@@ -10,7 +10,8 @@ from torch import nn
 
 from nas.checks import check_int
 from nas.domains import Sample
-from nas.errors import ExperimentError, explain
+from nas.errors import ExperimentError, explain, told_if_full
+from nas.files import own_folder
 from nas.protocols import Evaluator, OneShotTask, SharedTraining, Strategy, Trial
 
 
@@ -27,8 +28,16 @@ class SharedWeights:
         self._strategy, self._task = strategy, task
 
     def search(self, note: Callable[[str], None], until: Callable[[], float | None]) -> Evaluator | None:
-        """Trains; see `SharedTraining.search`."""
-        return self._training.search(replace(self._task, note=note, until=until))
+        """Trains; see `SharedTraining.search`.
+
+        Raises:
+            ExperimentError: the folder of the supernet is a link.
+            DiskFull: there is no room.
+        """
+        folder = self._task.directory
+        with told_if_full(folder, "make room, and run it again with resume=True"):
+            own_folder(folder.parent, folder.name)
+            return self._training.search(replace(self._task, note=note, until=until))
 
     def inherit(self, sample: Sample) -> nn.Module:
         """The architecture of a sample with the shared weights."""

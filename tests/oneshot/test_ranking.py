@@ -14,12 +14,13 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from nas import Experiment, NasError, Sample, ValueChoice
+from nas import Experiment, ExperimentError, NasError, Sample, ValueChoice
 from nas.evaluators import Regression
 from nas.oneshot import ENAS, RandomOneShot
 from nas.oneshot.ranking import Judged, Passes, Ranking, RankingProgress, TimeUp
 from nas.strategies import Random
 from nas.testing import survives_mutants
+from tests.conftest import files_up_to
 from tests.oneshot.conftest import TapeLane, TapeRecorder
 
 
@@ -392,3 +393,33 @@ def test_damaged_rankings_and_judgements(tmp_path: Path) -> None:
 def test_a_hundred_thousand_damaged_rankings_and_judgements(tmp_path: Path) -> None:
     survives_mutants(lambda path: Ranking(path, 2), RANKINGS, count=50_000, folder=tmp_path)
     survives_mutants(read_judgements, JUDGEMENTS, count=50_000, folder=tmp_path)
+
+
+def test_where_the_disk_is_full_nothing_that_was_judged_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "judged.jsonl"
+    judged = Judged(path, 2, lambda sample, batches: 1.0, passes=PASSES)
+    judged({"a": 0})
+    with files_up_to(path.stat().st_size + 10), pytest.raises(ExperimentError, match=r"no space left.*judged\.jsonl"):
+        judged({"a": 1})
+    asked = list[Sample]()
+    again = Judged(path, 2, lambda sample, batches: asked.append(sample) or 2.0, passes=PASSES)  # type: ignore[func-returns-value]
+    assert [again({"a": n}) for n in (0, 1, 2)] == [1.0, 2.0, 2.0]
+    assert len(path.read_text().splitlines()) == 3
+    ranking = Ranking(tmp_path / "ranking.json", 2)
+    ranking.write([{"a": 0}])
+    with files_up_to(10), pytest.raises(ExperimentError, match=r"no space left.*ranking\.json"):
+        ranking.write([{"a": 1}])
+    assert Ranking(tmp_path / "ranking.json", 2).samples == [{"a": 0}]
+
+
+@pytest.mark.parametrize("name", ["judged.jsonl", "ranking.json"])
+def test_neither_is_read_or_written_through_a_link(name: str, tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").write_text("{}")
+    (tmp_path / name).symlink_to(victim)
+    make: dict[str, Callable[[Path], object]] = {
+        "ranking.json": lambda path: Ranking(path, 2),
+        "judged.jsonl": lambda path: Judged(path, 2, lambda sample, batches: 1.0, passes=PASSES),
+    }
+    with pytest.raises(ExperimentError, match="a link"):
+        make[name](tmp_path / name)
+    assert victim.read_text() == "{}"

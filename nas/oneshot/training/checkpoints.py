@@ -16,7 +16,8 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from nas._compat.lightning_loops import all_states as lightning_states
 from nas._compat.lightning_loops import epoch_results, settle
 from nas._compat.torchmetrics_internals import put_back, seen_by
-from nas.errors import ExperimentError, NasError, NasTypeError, explain
+from nas.errors import ExperimentError, NasError, NasTypeError, explain, told_if_full
+from nas.files import drafted, is_file
 from nas.oneshot.training.distributed import gather
 from nas.oneshot.training.measures import metrics_of_module
 from nas.oneshot.training.random_streams import all_states, restore_states, seed_all
@@ -30,21 +31,20 @@ LAST, BEFORE = "last.ckpt", "before.ckpt"
 
 
 def write_checkpoint(state: Mapping[str, Any], directory: Path) -> None:
-    """Writes the newest checkpoint; the one before it stays, should the disk not keep its word."""
-    directory.mkdir(parents=True, exist_ok=True)
-    fresh, last = directory / "fresh.tmp", directory / LAST
-    with fresh.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    if last.exists():
-        os.replace(last, directory / BEFORE)
-    os.replace(fresh, last)
-    folder = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Writes the newest checkpoint; the one before it stays, should the disk not keep its word.
+
+    Raises:
+        DiskFull: there is no room; the newest one is the one before.
+    """
+    last = directory / LAST
+    with told_if_full(last, "make room, and run it again with resume=True"):
+        directory.mkdir(parents=True, exist_ok=True)
+        with drafted(last, sync=True) as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+            if is_file(last):
+                os.replace(last, directory / BEFORE)
 
 
 def read_checkpoint(directory: Path) -> dict[str, Any] | None:
@@ -71,7 +71,7 @@ def _newest(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     problems = []
     for name in (LAST, BEFORE):
         path = directory / name
-        if not path.exists():
+        if not os.path.lexists(path):
             continue
         try:
             found = torch_tensors(path)

@@ -14,6 +14,7 @@ from nas.oneshot import RandomStream
 from nas.oneshot.training.checkpoints import BEFORE, LAST, plain, read_checkpoint, write_checkpoint
 from nas.oneshot.training.random_streams import all_states, restore_states
 from nas.testing import differences
+from tests.conftest import files_up_to
 
 
 def state(number: int) -> dict[str, Any]:
@@ -103,3 +104,30 @@ def test_streams_keep_to_themselves() -> None:
     restore_states(before)
     play(False)
     assert differences(all_states(), before) == []
+
+
+def test_where_the_disk_is_full_the_one_before_stays(tmp_path: Path) -> None:
+    for number in range(2):
+        write_checkpoint(state(number), tmp_path)
+    large = state(2) | {"large": torch.zeros(100_000)}
+    for size in (1, 1000, 100_000, 399_000):
+        with files_up_to(size), pytest.raises(ExperimentError, match=r"no space left.*last\.ckpt"):
+            write_checkpoint(large, tmp_path)
+        assert differences(read_checkpoint(tmp_path), state(1)) == []
+        assert sorted(path.name for path in tmp_path.iterdir()) == [BEFORE, LAST]
+    write_checkpoint(large, tmp_path)
+    assert differences(read_checkpoint(tmp_path), large) == []
+
+
+def test_a_link_is_neither_read_nor_written_through(tmp_path: Path) -> None:
+    write_checkpoint(state(0), tmp_path / "theirs")
+    victim = tmp_path / "theirs" / LAST
+    before = victim.read_bytes()
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / LAST).symlink_to(victim)
+    with pytest.raises(ExperimentError, match=r"last\.ckpt"):
+        read_checkpoint(tmp_path / "ours")
+    write_checkpoint(state(1), tmp_path / "ours")
+    assert differences(read_checkpoint(tmp_path / "ours"), state(1)) == []
+    assert victim.read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == [LAST]
