@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.domains import dumps_sample, save_sample
+from nas.files import own_folder
 from nas.protocols import Trial
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def write_trial(
     """
     if trial.same_as is not None:
         trial = next(other for other in results.trials if other.number == trial.same_as)
-    folder = results.path / "exports" / str(trial.number) if output is None else output
+    if (formatter, weights) == ("dict", "fresh") and output is None:
+        return [dumps_sample(trial.sample, indent=2)]
+    folder = own_folder(results.path, "exports", str(trial.number)) if output is None else output
     if (formatter, weights) == ("dict", "fresh"):
-        if output is None:
-            return [dumps_sample(trial.sample, indent=2)]
         return [save_sample(trial.sample, folder / "sample.json")]
     alone = replace(results, trials=[trial])
 

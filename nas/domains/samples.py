@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from nas.calls import explained
 from nas.checks import check_path
 from nas.domains.domain import Answer
-from nas.errors import NasError, NasTypeError, NasValueError, explain
-from nas.files import MIB, parse_json, read_text
+from nas.errors import NasError, NasTypeError, NasValueError, explain, told_if_full
+from nas.files import MIB, named_by_user, parse_json, read_text, write_whole
 
 Sample: TypeAlias = dict[str, Answer]
 """An architecture: label -> answer, for exactly the choices that are asked while it is built."""
@@ -132,10 +132,9 @@ def save_sample(sample: Mapping[str, Answer], path: str | os.PathLike[str]) -> P
     """
     target = check_path("path", path, where="save_sample")
     text = dumps_sample(sample, indent=2)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    draft.write_text(text + "\n", encoding="utf-8")
-    os.replace(draft, target)
+    with told_if_full(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(named_by_user(target), text + "\n")
     return target
 
 

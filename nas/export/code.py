@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from nas.calls import explained
 from nas.domains import Answer, check_sample
-from nas.errors import ExperimentError, NasTypeError, explain
+from nas.errors import ExperimentError, NasTypeError, explain, told_if_full
 from nas.export.code_check import differences, facts_of, run_file, tensors_of
 from nas.export.code_writer import Writer, arguments_of
+from nas.files import named_by_user
 from nas.random_state import seeded
 from nas.space import ARCHITECTURE, ModelSpace
 
@@ -99,21 +100,22 @@ def to_code(
         built = space.build(architecture)
     found = vars(built)[ARCHITECTURE]["sample"]
     others = {label: answer for label, answer in sample.items() if label not in found}
-    target = Path(path).expanduser()
+    target = named_by_user(Path(path).expanduser())
     text = _text(space, found, others, target.stem, None if weights is None else _loading(built, weights, target.stem))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # It is tried where it has neither its place nor its neighbours.
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
-    try:
-        draft = folder / target.name
-        draft.write_text(text, encoding="utf-8")
-        if weights is not None:
-            _save(weights, draft.with_suffix(".pt"))
-        _compare(space, architecture, built, weights, draft)
-        for file in sorted(folder.iterdir(), reverse=True):  # the weights first
-            os.replace(file, target.with_name(file.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with told_if_full(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # It is tried where it has neither its place nor its neighbours.
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
+        try:
+            draft = folder / target.name
+            draft.write_text(text, encoding="utf-8")
+            if weights is not None:
+                _save(weights, draft.with_suffix(".pt"))
+            _compare(space, architecture, built, weights, draft)
+            for file in sorted(folder.iterdir(), reverse=True):  # the weights first
+                os.replace(file, target.with_name(file.name))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
@@ -240,4 +242,5 @@ def _hidden(model: nn.Module) -> dict[str, Tensor]:
 
 def _save(weights: nn.Module, path: Path) -> None:
     state: dict[str, Any] = {**weights.state_dict(), **_hidden(weights)}
-    torch.save({k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in state.items()}, path)
+    with path.open("xb") as file:  # A file of Python's, for torch's own does not say that the disk is full.
+        torch.save({k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in state.items()}, file)

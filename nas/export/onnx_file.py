@@ -22,7 +22,7 @@ from nas._compat.torch_internals import inside_compiled
 from nas.calls import explained
 from nas.checks import check_int, check_number
 from nas.domains import dumps_sample, loads_sample
-from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, NasValueError, explain
+from nas.errors import ExperimentError, MissingDependency, NasError, NasTypeError, NasValueError, explain, told_if_full
 from nas.export.given_model import GivenModel
 from nas.export.inference_copy import inference_copy
 from nas.export.one_line import one_line
@@ -31,7 +31,7 @@ from nas.export.onnx_check import Ruler, computes, judge
 from nas.export.onnx_graph import Dynamic, write_graph
 from nas.export.onnx_report import OnnxReport
 from nas.export.references import Reference, References
-from nas.files import parse_json, read_bytes
+from nas.files import named_by_user, parse_json, read_bytes
 from nas.version import __version__
 
 _MOST = 2 << 30
@@ -129,7 +129,8 @@ def to_onnx(
     tolerance = check_number("tolerance", tolerance, least=0, infinite=True, where="to_onnx")
     opset = None if opset is None else check_int("opset", opset, least=1, where="to_onnx")
     model = inside_compiled(model)  # the exporter has its own way to compile
-    call, target, notes = take_apart(model, example_input), Path(path).expanduser(), _notes(model, sample, labels)
+    call, notes = take_apart(model, example_input), _notes(model, sample, labels)
+    target = named_by_user(Path(path).expanduser())
     asked, batch = dynamic_dimensions(call, dynamic)
     with _quiet(), torch.random.fork_rng(devices=[]):
         _require_onnx()
@@ -297,7 +298,7 @@ def _draft_of(target: Path) -> Iterator[Path]:
     except OSError as error:
         rule = f"the folder of path must be one that can be written ({error})"
         raise NasValueError(explain(rule, got=str(target), where="to_onnx")) from error
-    with passing as folder:
+    with told_if_full(target), passing as folder:
         yield Path(folder) / target.name
         # The model itself last: beyond 2 GB its weights lie in a file beside it.
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, final
 
 from nas.brief import brief
-from nas.errors import MissingDependency, NasValueError, explain
+from nas.errors import MissingDependency, NasValueError, explain, told_if_full
+from nas.files import named_by_user, write_whole
 from nas.pictures.graph_layout import Placed, Point, Size, place
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ class Drawing:
         """
         path = Path(path)
         content = self._render(check_ending(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with told_if_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(named_by_user(path), content)
         return path
 
     def _repr_svg_(self) -> str:

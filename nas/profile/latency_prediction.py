@@ -18,9 +18,9 @@ import torch
 from nas.calls import explained
 from nas.checks import check_int
 from nas.domains import Answer, Sample, sample_key
-from nas.errors import ExperimentError, NasError, NasValueError, explain, shown
+from nas.errors import ExperimentError, NasError, NasValueError, explain, shown, told_if_full
 from nas.example_inputs import Example, read_example
-from nas.files import MIB, read_json
+from nas.files import MIB, named_by_user, read_json, write_whole
 from nas.profile.cost_tables import Vector, explored
 from nas.profile.costs import Cost
 from nas.profile.dry_run import ModuleCall, ModuleRun, count_pass
@@ -221,10 +221,9 @@ class LatencyTable:
                 key: dataclasses.asdict(entry) for key, entry in self.entries.items() if key not in self._apart
             },
         }
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, target)
+        with told_if_full(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(named_by_user(target), json.dumps(content, indent=1) + "\n")
         return target
 
     def load(self, path: str | os.PathLike[str]) -> LatencyTable:

@@ -15,6 +15,7 @@ from nas.calls import explained
 from nas.checks import absolute, check_int, check_path, check_word
 from nas.domains import Sample, sample_key, save_sample
 from nas.errors import ExperimentError, MissingDependency, explain, shown
+from nas.files import own_folder
 from nas.plain_text import printable
 from nas.protocols import Objectives, Trial, TrialState, comparable
 from nas.records import Ledger, Store, folder_of
@@ -243,9 +244,11 @@ class Results:
         if weights == "trained":
             for trial in best:
                 checkpoint_of(trial)  # before anything is written
-        folder = (
-            self.path / "top" if directory is None else check_path("directory", directory, where="export_top_models")
-        )
+        if directory is not None:
+            folder = check_path("directory", directory, where="export_top_models")
+        else:  # one of the experiment's own
+            writes = formatter in ("onnx", "code") or (formatter == "dict" and weights != "fresh")
+            folder = own_folder(self.path, "top") if writes else self.path / "top"
         return [makers[formatter](rank, trial, folder) for rank, trial in enumerate(best, 1)]
 
     @property

@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas import Experiment, ExperimentError, ModelSpace, ValueChoice, keep_weights, model_space
+from nas import (
+    Experiment,
+    ExperimentError,
+    ModelSpace,
+    ValueChoice,
+    keep_weights,
+    load_sample,
+    model_space,
+    save_sample,
+)
 from nas.evaluators import FunctionalEvaluator
 from nas.export import read_metadata
 from nas.strategies import GridSearch
@@ -103,3 +112,51 @@ def test_inputs_without_a_common_batch_keep_their_sizes(tmp_path: Path) -> None:
     nodes, edges = torch.randn(5, 4), torch.randint(5, (2, 7))
     experiment = searched(ModelSpace(OnAGraph()), tmp_path, lambda model: model(nodes, edges))
     assert experiment.export_top_models(1, "onnx")[0].is_file()
+
+
+def _kept(folder: Path) -> Experiment:
+    def train(model: nn.Module) -> float:
+        keep_weights(model)
+        return float(sum(weight.numel() for weight in model.parameters()))
+
+    experiment = Experiment(
+        lambda: nn.Linear(2, ValueChoice([1, 2], label="width")),
+        FunctionalEvaluator(train),
+        GridSearch(),
+        name="search",
+        directory=folder,
+    )
+    experiment.run(progress="silent")
+    return experiment
+
+
+def test_exports_into_the_experiments_folder_go_through_no_link(tmp_path: Path) -> None:
+    (victim := tmp_path / "victim").write_text("mine")
+    results = _kept(tmp_path).results
+    (top := results.path / "top").mkdir()
+    for name in ("1.json", "1.pt"):
+        (top / name).symlink_to(victim)
+    with pytest.warns(UserWarning, match="removed from it"):
+        (sample,) = results.export_top_models(1, weights="trained")
+    assert load_sample(top / "1.json") == sample
+    assert victim.read_text() == "mine"
+    (tmp_path / "elsewhere").mkdir()
+    (top / "1.json").unlink()
+    (top / "1.pt").unlink()
+    top.rmdir()
+    top.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ExperimentError, match="a link"):
+        results.export_top_models(1, weights="trained")
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_path_of_the_users_own_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "sample.json").symlink_to(tmp_path / "there" / "sample.json")
+    save_sample({"width": 3}, tmp_path / "sample.json")
+    assert (tmp_path / "sample.json").is_symlink()
+    assert load_sample(tmp_path / "there" / "sample.json") == {"width": 3}
+    (tmp_path / "null.json").symlink_to("/dev/null")
+    with pytest.raises(ExperimentError, match="a device"):
+        save_sample({"width": 3}, tmp_path / "null.json")
+    assert not Path("/dev/null").is_file()
