@@ -341,6 +341,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
+_SQLITE_FULL = "database or disk is full"
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, *((errno.EDQUOT,) if hasattr(errno, "EDQUOT") else ()))
 
 
@@ -349,6 +350,8 @@ def is_full(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+            return True
+        if type(error).__module__.partition(".")[0] in ("sqlite3", "sqlalchemy") and _SQLITE_FULL in str(error):
             return True
         seen.add(id(error))
         error = error.__cause__ or error.__context__
@@ -373,5 +376,15 @@ def told_if_full(path: str | os.PathLike[str], mend: str = "make room, and do it
     except Exception as error:
         if not is_full(error):
             raise
-        rule = "there is no space left on the disk, so this was not written; all that was written before is kept"
-        raise DiskFull(explain(rule, got=os.fspath(path), mend=mend)) from error
+        raise disk_full(path, mend) from error
+
+
+def disk_full(path: str | os.PathLike[str], mend: str) -> DiskFull:
+    """What to say where there was no room.
+
+    Args:
+        path: of what was written.
+        mend: what to do then.
+    """
+    rule = "there is no space left on the disk, so this was not written; all that was written before is kept"
+    return DiskFull(explain(rule, got=os.fspath(path), mend=mend))

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias, final
 
 from nas.cli.catalogue import Catalogue, describe_trial
 from nas.domains import Answer
-from nas.files import write_whole
+from nas.errors import told_if_full
+from nas.files import named_by_user, write_whole
 from nas.plain_text import printable, without_passwords
 from nas.protocols import Objectives, Trial, TrialState, losses
 from nas.search import Results, sample_text
@@ -93,9 +94,10 @@ def write_report(catalogue: Catalogue, name: str, path: Path | None = None, *, t
         style=Markup(_STYLE),
         policy=_POLICY,
     )
-    path = results.path / "report.html" if path is None else path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+    path = results.path / "report.html" if path is None else named_by_user(path)
+    with told_if_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
     return path
 
 

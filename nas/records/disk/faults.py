@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nas.errors import ExperimentError, NasError, explain
+from nas.errors import ExperimentError, NasError, disk_full, explain, is_full
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FULL = "database or disk is full"
-"""SQLite's words for the same."""
 _LONGEST = 300
 """Characters of another library's message that are passed on."""
 
@@ -25,22 +21,13 @@ def of_disk(error: BaseException, place: str | os.PathLike[str]) -> ExperimentEr
 
     Example:
         >>> print(of_disk(OSError(errno.ENOSPC, "No space left on device"), "journal.log"))
-        there is no space left on the disk (No space left on device), so this was not written; all that was written \
-before is kept; received 'journal.log'. To mend: make room, and go on with it by resume=True, or nas resume.
+        there is no space left on the disk, so this was not written; all that was written before is kept; \
+received 'journal.log'. To mend: make room, and go on with it by resume=True, or nas resume.
     """
     if isinstance(error, NasError):
         return None
-    for cause in _causes(error):
-        text = _short(cause)
-        if (isinstance(cause, OSError) and cause.errno in _NO_ROOM) or _FULL in text:
-            return ExperimentError(
-                explain(
-                    f"there is no space left on the disk ({text}), so this was not written; all that was written "
-                    "before is kept",
-                    got=os.fspath(place),
-                    mend="make room, and go on with it by resume=True, or nas resume",
-                )
-            )
+    if is_full(error):
+        return disk_full(place, "make room, and go on with it by resume=True, or nas resume")
     for cause in _causes(error):
         if type(cause).__module__.partition(".")[0] in ("sqlite3", "sqlalchemy"):
             return ExperimentError(
