@@ -1086,7 +1086,17 @@ MADE_BY_US = {
 
 PARTS = {
     *("Concentrations", "GumbelMixer", "Logits", "PathLearner", "PathSupernet", "RandomStream", "RelaxedLearner"),
-    *("RelaxedSupernet", "Simplex", "SoftmaxMixer", "SumMixer", "SupervisedModule", "TwoPathMixer", "all_of", "fresh"),
+    *(
+        "RelaxedSupernet",
+        "Simplex",
+        "SoftmaxMixer",
+        "SumMixer",
+        "SupervisedModule",
+        "TwoPathMixer",
+        "all_of",
+        "as_numbers",
+    ),
+    "fresh",
     *("build_on_meta", "compile_whole", "frozen", "interruptible", "largest_eigenvalue", "logged", "meta_copy"),
     *("meta_example", "optimise", "real_example", "register_slicer", "run_first", "sample_subject", "silence"),
     *("silenced", "soft_cross_entropy", "softmax", "subject_of", "tensors_of", "weighted_sum", "Skip"),

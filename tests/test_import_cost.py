@@ -90,4 +90,4 @@ def test_the_evaluators_load_lightning_when_it_is_asked_for(probed: tuple[list[s
 
 
 def test_names_are_loaded_when_they_are_asked_for(probed: tuple[list[str], list[str], bool]) -> None:
-    assert set(probed[0]) <= {"nas", "nas.errors", "nas.late", "nas.version", "difflib"}
+    assert set(probed[0]) <= {"nas", "nas.errors", "nas.late", "nas.plain_text", "nas.version", "difflib"}

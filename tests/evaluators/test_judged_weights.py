@@ -167,10 +167,15 @@ def test_hooks_do_not_stay_and_earlier_files_do_not_either(tmp_path: Path) -> No
         def __deepcopy__(self, memo: dict[int, Any]) -> Spy:
             return self
 
-    evaluator = Classification(TRAIN, VALIDATION, max_epochs=1, logger=False, callbacks=Spy())
     folder = tmp_path / "kept" / "trials" / "0"
-    folder.mkdir(parents=True)
-    (folder / "weights-buffers.pt").write_text("left by a run that was killed")
+
+    class Killed(Callback):
+        """Leaves what a run that was killed would have left."""
+
+        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            (folder / "weights-buffers.pt").write_text("left by a run that was killed")
+
+    evaluator = Classification(TRAIN, VALIDATION, max_epochs=1, logger=False, callbacks=[Spy(), Killed()])
     search(evaluator, tmp_path)
     assert sorted(path.name for path in folder.glob("weights*")) == ["weights.pt"]
     hooks = [module._forward_pre_hooks for part in seen for module in part.modules() if module is not part.model]

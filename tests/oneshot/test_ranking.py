@@ -397,12 +397,11 @@ def test_a_hundred_thousand_damaged_rankings_and_judgements(tmp_path: Path) -> N
 
 def test_where_the_disk_is_full_nothing_that_was_judged_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "judged.jsonl"
-    judged = Judged(path, 2, lambda sample, batches: 1.0, passes=PASSES)
+    judged = Judged(path, 2, lambda sample, batches: lambda: 1.0, passes=PASSES)
     judged({"a": 0})
     with files_up_to(path.stat().st_size + 10), pytest.raises(ExperimentError, match=r"no space left.*judged\.jsonl"):
         judged({"a": 1})
-    asked = list[Sample]()
-    again = Judged(path, 2, lambda sample, batches: asked.append(sample) or 2.0, passes=PASSES)  # type: ignore[func-returns-value]
+    again = Judged(path, 2, lambda sample, batches: lambda: 2.0, passes=PASSES)
     assert [again({"a": n}) for n in (0, 1, 2)] == [1.0, 2.0, 2.0]
     assert len(path.read_text().splitlines()) == 3
     ranking = Ranking(tmp_path / "ranking.json", 2)
@@ -418,7 +417,7 @@ def test_neither_is_read_or_written_through_a_link(name: str, tmp_path: Path) ->
     (tmp_path / name).symlink_to(victim)
     make: dict[str, Callable[[Path], object]] = {
         "ranking.json": lambda path: Ranking(path, 2),
-        "judged.jsonl": lambda path: Judged(path, 2, lambda sample, batches: 1.0, passes=PASSES),
+        "judged.jsonl": lambda path: Judged(path, 2, lambda sample, batches: lambda: 1.0, passes=PASSES),
     }
     with pytest.raises(ExperimentError, match="a link"):
         make[name](tmp_path / name)

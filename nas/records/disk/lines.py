@@ -37,7 +37,7 @@ def write_line(record: Mapping[str, Any], number: int) -> bytes:
 
     Example:
         >>> write_line({"op_code": 1, "study_id": 0}, 1)
-        b'{"op_code":1,"study_id":0,"nas:crc":"5ce84e93"}\\n'
+        b'{"op_code":1,"study_id":0,"nas:crc":"b1f404ac"}\\n'
     """
     body = json.dumps(record, separators=(",", ":")).encode()[:-1]
     return body + b',"%s":"%08x"}\n' % (CHECKSUM.encode(), zlib.crc32(body, number))
