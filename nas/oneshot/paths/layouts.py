@@ -120,7 +120,7 @@ class LayoutTrace(TorchFunctionMode):
 
     def joins(self, call: TensorCall, results: Sequence[Tensor]) -> None:
         """A concatenation."""
-        pieces = call.get(0, "tensors")
+        pieces = [piece for piece in call.get(0, "tensors") if piece.shape != (0,)]  # which torch skips
         dim = (1 if call.name == "hstack" else int(call.get(1, "dim", 0))) % results[0].dim()
         segments: list[Segment] = []
         for number, piece in enumerate(pieces):

@@ -36,6 +36,20 @@ def supernet_of(
     return supernet
 
 
+def test_an_empty_tensor_without_dimensions_may_be_joined() -> None:
+    """As caches of keys begin; torch skips it."""
+
+    def build() -> dict[str, Any]:
+        width = ValueChoice([2, 4], label="width")
+        return {"first": nn.Linear(3, width), "last": nn.Linear(width, 2)}
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        y: Tensor = net.last(torch.cat([torch.empty(0), net.first(x)], dim=-2))
+        return y
+
+    supernet_of(build, run, torch.rand(5, 3))
+
+
 def test_a_convolution_behind_a_concatenation_takes_the_columns_of_its_inputs() -> None:
     def build() -> dict[str, Any]:
         kept = [ValueChoice([False, True], label=f"kept{i}", default=i == 0) for i in range(3)]
