@@ -1080,7 +1080,7 @@ MADE_BY_US = {
         "TrustReport",
     ),
     *("ForwardPass", "Lookalike", "ModelProfile", "ModuleProfile", "ModuleRun", "OnnxReport", "PredictionError"),
-    *("Subject", "TensorSpec", "TrialState"),
+    *("Elastic", "Subject", "TensorSpec", "TrialState"),
 }
 """What users are handed, and do not make."""
 
@@ -1099,7 +1099,8 @@ PARTS = {
     "fresh",
     *("build_on_meta", "compile_whole", "frozen", "interruptible", "largest_eigenvalue", "logged", "meta_copy"),
     *("meta_example", "optimise", "real_example", "register_slicer", "run_first", "sample_subject", "silence"),
-    *("silenced", "soft_cross_entropy", "softmax", "subject_of", "tensors_of", "weighted_sum", "Skip"),
+    *("silenced", "soft_cross_entropy", "softmax", "subject_of", "tensors_of", "weighted_sum", "Passage", "Skip"),
+    *("ThinAttention",),
 }
 """Parts for those who write algorithms of their own; some run in each step, and a compiler looks into them."""
 
@@ -1110,7 +1111,7 @@ def is_protocol(kind: type) -> bool:
 
 def public() -> list[Any]:
     """The functions and classes that users call."""
-    doors = ("strategies", "evaluators", "oneshot", "profile", "export", "model_zoo", "objectives")
+    doors = ("strategies", "evaluators", "oneshot", "profile", "export", "compress", "model_zoo", "objectives")
     found = []
     for door in (nas, *(import_module(f"nas.{name}") for name in doors)):
         for name in door.__all__:

@@ -31,6 +31,7 @@ LINKS = ("evaluators", "model_zoo", "oneshot", "strategies")
 
 PUBLIC = {
     "nas",
+    "nas.compress",
     "nas.evaluators",
     "nas.export",
     "nas.model_zoo",

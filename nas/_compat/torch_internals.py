@@ -67,6 +67,7 @@ __all__ = [
     "scale_each",
     "schema_of",
     "share_insides",
+    "shun_fast_path",
     "storage_key",
     "tree_flatten",
     "tree_leaves",
@@ -147,6 +148,11 @@ def share_insides(face: nn.Module, module: nn.Module) -> None:
     vars(face).update({name: value for name, value in shared.items() if name in BASE_ATTRIBUTES})
     for name in SET_BY_HOOKS:
         vars(face).pop(name, None)
+
+
+def shun_fast_path(attention: nn.MultiheadAttention) -> None:
+    """Keeps the layers of torch that hold an attention from computing in its stead."""
+    attention._qkv_same_embed_dim = False
 
 
 def persists(module: nn.Module, buffer: str) -> bool:

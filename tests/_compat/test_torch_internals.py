@@ -56,6 +56,7 @@ from nas._compat.torch_internals import (
     scale_each,
     schema_of,
     share_insides,
+    shun_fast_path,
     storage_key,
     tree_flatten,
     tree_leaves,
@@ -467,6 +468,26 @@ def test_what_is_called_before_a_module_is_told() -> None:
     assert forward_pre_hooks(net) == []
     net.register_forward_pre_hook(print)
     assert forward_pre_hooks(net) == [print]
+
+
+class Noted(nn.MultiheadAttention):
+    """Has a forward of its own."""
+
+    called = 0
+
+    def forward(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        self.called += 1
+        return query, None
+
+
+def test_a_layer_calls_an_attention_that_shuns_the_fast_path() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    layer.self_attn = Noted(8, 2, batch_first=True)
+    for expected in (0, 1):
+        with torch.no_grad():
+            layer(torch.zeros(1, 3, 8))
+        assert layer.self_attn.called == expected
+        shun_fast_path(layer.self_attn)
 
 
 def test_a_loader_holds_the_iterator_of_persistent_workers() -> None:
