@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nas.compress.dependencies.labels import Algebra, Block
@@ -16,6 +16,7 @@ def fresh(*shape: int) -> tuple[Algebra, Block]:
     return algebra, Block(tuple(range(len(shape))), algebra.units.make(int(numpy.prod(shape))).reshape(shape))
 
 
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 3), st.data())
 def test_reshaping_moves_units_as_it_moves_numbers(sizes: list[int], dim: int, data: st.DataObject) -> None:
     shape = [*sizes, 6]
