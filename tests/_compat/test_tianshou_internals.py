@@ -80,6 +80,7 @@ def test_the_update_goes_by_the_probabilities_that_are_given() -> None:
     assert updated([-9.0] * 4) != updated([-0.7] * 4)
 
 
+@pytest.mark.slow
 def test_an_update_that_prepares_itself_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     update = Algorithm._update
 

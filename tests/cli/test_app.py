@@ -159,6 +159,7 @@ experiment.run(progress="silent")
 """
 
 
+@pytest.mark.slow
 def test_lazy_layers_are_exported_with_the_shape_that_the_evaluator_knows(folder: Path) -> None:
     import onnx
 
@@ -187,6 +188,7 @@ def test_export_and_enqueue(folder: Path) -> None:
     assert "widht" in nas("enqueue", "--yes", "first", "wrong.json", code=2).stderr
 
 
+@pytest.mark.slow
 def test_export_with_weights(folder: Path) -> None:
     (folder / "search.py").write_text(
         SEARCH.replace("import time\n", "import time, nas\n").replace(

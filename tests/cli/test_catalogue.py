@@ -227,7 +227,7 @@ def test_passwords_are_in_no_message(password: str, folder: Path, monkeypatch: p
     assert "NAS_STORAGE" in said[1]
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+@pytest.mark.parametrize("kind", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_odd_answers_and_error_texts_are_kept_and_shown_escaped(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -124,6 +124,7 @@ def test_a_file_that_the_user_names_needs_none(folder: Path) -> None:
     assert (folder / "ran").read_text().splitlines()[0] == "__main__ --as noted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "code"),
     [("y\n", 0), *(pytest.param(no, 1, marks=pytest.mark.slow) for no in ("n\n", "\n"))],

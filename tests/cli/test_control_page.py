@@ -132,6 +132,7 @@ def test_a_live_search_obeys_the_page(executor: str, tmp_path: Path) -> None:
     assert browser.send("retry") == "200 In the queue again: 0."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["inline", pytest.param("process", marks=pytest.mark.slow)])
 def test_a_live_search_takes_what_the_shell_enqueues(executor: str, tmp_path: Path) -> None:
     (tmp_path / "sample.json").write_text(json.dumps({"width": 29}))

@@ -89,7 +89,9 @@ def looks(folder: Path, storage: str | None) -> Iterator[list[str]]:
     yield ["load", str(folder / "e"), storage]  # type: ignore[list-item]  # None, in JSON
 
 
-@pytest.fixture(params=["journal", "torn journal", "SQLite"])
+@pytest.fixture(
+    params=["journal", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("torn journal", "SQLite"))]
+)
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str | None]:
     """A folder of experiments, and the URL of their storage."""
     folder = tmp_path / "kept"

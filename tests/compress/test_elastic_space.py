@@ -353,6 +353,7 @@ def weights_as_value(model: nn.Module) -> float:
     return float(weights(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit"])
 def test_a_supernet_of_it_begins_with_its_weights(name: str) -> None:
     _, example, space = made(name)

@@ -76,6 +76,7 @@ ALGORITHMS: dict[str, Callable[[], OneShotStrategy]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_planted_optimum_is_found(name: str, tmp_path: Path) -> None:
     found = []

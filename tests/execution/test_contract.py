@@ -15,6 +15,7 @@ class TestInline(ExecutorContract):
         return InlineExecutor()
 
 
+@pytest.mark.slow
 class TestProcess(ExecutorContract):
     def make(self) -> Executor:
         return ProcessExecutor(workers=2, grace=1)

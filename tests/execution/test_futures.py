@@ -173,6 +173,7 @@ def test_a_search_in_each_kind_of_pool(kind: str, tmp_path: Path) -> None:
     assert "WorkerDied: the process of this trial was killed (SIGKILL(-9))" in trials[-1].error
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_lost_worker_fails_and_the_pool_is_made_anew(tmp_path: Path) -> None:
     def evaluate(model: nn.Linear) -> float:
         if model.out_features == 2:
@@ -193,6 +194,7 @@ def test_a_given_pool_that_is_broken_ends_the_search(tmp_path: Path) -> None:
     assert [t.state.name for t in nas.Experiment.load(tmp_path / "e").trials] == ["RUNNING"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_the_pool_begins_anew_is_followed(tmp_path: Path) -> None:
     """As SLURM after a preemption: the scheduler of Dask gives the trial of a dead worker to another one."""
 

@@ -106,6 +106,7 @@ def test_gpus_and_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environments(cores=16, workers=3, threads=None, gpus_per_trial=None) == [{}] * 3
 
 
+@pytest.mark.slow
 def test_an_idle_worker_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
     executor = ProcessExecutor(workers=1)
     executor.start(plan(lambda model: float(os.getpid())), 1)
@@ -124,6 +125,7 @@ def test_an_idle_worker_that_is_killed_costs_no_trial(tmp_path: Path) -> None:
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_experiment(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         """
@@ -257,6 +259,7 @@ class Closes(Evaluator):
         (self.folder / "closed").touch()
 
 
+@pytest.mark.slow
 def test_an_idle_worker_closes_its_evaluator_before_it_ends(tmp_path: Path) -> None:
     experiment = Experiment(
         lambda: nn.Linear(2, ValueChoice([1, 2], label="width")),

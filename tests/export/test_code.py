@@ -81,6 +81,7 @@ def test_nested_classes_can_be_imported(tmp_path: Path) -> None:
     assert "out_features=7" in run(to_code(ModelSpace(Outer.Inner), {"n": 7}, tmp_path / "inner.py"))
 
 
+@pytest.mark.slow
 def test_the_evaluators_labels_may_be_unknown_to_the_space(tmp_path: Path) -> None:
     path = to_code(ModelSpace(Chain, 1), {"width": 2, "rate": 0.5}, tmp_path / "a.py", hyperparameters={"rate"})
     assert "SAMPLE = {'width': 2}" in path.read_text()
@@ -280,6 +281,7 @@ def test_what_was_edited_or_set_since_is_refused(tmp_path: Path, script: Any) ->
     assert not (tmp_path / "a.py").exists()
 
 
+@pytest.mark.slow
 def test_what_fails_elsewhere_is_refused_with_the_reason(
     tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def search(folder: Path, epochs: int, make: Any = RandomOneShot, *, resume: bool
     return Experiment(network, evaluator, strategy, name="search", directory=folder, resume=resume)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [RandomOneShot, pytest.param(DARTS, marks=pytest.mark.slow)])
 def test_it_is_ranked_and_judged_anew(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = search(tmp_path / "both", 1, make)

@@ -101,6 +101,7 @@ class TestProxylessNAS(Small):
         return ProxylessNAS(**SHORT)
 
 
+@pytest.mark.slow
 class TestENAS(Small):
     def make(self) -> OneShotStrategy:
         return ENAS(controller_steps=3, samples_per_step=2, draws=5, **SHORT)

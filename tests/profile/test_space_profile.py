@@ -442,6 +442,7 @@ def divides(sample: Mapping[str, object]) -> bool:
     return int(str(sample["width"])) % int(str(sample["heads"])) == 0
 
 
+@pytest.mark.slow
 def test_what_a_constraint_forbids_is_never_built() -> None:
     Heads.built = []
     space, example = ModelSpace(Heads), torch.zeros(1, 5, 3)

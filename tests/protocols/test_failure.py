@@ -136,6 +136,7 @@ def failed(number: int, raises: Callable[[], None]) -> Trial:
     return Trial(number=number, sample={}, state=TrialState.FAILED, error=error)
 
 
+@pytest.mark.slow
 def test_causes_are_where_errors_were_raised_whatever_the_messages_say() -> None:
     def of_width(width: int) -> Callable[[], None]:
         def raises() -> None:

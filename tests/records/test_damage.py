@@ -275,6 +275,7 @@ def test_a_database_of_something_else_is_told_and_left_alone(tmp_path: Path) -> 
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.slow
 def test_damaged_pages_of_a_database_are_read_or_told(database: Path, tmp_path: Path) -> None:
     rng, content, told = random.Random(3), database.read_bytes(), 0
     file = tmp_path / "all.db"

@@ -52,6 +52,7 @@ def url(folder: Path, storage: str) -> str | None:
     return None if storage == "journal" else f"sqlite:///{folder}/all.db"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_a_lock_that_is_deleted_lets_no_two_search_on(tmp_path: Path, storage: str, how: str) -> None:

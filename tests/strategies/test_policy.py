@@ -107,6 +107,7 @@ def test_what_comes_later_has_no_say_in_what_came_before() -> None:
     assert torch.equal(policy.step_log_probs(walks)[0, : steps - 1], policy.step_log_probs(walks)[1, : steps - 1])
 
 
+@pytest.mark.slow
 def test_plain_reinforce_learns_a_table() -> None:
     table = synthetic_table("conditional", 0)
     policy = Policy(table.space, seed=0)

@@ -29,7 +29,7 @@ def worth(sample: dict[str, object]) -> float:
 @pytest.mark.parametrize(
     "sampler",
     [
-        optuna.samplers.GPSampler(n_startup_trials=4),
+        pytest.param(optuna.samplers.GPSampler(n_startup_trials=4), marks=pytest.mark.slow),
         optuna.samplers.NSGAIISampler(population_size=4),
         optuna.samplers.CmaEsSampler(n_startup_trials=3, warn_independent_sampling=False),
         optuna.samplers.TPESampler(n_startup_trials=4),

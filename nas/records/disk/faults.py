@@ -20,6 +20,7 @@ def of_disk(error: BaseException, place: str | os.PathLike[str]) -> ExperimentEr
         place: the file, folder or database that was written or read.
 
     Example:
+        >>> import errno
         >>> print(of_disk(OSError(errno.ENOSPC, "No space left on device"), "journal.log"))
         there is no space left on the disk, so this was not written; all that was written before is kept; \
 received 'journal.log'. To mend: make room, and go on with it by resume=True, or nas resume.

@@ -80,7 +80,11 @@ def test_every_space_of_the_zoo_is_claimed_or_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in ("pnas", "shufflenet_v2") else ()) for n in CLAIMS]
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in ("darts without none", "pnas", "shufflenet_v2") else ())
+        for n in CLAIMS
+    ],
 )
 def test_a_zoo_space_equals_its_architectures(name: str) -> None:
     net = zoo_supernet(name)
@@ -103,7 +107,9 @@ def test_a_zoo_space_equals_its_architectures(name: str) -> None:
     assert (net.model(images) - expected).abs().max() <= 2e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in ("amoebanet", "nasnet") else ()) for n in REFUSALS]
+)
 def test_a_zoo_space_that_cannot_be_relaxed_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(NasValueError, match=REFUSALS[name]):
         zoo_supernet(name)

@@ -108,6 +108,7 @@ def test_mixtures_of_one_structure_are_compiled_once_for_each_phase(graphs: list
     assert counts == [3, 3]
 
 
+@pytest.mark.slow
 def test_another_size_is_compiled_where_it_is_no_exception(graphs: list[Any]) -> None:
     net, _ = make(blocks(1), Speed(compile=True))
     plain, _ = make(blocks(1), None)
@@ -208,6 +209,7 @@ def test_passes_without_gradients_and_the_second_order_run_as_they_are(graphs: l
     assert not graphs
 
 
+@pytest.mark.slow
 def test_what_changes_from_step_to_step_is_seen(graphs: list[Any]) -> None:
     drops = {"drop": lambda: nn.Sequential(nn.Dropout(0.0), nn.Conv2d(4, 4, 1))}
     net, _ = make(blocks(1, **drops), Speed(compile=True))

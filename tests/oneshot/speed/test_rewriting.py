@@ -223,6 +223,7 @@ def test_each_can_be_had_alone(name: str, only: str) -> None:
     check_alike(observe(net, xs), observe(plain, xs), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["holes, groups and averages", "a cell", "inputs and depths", "darts"])
 def test_one_architecture_of_it_equals_the_one_built_alone(name: str) -> None:
     net, xs = make(name, torch.float32), inputs(name, torch.float32)

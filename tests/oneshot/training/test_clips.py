@@ -168,15 +168,17 @@ def strategies(name: str, graphs: bool) -> Callable[[], Any]:
     ("name", "factory", "given", "says"),
     [
         ("darts", Scheduled, SCALE, ONE),
-        ("darts", Plain, {**SCALE, "gradient_clip_algorithm": "value"}, ONE),
-        ("darts", Plain, {}, None),
+        pytest.param("darts", Plain, {**SCALE, "gradient_clip_algorithm": "value"}, ONE, marks=pytest.mark.slow),
+        pytest.param("darts", Plain, {}, None, marks=pytest.mark.slow),
         ("darts", ClipsAndLooks, SCALE, TWO + "the module has a configure_gradient_clipping of its own"),
         ("darts", Looks, SCALE, ONE),
-        ("darts", Own, SCALE, ONE),
-        ("darts", OnTheHost, SCALE, "steps of Adam are not recorded as CUDA graphs"),
+        pytest.param("darts", Own, SCALE, ONE, marks=pytest.mark.slow),
+        pytest.param(
+            "darts", OnTheHost, SCALE, "steps of Adam are not recorded as CUDA graphs", marks=pytest.mark.slow
+        ),
         ("darts", Plain, {**SCALE, "accumulate_grad_batches": 2}, None),
         ("gdas", Plain, SCALE, None),
-        ("partial", Plain, SCALE, ONE),
+        pytest.param("partial", Plain, SCALE, ONE, marks=pytest.mark.slow),
     ],
 )
 def test_recorded_updates_are_the_same_to_the_bit(

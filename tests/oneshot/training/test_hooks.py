@@ -317,6 +317,7 @@ def test_checkpoints_of_the_user_are_written(tmp_path: Path) -> None:
     assert any(name.startswith("model.") for name in state["state_dict"])
 
 
+@pytest.mark.slow
 @every
 def test_moving_averages_of_weights_have_their_effect(algorithm: str, tmp_path: Path) -> None:
     weights, trials = [], []
