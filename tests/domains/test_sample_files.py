@@ -122,5 +122,6 @@ def test_damaged_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_damaged_samples(tmp_path: Path) -> None:
     survives_mutants(read, ORIGINALS, count=100_000, folder=tmp_path)

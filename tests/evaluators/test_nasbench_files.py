@@ -355,6 +355,7 @@ def test_whatever_a_benchmark_has_in_the_place_of_a_value_is_refused_by_the_name
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_ten_thousand_odd_values_in_a_benchmark(tmp_path: Path) -> None:
     check_values(10_000, tmp_path)
 

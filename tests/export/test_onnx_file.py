@@ -324,6 +324,7 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_damaged_files(tmp_path: Path) -> None:
     survives_mutants(read_metadata, small_files(), count=100_000, folder=tmp_path)
 

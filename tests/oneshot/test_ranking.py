@@ -390,6 +390,7 @@ def test_damaged_rankings_and_judgements(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_damaged_rankings_and_judgements(tmp_path: Path) -> None:
     survives_mutants(lambda path: Ranking(path, 2), RANKINGS, count=50_000, folder=tmp_path)
     survives_mutants(read_judgements, JUDGEMENTS, count=50_000, folder=tmp_path)

@@ -232,6 +232,7 @@ def test_damaged_tables(space: ModelSpace, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_damaged_tables(space: ModelSpace, tmp_path: Path) -> None:
     table = latency_table(space, SHAPE)
     survives_mutants(table.load, [json.dumps(SAVED).encode()], count=100_000, folder=tmp_path)

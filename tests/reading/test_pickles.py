@@ -281,5 +281,6 @@ def test_damaged_pickles(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_damaged_pickles(tmp_path: Path) -> None:
     survives_mutants(read_data, originals(), count=100_000, folder=tmp_path)

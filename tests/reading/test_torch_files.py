@@ -301,5 +301,6 @@ def test_damaged_torch_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_damaged_torch_files(tmp_path: Path) -> None:
     survives_mutants(read_both, originals(), count=100_000, folder=tmp_path)

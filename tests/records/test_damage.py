@@ -228,6 +228,7 @@ def test_mutants_of_a_journal_are_read_or_told(whole: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_many_mutants_of_a_journal_are_read_or_told(whole: Path, tmp_path: Path) -> None:
     assert sum(in_a_process(whole, tmp_path, seed=2, count=100_000).values()) == 100_000
 
