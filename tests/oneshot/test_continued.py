@@ -112,7 +112,7 @@ def _killed(folder: Path, where: str) -> None:
     searched, seen = search(folder, 8), list[str]()
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and where in str(arguments[0]) and arguments[1] in ("a", "w"):
+        if event == "open" and where in str(arguments[0]) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
             seen.append(where)
             if len(seen) == 2:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -93,8 +93,7 @@ EXPECTED: dict[Callable[[], None], tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("raises", EXPECTED, ids=lambda raises: raises.__name__)
-def test_the_error_itself_and_where_it_was_raised(raises: Callable[[], None]) -> None:
+def traceback_of(raises: Callable[[], None]) -> str:
     gc.collect()  # What an earlier test left is not to be finalised where the stack is full.
     gc.disable()
     try:
@@ -102,7 +101,12 @@ def test_the_error_itself_and_where_it_was_raised(raises: Callable[[], None]) ->
             raises()
     finally:
         gc.enable()
-    found = read_failure("".join(traceback.format_exception(caught.value)))
+    return "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("raises", EXPECTED, ids=lambda raises: raises.__name__)
+def test_the_error_itself_and_where_it_was_raised(raises: Callable[[], None]) -> None:
+    found = read_failure(traceback_of(raises))
     reason, place = EXPECTED[raises]
     assert found.reason.split(" in comparison")[0] == reason
     assert found.place.endswith(place)
@@ -125,15 +129,7 @@ def test_what_is_no_traceback(text: str, expected: Failure) -> None:
 
 
 def failed(number: int, raises: Callable[[], None]) -> Trial:
-    gc.collect()  # What an earlier test left is not to be finalised where the stack is full.
-    gc.disable()
-    try:
-        with pytest.raises(BaseException) as caught:  # noqa: PT011 - each raises another
-            raises()
-    finally:
-        gc.enable()
-    error = "".join(traceback.format_exception(caught.value))
-    return Trial(number=number, sample={}, state=TrialState.FAILED, error=error)
+    return Trial(number=number, sample={}, state=TrialState.FAILED, error=traceback_of(raises))
 
 
 @pytest.mark.slow
