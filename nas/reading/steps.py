@@ -50,7 +50,9 @@ def run_pickle(machine: Machine, find: Find) -> Any:
             machine.at = at + 1
             _STEPS[machine.data[at]](machine)
     except _Stop:
-        found = machine.stack.pop() if machine.stack else None
+        if not machine.stack:
+            raise Refused("it holds no data") from None
+        found = machine.stack.pop()
     except (LookupError, ValueError, TypeError, ArithmeticError, struct.error) as error:
         ended = machine.at > len(machine.data)
         raise Refused("it ends too early" if ended else f"it is damaged before byte {machine.place:,}") from error

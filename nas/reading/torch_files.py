@@ -87,6 +87,7 @@ def _checked(file: BinaryIO, find: Find) -> Any:
     file.seek(0)
     try:
         return _of_zip(file, size, find) if is_zip else _of_one_stream(file, size, find)
+    # The second is zipfile's answer to a packing, or a version, that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise Refused(f"it is damaged: {error}") from error
 

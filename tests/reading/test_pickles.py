@@ -68,6 +68,8 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path: Path, protocol
         b"\x82\x01.",  # EXT1
         b"S'a'\n2.",  # DUP
         b"\x97.",  # a buffer from outside
+        b".",  # it ends with nothing made
+        b"N0.",
         b"P1\n.",
         b"K\x01Q.",
         b"c_codecs\nencode\n}S'__defaults__'\nNsb.",

@@ -247,7 +247,7 @@ class Watch(TorchDispatchMode):
         if self.reason is None:
             try:
                 self.reason = self._reason(func, args, kwargs, out)
-            except (RuntimeError, NotImplementedError):  # of tensors that have no memory of the usual kind
+            except RuntimeError:  # of tensors that have no memory of the usual kind
                 self.reason = f"it computes with tensors of another kind: {func}"
         return out
 
