@@ -145,12 +145,14 @@ class JournalFile(BaseJournalBackend):
 
     def _damaged(self, line: int, byte: int, reason: str, *, is_last: bool) -> ExperimentError:
         which = "the last line" if is_last else "a line in the middle"
+        mend = "restore the file from a copy"
+        if line > 1:
+            mend += f"; or keep its first {line - 1} lines alone, and what they hold is gone on with"
         return ExperimentError(
             explain(
                 f"{which} of the journal is damaged: {reason}",
                 got=f"{self._path}, line {line}, byte {byte}",
-                mend=f"restore the file from a copy; or keep its first {line - 1} lines alone, and what they hold is "
-                "gone on with",
+                mend=mend,
             )
         )
 
